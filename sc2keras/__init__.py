@@ -1,0 +1,17 @@
+"""sc2keras: a Keras 3 model zoo for learned sparse coding."""
+
+from sc2keras import applications, datasets, layers, losses, metrics
+from sc2keras._version import __version__
+from sc2keras.dictionary_learning import learn_dictionary
+from sc2keras.models import SparseCoder
+
+__all__ = [
+    "SparseCoder",
+    "__version__",
+    "applications",
+    "datasets",
+    "layers",
+    "learn_dictionary",
+    "losses",
+    "metrics",
+]

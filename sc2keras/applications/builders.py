@@ -1,0 +1,376 @@
+"""Builders of ready models, as in `keras.applications`."""
+
+import os
+
+import keras
+import numpy as np
+from keras import ops
+
+from sc2keras import layers as sc_layers
+from sc2keras.layers.unfolded import check_positive_integer
+from sc2keras.models import SparseCoder
+
+_ARGUMENTS = """
+    Args:
+        n_atoms: Integer, k, the number of atoms and the size of a code.
+        input_shape: Tuple, the shape of one sample. It is flattened inside.
+        n_steps: Integer, T, the number of steps{n_steps}.
+        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        activation: {activation}
+        dictionary: Array `(n_atoms, n_features)`, where the dictionary starts; for
+            instance of `sc2keras.learn_dictionary`. None: random atoms of unit norm.
+        weights: None, or the path of a `.keras` or `.weights.h5` file of a model with
+            the same arguments.
+        classes: Integer or None. If given, a dense layer of that many classes stands on
+            the codes, and the model's outputs are `[codes, predictions]`. Train it with
+            `compile(loss=...)` and `fit(x, y)`.
+        classifier_activation: The activation of that layer, such as `"softmax"`, or
+            None for logits.
+        name: String, the name of the model.
+        **kwargs: Further arguments of the layer, `{layer}`, such as {extra} or
+            `dtype="mixed_bfloat16"`.
+
+    Returns:
+        A `sc2keras.SparseCoder`, not compiled.
+
+    Raises:
+        ValueError: If an argument is unusable.
+"""
+
+_TRAINED = '`"double_tanh"` (codes small) or `"shrinkage"` (codes exactly zero).'
+_SOLVER = '`"shrinkage"`: the soft threshold belongs to the algorithm.'
+
+
+def _documented(layer, n_steps="", activation=_TRAINED, extra="`trainable_dictionary`"):
+    """Puts the arguments, which all builders share, into the builder's docstring."""
+
+    def decorate(builder):
+        arguments = _ARGUMENTS.format(
+            layer=layer, n_steps=n_steps, activation=activation, extra=extra
+        )
+        builder.__doc__ = builder.__doc__.replace("\n    ARGUMENTS\n", arguments)
+        return builder
+
+    return decorate
+
+
+@_documented("SLSTM", extra="`use_bias`, `trainable_dictionary`")
+def SC2Net(
+    n_atoms=100,
+    input_shape=(28, 28, 1),
+    n_steps=5,
+    l1=0.1,
+    activation="double_tanh",
+    dictionary=None,
+    weights=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="sc2net",
+    **kwargs,
+):
+    """SC2Net: sparse codes by `n_steps` steps of a Sparse LSTM.
+
+    ARGUMENTS
+
+    Example:
+
+    >>> import numpy as np, sc2keras
+    >>> model = sc2keras.applications.SC2Net(n_atoms=20, input_shape=(8, 8, 1))
+    >>> model.compile()
+    >>> x = np.random.default_rng(0).random((64, 8, 8, 1), dtype="float32")
+    >>> history = model.fit(x, verbose=0)
+    >>> model.encode(x).shape
+    (64, 20)
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, section 3.
+    """
+    layer = sc_layers.SLSTM(
+        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    )
+    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+
+
+@_documented("LISTABlock", extra="`shared`, `trainable_dictionary`")
+def LISTA(
+    n_atoms=100,
+    input_shape=(28, 28, 1),
+    n_steps=5,
+    l1=0.1,
+    activation="shrinkage",
+    dictionary=None,
+    weights=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="lista",
+    **kwargs,
+):
+    """LISTA: sparse codes by `n_steps` steps of learned ISTA.
+
+    It is trained on the objective, as the paper's baseline is, or as its authors do on
+    codes computed beforehand: pass the dictionary they belong to with
+    `trainable_dictionary=False`, compile with a regression loss and
+    `objective_weight=0`, and `fit(x, codes)`.
+
+    ARGUMENTS
+
+    Example:
+
+    >>> import numpy as np, sc2keras
+    >>> x = np.random.default_rng(0).random((64, 9), dtype="float32")
+    >>> shape = {"n_atoms": 4, "input_shape": (9,)}
+    >>> exact = sc2keras.applications.FISTA(**shape)
+    >>> model = sc2keras.applications.LISTA(
+    ...     **shape, dictionary=exact.dictionary, trainable_dictionary=False)
+    >>> model.compile(loss="mse", objective_weight=0.0)
+    >>> history = model.fit(x, exact.encode(x), verbose=0)
+
+    References:
+        Gregor and LeCun, Learning Fast Approximations of Sparse Coding, 2010. Zhou et
+        al., An End-to-End Sparse Coding, section 2.
+    """
+    layer = sc_layers.LISTABlock(
+        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    )
+    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+
+
+@_documented("LFISTABlock", extra="`shared`, `trainable_dictionary`")
+def LFISTA(
+    n_atoms=100,
+    input_shape=(28, 28, 1),
+    n_steps=5,
+    l1=0.1,
+    activation="shrinkage",
+    dictionary=None,
+    weights=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="lfista",
+    **kwargs,
+):
+    """LFISTA: sparse codes by `n_steps` steps of learned FISTA.
+
+    It is trained in either of the two ways of `LISTA`.
+
+    ARGUMENTS
+
+    Example:
+
+    >>> import numpy as np, sc2keras
+    >>> model = sc2keras.applications.LFISTA(n_atoms=20, input_shape=(8, 8, 1))
+    >>> model.encode(np.zeros((3, 8, 8, 1), "float32")).shape
+    (3, 20)
+
+    References:
+        Moreau and Bruna, Understanding Neural Sparse Coding with Matrix Factorization,
+        2017. Zhou et al., An End-to-End Sparse Coding, section 4.1.
+    """
+    layer = sc_layers.LFISTABlock(
+        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    )
+    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+
+
+@_documented("AdaptiveISTA")
+def AdaptiveISTA(
+    n_atoms=100,
+    input_shape=(28, 28, 1),
+    n_steps=5,
+    l1=0.1,
+    activation="shrinkage",
+    dictionary=None,
+    weights=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="adaptive_ista",
+    **kwargs,
+):
+    """Adaptive ISTA: sparse codes by `n_steps` steps with trained momentum vectors.
+
+    ARGUMENTS
+
+    Example:
+
+    >>> import numpy as np, sc2keras
+    >>> model = sc2keras.applications.AdaptiveISTA(n_atoms=20, input_shape=(8, 8, 1))
+    >>> model.encode(np.zeros((3, 8, 8, 1), "float32")).shape
+    (3, 20)
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, section 3.1.
+    """
+    layer = sc_layers.AdaptiveISTA(
+        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    )
+    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+
+
+@_documented(
+    "ISTA",
+    n_steps=", or their cap where `tol` is given",
+    activation=_SOLVER,
+    extra="`tol`",
+)
+def ISTA(
+    n_atoms=100,
+    input_shape=(28, 28, 1),
+    n_steps=300,
+    l1=0.1,
+    activation="shrinkage",
+    dictionary=None,
+    weights=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="ista",
+    **kwargs,
+):
+    """ISTA: sparse codes for a given dictionary, solved for each sample.
+
+    It has nothing to train: it encodes with the dictionary that it is given.
+
+    ARGUMENTS
+
+    Example:
+
+    >>> import numpy as np, sc2keras
+    >>> model = sc2keras.applications.ISTA(
+    ...     n_atoms=4, input_shape=(4,), dictionary=np.eye(4), l1=0.5)
+    >>> float(model.encode(np.ones((1, 4), "float32"))[0, 0])
+    0.5
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, eq. 4 to 6.
+    """
+    _check_solver_activation(activation)
+    layer = sc_layers.ISTA(n_atoms, n_steps, l1, dictionary, **kwargs)
+    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+
+
+@_documented(
+    "FISTA",
+    n_steps=", or their cap where `tol` is given",
+    activation=_SOLVER,
+    extra="`tol`",
+)
+def FISTA(
+    n_atoms=100,
+    input_shape=(28, 28, 1),
+    n_steps=300,
+    l1=0.1,
+    activation="shrinkage",
+    dictionary=None,
+    weights=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="fista",
+    **kwargs,
+):
+    """FISTA: sparse codes for a given dictionary, solved for each sample.
+
+    It has nothing to train: it encodes with the dictionary that it is given.
+
+    ARGUMENTS
+
+    Example:
+
+    >>> import numpy as np, sc2keras
+    >>> model = sc2keras.applications.FISTA(
+    ...     n_atoms=4, input_shape=(4,), dictionary=np.eye(4), l1=0.5, tol=1e-5)
+    >>> float(model.encode(np.ones((1, 4), "float32"))[0, 0])
+    0.5
+
+    Reference:
+        Beck and Teboulle, A Fast Iterative Shrinkage-Thresholding Algorithm for Linear
+        Inverse Problems, 2009.
+    """
+    _check_solver_activation(activation)
+    layer = sc_layers.FISTA(n_atoms, n_steps, l1, dictionary, **kwargs)
+    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+
+
+def preprocess_input(x):
+    """Scales integer images, 0 to 255, to float32 in [0, 1].
+
+    Args:
+        x: Array or tensor of an integer dtype, such as uint8, of any shape.
+
+    Returns:
+        An array or tensor of float32, x / 255.
+
+    Raises:
+        TypeError: If `x` has a float dtype, of which the scale is not known.
+
+    Example:
+
+    >>> float(preprocess_input(np.array([255], dtype="uint8"))[0])
+    1.0
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "int" not in dtype:
+        raise TypeError(
+            f"preprocess_input takes integer images, 0 to 255; received dtype {dtype}. "
+            "Scale floats to [0, 1] by the range that they have."
+        )
+    if isinstance(x, np.ndarray):
+        return x.astype("float32") / np.float32(255)
+    return ops.cast(x, "float32") / 255.0
+
+
+def _build(layer, input_shape, weights, classes, classifier_activation, name):
+    """The model around an encoder, with its weights loaded."""
+    if weights is not None:
+        weights = _check_weights(weights)
+    inputs = keras.Input(_check_input_shape(input_shape), name="inputs")
+    signals = inputs
+    if len(inputs.shape) > 2:
+        signals = keras.layers.Flatten(name="flatten", dtype=layer.dtype_policy)(inputs)
+    outputs = layer(signals)
+    if classes is not None:
+        head = keras.layers.Dense(
+            check_positive_integer("classes", classes),
+            activation=classifier_activation,
+            name="predictions",
+            dtype=layer.dtype_policy,
+        )
+        outputs = [outputs, head(outputs)]
+    model = SparseCoder(inputs, outputs, name=name)
+    if weights is not None:
+        try:
+            model.load_weights(weights)
+        except ValueError as error:
+            raise ValueError(
+                f"The weights in {weights!r} do not fit this {name} with n_atoms="
+                f"{layer.n_atoms} and input_shape={tuple(input_shape)}. Build it with "
+                "the arguments of the saved model, or open a .keras file with "
+                "keras.saving.load_model."
+            ) from error
+    return model
+
+
+def _check_weights(weights):
+    path = os.fspath(weights)
+    if not path.endswith((".keras", ".weights.h5")) or not os.path.isfile(path):
+        raise ValueError(
+            "weights must be None or the path of an existing .keras or .weights.h5 "
+            f"file; received weights={path!r}. No named weights ship with this version."
+        )
+    return path
+
+
+def _check_input_shape(input_shape):
+    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else None
+    if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+        raise ValueError(
+            "input_shape must be a tuple of positive integers, the shape of one sample "
+            f"without the batch; received input_shape={input_shape!r}."
+        )
+    return shape
+
+
+def _check_solver_activation(activation):
+    if activation != "shrinkage":
+        raise ValueError(
+            "activation must be 'shrinkage' for an exact solver; received activation="
+            f"{activation!r}. LISTA, LFISTA, AdaptiveISTA and SC2Net take others."
+        )

@@ -1,0 +1,212 @@
+"""Image datasets as arrays in [0, 1]."""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+NAMES = ("digits", "mnist", "cifar10")
+
+# Seconds to wait for the host of a dataset before it counts as out of reach.
+_TIMEOUT = 5
+
+
+class DatasetUnavailableError(RuntimeError):
+    """A dataset is neither on this machine nor can it be downloaded."""
+
+
+class Dataset(NamedTuple):
+    """A labelled image dataset, split into training and test images.
+
+    Attributes
+    ----------
+    name : str
+        One of `NAMES`.
+    x_train, x_test : float32 ndarray of shape (n, height, width, channels)
+        Images in [0, 1].
+    y_train, y_test : int64 ndarray of shape (n,)
+        Class labels, from 0.
+    note : str
+        What a figure measured on this copy must say of it: "JPEG copy" for a
+        CIFAR-10 that was re-encoded with loss, otherwise empty.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    note: str = ""
+
+
+def load(name, data_dir=None, download=True):
+    """Load a dataset as arrays in [0, 1].
+
+    ========= ================ ============== =======================================
+    name      training / test  image          source
+    ========= ================ ============== =======================================
+    digits    1,437 / 360      (8, 8, 1)      scikit-learn; needs no download
+    mnist     60,000 / 10,000  (28, 28, 1)    TensorFlow Datasets, official split
+    cifar10   50,000 / 10,000  (32, 32, 3)    TensorFlow Datasets, official split
+    ========= ================ ============== =======================================
+
+    The digits have no official split. Here it is always
+    `train_test_split(test_size=0.2, stratify=labels, random_state=0)`.
+
+    Parameters
+    ----------
+    name : {"digits", "mnist", "cifar10"}
+        The dataset.
+    data_dir : str or path, default=None
+        Existing directory where TensorFlow Datasets keeps its prepared datasets.
+        None means the environment variable `TFDS_DATA_DIR`, or else the default of
+        TensorFlow Datasets. Not used for the digits.
+    download : bool, default=True
+        Whether to download a dataset that is not found there.
+
+    Returns
+    -------
+    Dataset
+        Training and test images with their labels.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown.
+    FileNotFoundError
+        If `data_dir` is not a directory.
+    DatasetUnavailableError
+        If the dataset is not found and cannot be downloaded. Another dataset never
+        takes its place.
+
+    Examples
+    --------
+    >>> from sc2keras import datasets
+    >>> digits = datasets.load("digits")
+    >>> digits.x_train.shape, digits.x_test.shape
+    ((1437, 8, 8, 1), (360, 8, 8, 1))
+    """
+    if name not in NAMES:
+        raise ValueError(
+            f"name={name!r} is not a dataset. Choose one of {', '.join(NAMES)}."
+        )
+    if name == "digits":
+        return _load_digits()
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"data_dir={str(data_dir)!r} is not a directory. Create it, or give the "
+            "one that holds the prepared TensorFlow Datasets."
+        )
+    return _load_tfds(name, data_dir, download)
+
+
+def _load_digits():
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
+    labels = labels.astype("int64")
+    x_train, x_test, y_train, y_test = train_test_split(
+        images, labels, test_size=0.2, stratify=labels, random_state=0
+    )
+    return Dataset("digits", x_train, y_train, x_test, y_test)
+
+
+def _load_tfds(name, data_dir, download):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise _unavailable(
+            name, f"{error} (install it: pip install 'sc2keras[datasets]')"
+        ) from error
+
+    # TensorFlow Datasets reads the variable only once, when it is imported.
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
+    if folder is not None:
+        folder = Path(folder).expanduser()
+    with _quiet():
+        builder = tfds.builder(name, data_dir=folder)
+        prepared = builder.is_prepared()
+    if not prepared:
+        _download(builder, download)
+    try:
+        with _quiet():
+            return _read(builder)
+    # A damaged copy fails in many ways, all of them with the same remedies.
+    except Exception as error:
+        raise _unavailable(
+            name,
+            f"the copy in {builder.data_path} cannot be read; delete it, or "
+            f"use another ({_one_line(error)})",
+        ) from error
+
+
+def _download(builder, allowed):
+    missing = f"{builder.data_path} holds no prepared copy"
+    if not allowed:
+        raise _unavailable(builder.name, f"{missing}, and download=False")
+    try:
+        _check_reachable(builder)
+        builder.download_and_prepare()
+    # Network, disk and checksum fail in many ways, all of them with the same remedies.
+    except Exception as error:
+        raise _unavailable(
+            builder.name, f"{missing}, and the download failed ({_one_line(error)})"
+        ) from error
+
+
+def _one_line(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _check_reachable(builder):
+    """Raise at once without a network, where a download would retry for minutes."""
+    import requests
+
+    for url in list(builder.url_infos or ())[:1]:
+        requests.head(url, timeout=_TIMEOUT)
+
+
+def _read(builder):
+    import tensorflow_datasets as tfds
+
+    def arrays(split):
+        data = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+        images = data["image"].astype("float32")
+        images /= 255
+        return images, data["label"].astype("int64")
+
+    encoded = builder.as_dataset(
+        split="train[:1]", decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    jpeg = next(iter(tfds.as_numpy(encoded)))["image"].startswith(b"\xff\xd8")
+    return Dataset(
+        builder.name,
+        *arrays("train"),
+        *arrays("test"),
+        note="JPEG copy" if jpeg else "",
+    )
+
+
+def _unavailable(name, reason):
+    return DatasetUnavailableError(
+        f"The dataset {name!r} is not available: {reason}.\n"
+        "Either name a directory that holds it, prepared by TensorFlow Datasets "
+        "(data_dir=..., or --data-dir on the command line), or use the digits, which "
+        "need no download (load('digits'), or --datasets digits)."
+    )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hide what TensorFlow Datasets logs when it merely looks for a dataset."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

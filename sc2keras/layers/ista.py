@@ -1,0 +1,191 @@
+"""ISTA and FISTA: exact solvers of the LASSO for a given dictionary, as layers."""
+
+import keras
+from keras import ops
+
+from sc2keras.layers.shrinkage import soft_threshold
+from sc2keras.layers.unfolded import UnfoldedEncoder, check_non_negative
+from sc2keras.objective import relative_duality_gap
+
+# A check costs about two steps, so it is made once in this many.
+_STEPS_PER_CHECK = 10
+
+
+class _ProximalGradient(UnfoldedEncoder):
+    """What ISTA and FISTA share: the iteration around their extrapolation."""
+
+    def __init__(
+        self,
+        n_atoms,
+        n_steps=300,
+        l1=0.1,
+        dictionary=None,
+        tol=None,
+        return_sequences=False,
+        **kwargs,
+    ):
+        super().__init__(
+            n_atoms,
+            n_steps,
+            l1=l1,
+            dictionary=dictionary,
+            return_sequences=return_sequences,
+            **{**kwargs, "trainable_dictionary": False},
+        )
+        self.tol = None if tol is None else check_non_negative("tol", tol)
+        if self.tol is not None and self.return_sequences:
+            raise ValueError(
+                "return_sequences=True needs a fixed number of steps; received "
+                f"tol={tol!r}. Use tol=None."
+            )
+
+    def build(self, input_shape):
+        self.build_dictionary(input_shape[-1])
+
+    def extrapolate(self, codes, previous, t):
+        """`(y, next_t)`: the point where the gradient step starts."""
+        raise NotImplementedError
+
+    def call(self, inputs, reverse=False):
+        self.check_call(inputs, reverse)
+        if reverse:
+            return self.decode(inputs)
+        # bfloat16 has 8 bits: no gap under 1 % would ever be seen.
+        x = ops.cast(inputs, "float32")
+        dictionary = ops.cast(self.dictionary, "float32")
+        step_size = ops.cast(self.step_size, "float32")
+        projected = step_size * ops.matmul(x, ops.transpose(dictionary))
+        recurrent = ops.eye(self.n_atoms) - step_size * ops.matmul(
+            dictionary, ops.transpose(dictionary)
+        )
+        threshold = step_size * self.l1
+
+        def step(state):
+            codes, previous, t = state
+            y, t = self.extrapolate(codes, previous, t)
+            new = soft_threshold(ops.matmul(y, recurrent) + projected, threshold)
+            return new, codes, t
+
+        zeros = ops.zeros_like(projected)
+        state = (zeros, zeros, ops.ones(()))
+        if self.tol is not None:
+            codes = self._solve_to_tolerance(step, state, x, dictionary)
+        elif self.return_sequences:
+            steps = []
+            for _ in range(self.n_steps):
+                state = step(state)
+                steps.append(state[0])
+            codes = ops.stack(steps, axis=-2)
+        else:
+            codes = ops.fori_loop(0, self.n_steps, lambda _, s: step(s), state)[0]
+        return ops.cast(codes, self.compute_dtype)
+
+    def _solve_to_tolerance(self, step, state, x, dictionary):
+        def gap(codes):
+            return ops.max(relative_duality_gap(x, codes, dictionary, self.l1))
+
+        def unfinished(n_done, gap, *_):
+            return ops.logical_and(n_done < self.n_steps, gap > self.tol)
+
+        def advance(n_done, _, *state):
+            n_next = ops.minimum(n_done + _STEPS_PER_CHECK, self.n_steps)
+            state = ops.fori_loop(0, n_next - n_done, lambda _, s: step(s), state)
+            return n_next, gap(state[0]), *state
+
+        start = (ops.zeros((), dtype="int32"), ops.ones(()), *state)
+        return ops.while_loop(unfinished, advance, start)[2]
+
+    def get_config(self):
+        config = {**super().get_config(), "tol": self.tol}
+        del config["trainable_dictionary"]
+        return config
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class ISTA(_ProximalGradient):
+    """The iterative shrinkage-thresholding algorithm, for a given dictionary.
+
+    Solves min_s ½‖x − sD‖² + l1·‖s‖₁ for every sample by
+
+        s_t = sh_(l1·τ)(s_{t−1} W_e + τ x Dᵀ),  W_e = I − τ D Dᵀ,  s_0 = 0
+
+    with τ = 1/L, L = λ_max(D Dᵀ). The objective falls at a rate of 1/t. Nothing in the
+    layer is trained; in float32 also where the layer's dtype is a narrower one.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        n_steps: Integer, the number of steps, or their cap where `tol` is given.
+        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        dictionary: Array `(n_atoms, n_features)`, its atoms of norm at most 1; for
+            instance of `sc2keras.learn_dictionary`. None: random atoms, which is of
+            use only before weights are loaded.
+        tol: Float or None. If given, the steps end when the relative duality gap of
+            every sample of the batch is at most `tol`. In float32 about 1e-6 can be
+            reached.
+        return_sequences: Boolean. If True, the codes after every step are returned,
+            `(batch, n_steps, n_atoms)`. Needs `tol=None`.
+        **kwargs: Of `keras.layers.Layer`, such as `name`, `dtype`.
+
+    Call arguments:
+        inputs: Tensor `(batch, n_features)`, or codes `(batch, n_atoms)` in reverse.
+        reverse: Boolean. If True, decode: x̂ = s D.
+
+    Returns:
+        Tensor `(batch, n_atoms)`, the codes; in reverse `(batch, n_features)`.
+
+    Raises:
+        ValueError: If an argument or the dictionary is unusable.
+
+    Example:
+
+    >>> import numpy as np
+    >>> ista = ISTA(2, n_steps=10, l1=0.5, dictionary=np.eye(2))
+    >>> [float(s) for s in ista(np.array([[2.0, 0.1]]))[0]]
+    [1.5, 0.0]
+
+    References:
+        Zhou et al., An End-to-End Sparse Coding, eq. 4 to 6. Daubechies, Defrise and
+        De Mol, An iterative thresholding algorithm for linear inverse problems with a
+        sparsity constraint, 2004.
+    """
+
+    def extrapolate(self, codes, previous, t):
+        return codes, t
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class FISTA(_ProximalGradient):
+    """The fast iterative shrinkage-thresholding algorithm, for a given dictionary.
+
+    Solves min_s ½‖x − sD‖² + l1·‖s‖₁ for every sample by ISTA's step at an
+    extrapolated point,
+
+        y_t = s_{t−1} + m_t·(s_{t−1} − s_{t−2}),   s_t = sh_(l1·τ)(y_t W_e + τ x Dᵀ)
+
+    where m_t = (q_{t−1} − 1)/q_t, q_t = (1 + √(1 + 4q²_{t−1}))/2 and m_1 = 0. The
+    objective falls at a rate of 1/t².
+
+    The arguments, the call and the errors are those of `ISTA`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> fista = FISTA(2, tol=1e-6, l1=0.5, dictionary=np.eye(2))
+    >>> codes = fista(np.array([[2.0, 0.1]]))
+    >>> [float(x) for x in fista(codes, reverse=True)[0]]
+    [1.5, 0.0]
+
+    Reference:
+        Beck and Teboulle, A Fast Iterative Shrinkage-Thresholding Algorithm for Linear
+        Inverse Problems, 2009, section 4.
+    """
+
+    def extrapolate(self, codes, previous, t):
+        # With s_0 = s_{-1} = 0 the first extrapolation has no effect, whatever m is.
+        t_next = next_momentum_term(t)
+        return codes + ((t - 1.0) / t_next) * (codes - previous), t_next
+
+
+def next_momentum_term(t):
+    """q_t = (1 + √(1 + 4q²_{t−1}))/2 of FISTA, for a tensor or a float."""
+    return 0.5 * (1.0 + (1.0 + 4.0 * t * t) ** 0.5)

@@ -1,0 +1,188 @@
+"""LISTA and LFISTA: ISTA and FISTA unfolded, with their matrices learned."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sc2keras.layers.ista import next_momentum_term
+from sc2keras.layers.unfolded import (
+    UnfoldedEncoder,
+    check_activation,
+    constant,
+    make_activation,
+)
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class LISTABlock(UnfoldedEncoder):
+    """Learned ISTA: `n_steps` steps of ISTA with W_e, W_d and thresholds learned.
+
+    s_t = h(s_{t−1} W_e + x W_d), s_0 = 0, where h is the soft threshold with one
+    threshold an atom. The block starts as the solver that it unfolds: W_d = τDᵀ,
+    W_e = I − τ D Dᵀ, θ = l1·τ. From there on W_e and W_d are decoupled.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        n_steps: Integer, T, the number of steps.
+        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
+            of at most 1. None: random atoms of unit norm.
+        shared: Boolean. If True, all steps share their weights, and W_d = τDᵀ stays
+            tied to the decoder (the paper). If False, each step has its own W_e, W_d
+            and thresholds, and D is trained as the decoder alone.
+        activation: `"shrinkage"` or `"double_tanh"`, h.
+        trainable_dictionary: Boolean. If False, D stays as it is given, and W_d is
+            decoupled from it: a LISTA for a given dictionary, as Gregor and LeCun
+            train it.
+        return_sequences: Boolean. If True, the codes after every step are returned,
+            `(batch, n_steps, n_atoms)`.
+        **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
+
+    Call arguments:
+        inputs: Tensor `(batch, n_features)`, or codes `(batch, n_atoms)` in reverse.
+        reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
+
+    Returns:
+        Tensor `(batch, n_atoms)`, the codes; in reverse `(batch, n_features)`.
+
+    Raises:
+        ValueError: If an argument or the dictionary is unusable.
+
+    Example:
+
+    >>> import numpy as np
+    >>> lista = LISTABlock(20, n_steps=3)
+    >>> codes = lista(np.ones((4, 8)))
+    >>> tuple(codes.shape), tuple(lista(codes, reverse=True).shape)
+    ((4, 20), (4, 8))
+
+    References:
+        Gregor and LeCun, Learning Fast Approximations of Sparse Coding, 2010. Zhou et
+        al., An End-to-End Sparse Coding, eq. 6.
+    """
+
+    def __init__(
+        self,
+        n_atoms,
+        n_steps=10,
+        l1=0.1,
+        dictionary=None,
+        shared=True,
+        activation="shrinkage",
+        trainable_dictionary=True,
+        return_sequences=False,
+        **kwargs,
+    ):
+        super().__init__(
+            n_atoms,
+            n_steps,
+            l1=l1,
+            dictionary=dictionary,
+            trainable_dictionary=trainable_dictionary,
+            return_sequences=return_sequences,
+            **kwargs,
+        )
+        # === Config ===
+        self.shared = bool(shared)
+        self.activation = check_activation(activation)
+
+    def build(self, input_shape):
+        n_sets = 1 if self.shared else self.n_steps
+        tied = self.shared and self.trainable_dictionary
+        step_size, dictionary = self.build_dictionary(
+            input_shape[-1], n_kernels=0 if tied else n_sets
+        )
+        recurrent = np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
+        self.recurrent_kernels = [
+            self.add_weight(
+                name="recurrent_kernel",
+                shape=recurrent.shape,
+                initializer=constant(recurrent),
+            )
+            for _ in range(n_sets)
+        ]
+        self.activations = [
+            make_activation(self.activation, self.l1 * step_size, self.dtype_policy)
+            for _ in range(n_sets)
+        ]
+        for activation in self.activations:
+            activation.build((None, self.n_atoms))
+
+    def extrapolate(self, codes, previous, step):
+        """The point where step `step`, counted from 0, starts."""
+        return codes
+
+    def unfold(self, inputs):
+        projected = ops.split(self.project(inputs), self.n_sets, axis=-1)
+        previous = codes = ops.zeros_like(projected[0])
+        for step in range(self.n_steps):
+            weights = step % self.n_sets
+            y = self.extrapolate(codes, previous, step)
+            recurrent = ops.matmul(y, self.recurrent_kernels[weights])
+            activation = self.activations[weights]
+            previous, codes = codes, activation(recurrent + projected[weights])
+            yield codes
+
+    @property
+    def n_sets(self):
+        """The number of sets of weights: 1, or one a step."""
+        return len(self.recurrent_kernels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "shared": self.shared,
+            "activation": self.activation,
+        }
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class LFISTABlock(LISTABlock):
+    """Learned FISTA: `n_steps` steps of FISTA with its weights learned.
+
+    y_t = s_{t−1} + m_t·(s_{t−1} − s_{t−2}), s_t = h(y_t W_e + x W_d), with one trainable
+    momentum m_t a step beside the weights of `LISTABlock`. The block starts as FISTA.
+    (Moreau and Bruna give s_{t−2} a matrix W_m of its own, which starts at −m_t·W_e;
+    here it stays a multiple of W_e, so that weights can be shared over steps that
+    differ in m_t, and a step costs one product.)
+
+    The arguments, the call and the errors are those of `LISTABlock`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> lfista = LFISTABlock(20, n_steps=3, return_sequences=True)
+    >>> tuple(lfista(np.ones((4, 8))).shape)
+    (4, 3, 20)
+
+    References:
+        Moreau and Bruna, Understanding Neural Sparse Coding with Matrix Factorization,
+        2017, section 4. Zhou et al., An End-to-End Sparse Coding, section 4.1.
+    """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.momentum = self.add_weight(
+            name="momentum",
+            shape=(self.n_steps,),
+            initializer=constant(fista_momentum(self.n_steps)),
+        )
+
+    def extrapolate(self, codes, previous, step):
+        return codes + self.momentum[step] * (codes - previous)
+
+
+def fista_momentum(n_steps):
+    """FISTA's m_t for t = 1 … n_steps.
+
+    Example:
+
+    >>> [round(m, 3) for m in fista_momentum(3)]
+    [0.0, 0.282, 0.434]
+    """
+    momentum, t = [], 1.0
+    for _ in range(n_steps):
+        t_next = next_momentum_term(t)
+        momentum.append((t - 1.0) / t_next)
+        t = t_next
+    return momentum

@@ -1,0 +1,521 @@
+"""Adaptive ISTA and the Sparse LSTM: cells for `keras.layers.RNN`, and encoders."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sc2keras.layers.unfolded import (
+    DictionaryLayer,
+    check_activation,
+    check_built,
+    check_positive_integer,
+    collect_steps,
+    constant,
+    make_activation,
+)
+
+
+class _MomentumCell(DictionaryLayer):
+    """What the cells share: candidate, cell state and activation (eq. 9 to 11).
+
+    A subclass gives `build`, `project`, and `gates(projected, recurrent)`, which
+    returns the candidate c̃ and the gates i and f.
+    """
+
+    def __init__(
+        self,
+        n_atoms,
+        l1=0.1,
+        dictionary=None,
+        activation="shrinkage",
+        trainable_dictionary=True,
+        **kwargs,
+    ):
+        super().__init__(
+            n_atoms,
+            l1=l1,
+            dictionary=dictionary,
+            trainable_dictionary=trainable_dictionary,
+            **kwargs,
+        )
+        # === Config ===
+        self.activation = check_activation(activation)
+
+        # === State ===
+        self.state_size = [self.n_atoms, self.n_atoms]
+        self.output_size = self.n_atoms
+
+    def build_candidate(self, n_features):
+        """Adds D, W_d, and the activation; returns the initial W_e."""
+        step_size, dictionary = self.build_dictionary(
+            n_features, n_kernels=0 if self.trainable_dictionary else 1
+        )
+        self.activation_layer = make_activation(
+            self.activation, self.l1 * step_size, self.dtype_policy
+        )
+        self.activation_layer.build((None, self.n_atoms))
+        return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
+
+    def step(self, projected, states):
+        """One step from what `project` returns.
+
+        Args:
+            projected: Tensor, `project(inputs)`.
+            states: `[codes, cell]`, two tensors `(batch, n_atoms)`.
+
+        Returns:
+            `(codes, [codes, cell])`.
+        """
+        codes, cell = states
+        recurrent = ops.matmul(codes, self.recurrent_kernel)
+        candidate, input_gate, forget_gate = self.gates(projected, recurrent)
+        cell = forget_gate * cell + input_gate * candidate
+        codes = self.activation_layer(cell)
+        return codes, [codes, cell]
+
+    def call(self, inputs, states):
+        self.check_call(inputs, reverse=False)
+        return self.step(self.project(inputs), states)
+
+    def get_initial_state(self, batch_size=None):
+        return [
+            ops.zeros((batch_size, size), dtype=self.compute_dtype)
+            for size in self.state_size
+        ]
+
+    def get_config(self):
+        return {**super().get_config(), "activation": self.activation}
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class AdaptiveISTACell(_MomentumCell):
+    """Cell of adaptive ISTA: ISTA with trainable momentum vectors.
+
+        c̃_t = s_{t−1} W_e + x_t W_d
+        c_t = f ⊙ c_{t−1} + i ⊙ c̃_t
+        s_t = h(c_t)
+
+    with one i and one f an atom, shared by all steps. It starts as ISTA: i = 1, f = 0,
+    W_d = τDᵀ, W_e = I − τ D Dᵀ, and soft thresholds at l1·τ. Its states are
+    `[codes, cell]`.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
+            of at most 1. None: random atoms of unit norm.
+        activation: `"shrinkage"` or `"double_tanh"`, h.
+        trainable_dictionary: Boolean. If False, D stays as it is given, and W_d is a
+            weight of its own that starts at τDᵀ.
+        **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
+
+    Call arguments:
+        inputs: Tensor `(batch, n_features)`, one time step.
+        states: `[codes, cell]`, two tensors `(batch, n_atoms)`.
+
+    Returns:
+        `(codes, [codes, cell])`.
+
+    Raises:
+        ValueError: If an argument or the dictionary is unusable.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = keras.layers.RNN(AdaptiveISTACell(20))
+    >>> tuple(layer(np.ones((4, 6, 8))).shape)
+    (4, 20)
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, eq. 9 to 11.
+    """
+
+    def build(self, input_shape):
+        recurrent = self.build_candidate(input_shape[-1])
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel",
+            shape=recurrent.shape,
+            initializer=constant(recurrent),
+        )
+        self.input_gate = self.add_weight(
+            name="input_gate", shape=(self.n_atoms,), initializer="ones"
+        )
+        self.forget_gate = self.add_weight(
+            name="forget_gate", shape=(self.n_atoms,), initializer="zeros"
+        )
+
+    def gates(self, projected, recurrent):
+        return projected + recurrent, self.input_gate, self.forget_gate
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class SLSTMCell(_MomentumCell):
+    """Cell of the Sparse LSTM (SLSTM).
+
+        i_t = σ(s_{t−1} U_i + x_t W_i + b_i)
+        f_t = σ(s_{t−1} U_f + x_t W_f + b_f)
+        c̃_t = s_{t−1} W_e + x_t W_d
+        c_t = f_t ⊙ c_{t−1} + i_t ⊙ c̃_t
+        s_t = h(c_t)
+
+    There is no output gate: the paper discards it, though its eq. 14 still lists it.
+    The candidate starts as ISTA's step, W_d = τDᵀ and W_e = I − τ D Dᵀ. The states are
+    `[codes, cell]`. `project(x)` is the part that depends on x alone, in one product;
+    `step(projected, states)` is the rest; `call` composes both.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
+            of at most 1. None: random atoms of unit norm.
+        activation: `"double_tanh"` (eq. 17; codes small, never exactly zero) or
+            `"shrinkage"` (exact zeros), h, trainable per atom.
+        use_bias: Boolean, whether the gates have biases b_i and b_f. The paper's have
+            none.
+        gate_initializer: Initializer of W_i, W_f, U_i and U_f.
+        bias_initializer: Initializer of b_i and b_f.
+        trainable_dictionary: Boolean. If False, D stays as it is given, and W_d is a
+            weight of its own that starts at τDᵀ.
+        **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
+
+    Call arguments:
+        inputs: Tensor `(batch, n_features)`, one time step.
+        states: `[codes, cell]`, two tensors `(batch, n_atoms)`.
+
+    Returns:
+        `(codes, [codes, cell])`.
+
+    Raises:
+        ValueError: If an argument or the dictionary is unusable.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = keras.layers.RNN(SLSTMCell(20), return_sequences=True)
+    >>> tuple(layer(np.ones((4, 6, 8))).shape)
+    (4, 6, 20)
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, eq. 12 to 17.
+    """
+
+    def __init__(
+        self,
+        n_atoms,
+        l1=0.1,
+        dictionary=None,
+        activation="double_tanh",
+        use_bias=True,
+        gate_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        trainable_dictionary=True,
+        **kwargs,
+    ):
+        super().__init__(
+            n_atoms,
+            l1=l1,
+            dictionary=dictionary,
+            activation=activation,
+            trainable_dictionary=trainable_dictionary,
+            **kwargs,
+        )
+        # === Config ===
+        self.use_bias = bool(use_bias)
+        self.gate_initializer = keras.initializers.get(gate_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+
+    def build(self, input_shape):
+        n_features, n_atoms = input_shape[-1], self.n_atoms
+        recurrent = constant(self.build_candidate(n_features))
+
+        def fused(shape, dtype=None):
+            return ops.concatenate(
+                [
+                    recurrent((n_atoms, n_atoms), dtype=dtype),
+                    self.gate_initializer((n_atoms, 2 * n_atoms), dtype=dtype),
+                ],
+                axis=1,
+            )
+
+        self.gate_kernel = self.add_weight(
+            name="gate_kernel",
+            shape=(n_features, 2 * n_atoms),
+            initializer=self.gate_initializer,
+        )
+        # [W_e | U_i | U_f]: one product a step.
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel", shape=(n_atoms, 3 * n_atoms), initializer=fused
+        )
+        self.gate_bias = None
+        if self.use_bias:
+            self.gate_bias = self.add_weight(
+                name="gate_bias",
+                shape=(2 * n_atoms,),
+                initializer=self.bias_initializer,
+            )
+
+    def project(self, inputs):
+        """x [W_d | W_i | W_f], with the biases: the part that depends on x alone."""
+        kernel = self.kernel
+        if kernel is None:
+            kernel = self.step_size * ops.transpose(self.dictionary)
+        projected = ops.matmul(
+            inputs, ops.concatenate([kernel, self.gate_kernel], axis=1)
+        )
+        if self.gate_bias is not None:
+            projected += ops.pad(self.gate_bias, ((self.n_atoms, 0),))
+        return projected
+
+    def gates(self, projected, recurrent):
+        total = projected + recurrent
+        gates = ops.sigmoid(total[..., self.n_atoms :])
+        input_gate, forget_gate = ops.split(gates, 2, axis=-1)
+        return total[..., : self.n_atoms], input_gate, forget_gate
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "use_bias": self.use_bias,
+            "gate_initializer": keras.initializers.serialize(self.gate_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }
+
+
+class UnfoldedRNN(keras.layers.RNN):
+    """Base of the encoders that hold a cell.
+
+    On a 2-D input the cell is stepped `n_steps` times on the same x, which it projects
+    once. On a 3-D input this is `keras.layers.RNN` over the sequence. A call in reverse
+    decodes.
+    """
+
+    def __init__(self, cell, n_steps, **kwargs):
+        super().__init__(cell, **kwargs)
+        self.n_steps = check_positive_integer("n_steps", n_steps)
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        if len(sequences_shape) == 2:
+            if self.stateful:
+                raise ValueError(
+                    "stateful=True is for 3-D inputs, (batch, time, features); "
+                    f"received inputs of shape {tuple(sequences_shape)}. Pass "
+                    "initial_state instead."
+                )
+            sequences_shape = (sequences_shape[0], self.n_steps, sequences_shape[1])
+        super().build(sequences_shape, initial_state_shape)
+
+    def __call__(self, *args, **kwargs):
+        check_built(self, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def call(
+        self, sequences, initial_state=None, mask=None, training=False, reverse=False
+    ):
+        self.cell.check_call(sequences, reverse)
+        if reverse:
+            return self.cell.decode(sequences)
+        if len(sequences.shape) == 3:
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+        if initial_state is None:
+            initial_state = self.get_initial_state(ops.shape(sequences)[0])
+        states = [ops.cast(state, self.compute_dtype) for state in initial_state]
+        projected = self.cell.project(sequences)
+        steps = []
+        for _ in range(self.n_steps):
+            codes, states = self.cell.step(projected, states)
+            steps.append(codes)
+        output = collect_steps(steps, self.return_sequences)
+        return (output, *states) if self.return_state else output
+
+    def compute_output_spec(
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=False,
+        reverse=False,
+    ):
+        self.cell.check_call(sequences, reverse)
+        if reverse:
+            shape = (*sequences.shape[:-1], self.cell.n_features)
+            return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        shapes = self.compute_output_shape(sequences.shape)
+        if not self.return_state:
+            return keras.KerasTensor(shapes, dtype=self.compute_dtype)
+        return tuple(keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes)
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        if len(sequences_shape) == 2:
+            sequences_shape = (sequences_shape[0], self.n_steps, sequences_shape[1])
+        return super().compute_output_shape(sequences_shape, initial_state_shape)
+
+    @property
+    def dictionary(self):
+        """D, the weight `(n_atoms, n_features)` of the cell; None before `build`."""
+        return self.cell.dictionary
+
+    @property
+    def n_atoms(self):
+        return self.cell.n_atoms
+
+    @property
+    def n_features(self):
+        return self.cell.n_features
+
+    @property
+    def l1(self):
+        return self.cell.l1
+
+    def get_config(self):
+        """The arguments of `RNN`, of the cell and `n_steps`, in one flat dictionary."""
+        config = super().get_config()
+        del config["cell"]
+        cell_config = self.cell.get_config()
+        return {**cell_config, **config, "n_steps": self.n_steps}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class AdaptiveISTA(UnfoldedRNN):
+    """Adaptive ISTA: `n_steps` steps of `AdaptiveISTACell` on the same x.
+
+    On a 2-D input `(batch, n_features)` the cell is stepped `n_steps` times on x, which
+    is projected once. On a 3-D input `(batch, time, n_features)` it is stepped over the
+    sequence, as in any `keras.layers.RNN`.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        n_steps: Integer, T, the number of steps on a 2-D input.
+        l1, dictionary, activation, trainable_dictionary: See `AdaptiveISTACell`.
+        return_sequences: Boolean. If True, the codes after every step are returned,
+            `(batch, n_steps, n_atoms)`.
+        **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`.
+
+    Call arguments:
+        inputs: Tensor `(batch, n_features)` or `(batch, time, n_features)`; codes,
+            `(..., n_atoms)`, in reverse.
+        initial_state: `[codes, cell]`, two tensors `(batch, n_atoms)`, or None for
+            zeros.
+        reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
+
+    Returns:
+        Tensor `(batch, n_atoms)`, the codes; in reverse `(..., n_features)`.
+
+    Raises:
+        ValueError: If an argument or the dictionary is unusable.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = AdaptiveISTA(20, n_steps=3)
+    >>> codes = layer(np.ones((4, 8)))
+    >>> tuple(codes.shape), tuple(layer(codes, reverse=True).shape)
+    ((4, 20), (4, 8))
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, section 3.1.
+    """
+
+    def __init__(
+        self,
+        n_atoms,
+        n_steps=10,
+        l1=0.1,
+        dictionary=None,
+        activation="shrinkage",
+        trainable_dictionary=True,
+        return_sequences=False,
+        **kwargs,
+    ):
+        cell = AdaptiveISTACell(
+            n_atoms,
+            l1=l1,
+            dictionary=dictionary,
+            activation=activation,
+            trainable_dictionary=trainable_dictionary,
+            **_cell_kwargs(kwargs),
+        )
+        super().__init__(cell, n_steps, return_sequences=return_sequences, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class SLSTM(UnfoldedRNN):
+    """The Sparse LSTM: `n_steps` steps of `SLSTMCell` on the same x.
+
+    On a 2-D input `(batch, n_features)` the cell is stepped `n_steps` times on x, which
+    is projected once, as the paper unfolds it; weights are shared over steps. On a 3-D
+    input `(batch, time, n_features)` it is stepped over the sequence, as in any
+    `keras.layers.RNN`.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        n_steps: Integer, T, the number of steps on a 2-D input.
+        l1, dictionary, activation, use_bias, gate_initializer, bias_initializer,
+            trainable_dictionary: See `SLSTMCell`.
+        return_sequences: Boolean. If True, the codes after every step are returned,
+            `(batch, n_steps, n_atoms)`.
+        **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`.
+
+    Call arguments:
+        inputs: Tensor `(batch, n_features)` or `(batch, time, n_features)`; codes,
+            `(..., n_atoms)`, in reverse.
+        initial_state: `[codes, cell]`, two tensors `(batch, n_atoms)`, or None for
+            zeros.
+        reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
+
+    Returns:
+        Tensor `(batch, n_atoms)`, the codes; in reverse `(..., n_features)`.
+
+    Raises:
+        ValueError: If an argument or the dictionary is unusable.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = SLSTM(20, n_steps=3)
+    >>> codes = layer(np.ones((4, 8)))
+    >>> tuple(codes.shape), tuple(layer(codes, reverse=True).shape)
+    ((4, 20), (4, 8))
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, section 3.2.
+    """
+
+    def __init__(
+        self,
+        n_atoms,
+        n_steps=10,
+        l1=0.1,
+        dictionary=None,
+        activation="double_tanh",
+        use_bias=True,
+        gate_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        trainable_dictionary=True,
+        return_sequences=False,
+        **kwargs,
+    ):
+        cell = SLSTMCell(
+            n_atoms,
+            l1=l1,
+            dictionary=dictionary,
+            activation=activation,
+            use_bias=use_bias,
+            gate_initializer=gate_initializer,
+            bias_initializer=bias_initializer,
+            trainable_dictionary=trainable_dictionary,
+            **_cell_kwargs(kwargs),
+        )
+        super().__init__(cell, n_steps, return_sequences=return_sequences, **kwargs)
+
+
+def _cell_kwargs(kwargs):
+    """The arguments of a layer that its cell shares."""
+    return {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs} | {
+        "name": "cell"
+    }

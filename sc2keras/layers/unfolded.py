@@ -1,0 +1,282 @@
+"""What all encoders share: the dictionary, its step size and the reverse call."""
+
+import random
+
+import keras
+import numpy as np
+from keras import ops
+
+from sc2keras.layers.shrinkage import DoubleTanh, Shrinkage
+
+ACTIVATIONS = ("double_tanh", "shrinkage")
+
+
+class DictionaryLayer(keras.layers.Layer):
+    """Base of every layer that owns a dictionary D, `(n_atoms, n_features)`.
+
+    It holds D with its atoms in the unit ball, the step size τ = 1/L, with
+    L = λ_max(D Dᵀ) when the layer is built, and the decoder x̂ = s D. Subclasses call
+    `build_dictionary` from `build`.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
+            of at most 1. None: random atoms of unit norm, drawn from the generator that
+            `keras.utils.set_random_seed` seeds. It is an initial value: the
+            configuration does not hold it, the saved weights do.
+        trainable_dictionary: Boolean. If True, one matrix encodes and decodes:
+            W_d = τDᵀ. If False, D stays as it is given, and W_d, where the layer is
+            trainable, is a weight of its own that starts at τDᵀ: an encoder is trained
+            for a given dictionary.
+        **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
+    """
+
+    def __init__(
+        self, n_atoms, l1=0.1, dictionary=None, trainable_dictionary=True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.n_atoms = check_positive_integer("n_atoms", n_atoms)
+        self.l1 = check_non_negative("l1", l1)
+        self.trainable_dictionary = bool(trainable_dictionary)
+        self._initial_dictionary = check_dictionary(dictionary, self.n_atoms)
+        self.dictionary = None
+        self.n_features = None
+
+    def build_dictionary(self, n_features, n_kernels=0):
+        """Creates D and τ, and `n_kernels` input kernels of their own.
+
+        Returns:
+            `(tau, D)`: a float and an array in float64, for the initial values of what
+            the layer adds.
+        """
+        initial = self._initial_dictionary
+        self._initial_dictionary = None
+        if initial is None:
+            initial = random_dictionary(self.n_atoms, n_features)
+        if initial.shape[1] != n_features:
+            raise ValueError(
+                f"dictionary must have shape (n_atoms, n_features) = ({self.n_atoms}, "
+                f"{n_features}) for inputs of {n_features} features; received "
+                f"dictionary.shape={initial.shape}."
+            )
+        step_size = 1.0 / lipschitz_constant(initial)
+        self.n_features = n_features
+        self.dictionary = self.add_weight(
+            name="dictionary",
+            shape=initial.shape,
+            initializer=constant(initial),
+            constraint=keras.constraints.MaxNorm(1.0, axis=1),
+            trainable=self.trainable_dictionary,
+        )
+        self.step_size = self.add_weight(
+            name="step_size",
+            shape=(),
+            initializer=keras.initializers.Constant(step_size),
+            trainable=False,
+        )
+        self.kernel = None
+        if n_kernels:
+            kernel = np.tile(step_size * initial.T, (1, n_kernels))
+            self.kernel = self.add_weight(
+                name="kernel", shape=kernel.shape, initializer=constant(kernel)
+            )
+        return step_size, initial
+
+    def project(self, inputs):
+        """W_d x for every sample, the part of a step that depends on x alone."""
+        if self.kernel is not None:
+            return ops.matmul(inputs, self.kernel)
+        return self.step_size * ops.matmul(inputs, ops.transpose(self.dictionary))
+
+    def decode(self, codes):
+        """x̂ = (1/τ) W_dᵀ s = s D (eq. 7 of the paper)."""
+        return ops.matmul(codes, self.dictionary)
+
+    def check_call(self, inputs, reverse):
+        """Raises a ValueError if a call's last axis is not n_features (n_atoms)."""
+        name = "n_atoms" if reverse else "n_features"
+        expected = self.n_atoms if reverse else self.n_features
+        if inputs.shape[-1] != expected:
+            raise ValueError(
+                f"{type(self).__name__} expects inputs of shape (..., {name}) with "
+                f"{name}={expected} when reverse={reverse}; received "
+                f"inputs.shape={tuple(inputs.shape)}."
+            )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "n_atoms": self.n_atoms,
+            "l1": self.l1,
+            "trainable_dictionary": self.trainable_dictionary,
+        }
+
+
+class UnfoldedEncoder(DictionaryLayer):
+    """Base of the encoders that unfold an iteration for `n_steps` steps.
+
+    A subclass gives `build` and `unfold(inputs)`, which yields the code after each
+    step.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        n_steps: Integer, T, the number of steps.
+        return_sequences: Boolean. If True, the codes after every step are returned,
+            `(..., n_steps, n_atoms)`; if False, those after the last.
+
+    The other arguments are those of `DictionaryLayer`.
+
+    Call arguments:
+        inputs: Tensor `(..., n_features)`, signals; with `reverse=True` codes,
+            `(..., n_atoms)`.
+        reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
+    """
+
+    def __init__(
+        self,
+        n_atoms,
+        n_steps,
+        l1=0.1,
+        dictionary=None,
+        return_sequences=False,
+        **kwargs,
+    ):
+        super().__init__(n_atoms, l1=l1, dictionary=dictionary, **kwargs)
+        self.n_steps = check_positive_integer("n_steps", n_steps)
+        self.return_sequences = bool(return_sequences)
+
+    def __call__(self, *args, **kwargs):
+        check_built(self, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def call(self, inputs, reverse=False):
+        self.check_call(inputs, reverse)
+        if reverse:
+            return self.decode(inputs)
+        return collect_steps(self.unfold(inputs), self.return_sequences)
+
+    def compute_output_spec(self, inputs, reverse=False):
+        self.check_call(inputs, reverse)
+        if reverse:
+            shape = (*inputs.shape[:-1], self.n_features)
+        else:
+            shape = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        steps = (self.n_steps,) if self.return_sequences else ()
+        return (*input_shape[:-1], *steps, self.n_atoms)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "n_steps": self.n_steps,
+            "return_sequences": self.return_sequences,
+        }
+
+
+def check_built(layer, call_kwargs):
+    """Raises a ValueError if the first call would be in reverse.
+
+    Keras would build the layer on the shape of the codes.
+    """
+    if call_kwargs.get("reverse") and not layer.built:
+        raise ValueError(
+            f"{type(layer).__name__} was called with reverse=True before it was built. "
+            "Call it on signals first, or build it with build((None, n_features))."
+        )
+
+
+def collect_steps(steps, return_sequences):
+    """The last of the codes that `steps` yields, or all of them on axis -2."""
+    steps = list(steps)
+    return ops.stack(steps, axis=-2) if return_sequences else steps[-1]
+
+
+def make_activation(name, threshold, dtype):
+    """The activation of that name; a `Shrinkage` starts at `threshold` = l1·τ."""
+    if name == "shrinkage":
+        return Shrinkage(threshold, dtype=dtype, name="activation")
+    return DoubleTanh(dtype=dtype, name="activation")
+
+
+def lipschitz_constant(dictionary):
+    """L = λ_max(D Dᵀ), from the smaller of the two Gram matrices."""
+    n_atoms, n_features = dictionary.shape
+    rows = dictionary if n_atoms <= n_features else dictionary.T
+    return np.linalg.eigvalsh(rows @ rows.T)[-1]
+
+
+def random_dictionary(n_atoms, n_features):
+    """Gaussian atoms of unit norm, seeded by `keras.utils.set_random_seed`."""
+    generator = np.random.default_rng(random.getrandbits(63))
+    atoms = generator.standard_normal((n_atoms, n_features))
+    return atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
+
+
+def constant(value):
+    """An initializer that returns an array, whatever dtype the weight has."""
+
+    def initializer(shape, dtype=None):
+        return ops.convert_to_tensor(np.asarray(value, dtype="float32"), dtype=dtype)
+
+    return initializer
+
+
+def check_positive_integer(name, value):
+    """`value` as an int, or a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1; received {name}={value!r}.")
+    return int(value)
+
+
+def check_non_negative(name, value):
+    """`value` as a float, or a ValueError that names it."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < np.inf:
+        raise ValueError(
+            f"{name} must be a finite number >= 0; received {name}={value!r}."
+        )
+    return float(value)
+
+
+def check_activation(value):
+    """`value` if it names an activation, or a ValueError that lists them."""
+    if value not in ACTIVATIONS:
+        raise ValueError(
+            f"activation must be one of {ACTIVATIONS}; received activation={value!r}."
+        )
+    return value
+
+
+def check_dictionary(value, n_atoms):
+    """`value` as a float64 array of `n_atoms` usable atoms, or a ValueError."""
+    if value is None:
+        return None
+    array = np.asarray(ops.convert_to_numpy(value), dtype="float64")
+    if array.ndim != 2 or array.shape[0] != n_atoms:
+        raise ValueError(
+            "dictionary must have shape (n_atoms, n_features) with "
+            f"n_atoms={n_atoms}; received dictionary.shape={array.shape}. Its atoms "
+            "are its rows, as in scikit-learn's components_."
+        )
+    norms = np.linalg.norm(array, axis=1)
+    if not np.isfinite(norms).all():
+        raise ValueError(
+            "dictionary must be finite; received a NaN or an infinity in atom "
+            f"{int(np.argmax(~np.isfinite(norms)))}."
+        )
+    if norms.min() < 1e-8:
+        raise ValueError(
+            f"dictionary must have no zero atom; received norm {norms.min():.1e} in "
+            f"atom {int(norms.argmin())}. Replace it, for instance with a sample "
+            "divided by its norm."
+        )
+    if norms.max() > 1 + 1e-3:
+        raise ValueError(
+            "dictionary must have atoms of norm at most 1; received norm "
+            f"{norms.max():.4g} in atom {int(norms.argmax())}. Divide each row by its "
+            "norm."
+        )
+    return array

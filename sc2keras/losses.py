@@ -1,0 +1,109 @@
+"""The objective of sparse coding as Keras losses."""
+
+import keras
+
+from sc2keras.objective import l1_norm, reconstruction_error
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class ReconstructionLoss(keras.losses.Loss):
+    """Half the squared error, summed over the features, averaged over the batch.
+
+    loss = mean over samples of ½‖x − x̂‖². `keras.losses.MeanSquaredError` averages over
+    the features too, which changes what an l1 weight means.
+
+    Args:
+        reduction: Of `keras.losses.Loss`; `"sum_over_batch_size"` averages over the
+            batch.
+        name, dtype: Of `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: Tensor `(batch, ...)`, the signals.
+        y_pred: Tensor of the same shape, the reconstructions.
+
+    Example: the paper's objective in a plain functional model.
+
+    >>> import numpy as np
+    >>> from sc2keras.layers import SLSTM
+    >>> x = keras.Input((8,))
+    >>> slstm = SLSTM(20, n_steps=3)
+    >>> codes = keras.layers.ActivityRegularization(l1=0.1)(slstm(x))
+    >>> model = keras.Model(x, slstm(codes, reverse=True))
+    >>> model.compile(keras.optimizers.Adadelta(1.0), loss=ReconstructionLoss())
+    >>> data = np.random.default_rng(0).random((32, 8), dtype="float32")
+    >>> history = model.fit(data, data, verbose=0)
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, eq. 7 (there without the ½).
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="reconstruction_loss",
+        dtype=None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def call(self, y_true, y_pred):
+        return reconstruction_error(flatten_samples(y_true), flatten_samples(y_pred))
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class SparseCodingLoss(keras.losses.Loss):
+    """The objective: ½‖x − x̂‖² + l1·‖s‖₁, averaged over the batch.
+
+    It means something only while every atom has a norm of at most 1, as the layers of
+    this package keep them: otherwise the codes shrink and the atoms grow.
+
+    Args:
+        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        reduction, name, dtype: Of `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: Tensor `(batch, ...)`, the signals.
+        y_pred: `(reconstruction, codes)`: a tensor of the shape of the signals, and one
+            of shape `(batch, n_atoms)`.
+
+    Example:
+
+    >>> from keras import ops
+    >>> loss = SparseCodingLoss(l1=0.1)
+    >>> x, codes = ops.ones((3, 4)), ops.ones((3, 2))
+    >>> round(float(loss(x, (ops.zeros((3, 4)), codes))), 6)
+    2.2
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, eq. 8, with the ½ of its ISTA step
+        (eq. 5), of scikit-learn's `alpha`, and the norm constraint of its eq. 1.
+    """
+
+    def __init__(
+        self,
+        l1=0.1,
+        reduction="sum_over_batch_size",
+        name="sparse_coding_loss",
+        dtype=None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if not l1 >= 0:
+            raise ValueError(f"l1 must be a number >= 0; received l1={l1!r}.")
+        self.l1 = float(l1)
+
+    def call(self, y_true, y_pred):
+        reconstruction, codes = y_pred
+        error = reconstruction_error(
+            flatten_samples(y_true), flatten_samples(reconstruction)
+        )
+        return error + self.l1 * l1_norm(codes)
+
+    def get_config(self):
+        return {**super().get_config(), "l1": self.l1}
+
+
+def flatten_samples(x):
+    """`(batch, ...)` as `(batch, n_features)`."""
+    n_features = 1
+    for size in x.shape[1:]:
+        n_features *= size
+    return keras.ops.reshape(x, (-1, n_features))

@@ -1,0 +1,425 @@
+"""The Keras model around an encoder: its codes are the output, its objective the loss."""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from sc2keras import metrics as sc_metrics
+from sc2keras.layers.slstm import UnfoldedRNN
+from sc2keras.layers.unfolded import (
+    UnfoldedEncoder,
+    check_non_negative,
+    check_positive_integer,
+)
+from sc2keras.losses import SparseCodingLoss, flatten_samples
+
+# Rows an encode call holds at a time: large enough for the matrix products to run at
+# full rate, small enough for a step's tensors to stay in cache.
+_CHUNK = 4096
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class SparseCoder(keras.Model):
+    """A functional model whose output is sparse codes.
+
+    Trained by plain `compile` and `fit(x)`, it minimises over its weights
+
+        mean over samples of ½‖x − s(x) D‖² + l1·‖s(x)‖₁,   ‖d_j‖ ≤ 1 for every atom
+
+    where s(x) is what its encoder returns, and D and l1 are the encoder's. The progress
+    bar shows the loss, `reconstruction` (½‖x − x̂‖²), `l1` (‖s‖₁, without its weight) and
+    `nonzero` (the fraction of entries above 1e-3 in magnitude).
+
+    With `compile(loss=...)` and `fit(x, y)` the loss of a task is added: of the
+    predictions, where the model has a second output (a cascade with a classifier), or
+    else of the codes (a regression on codes computed beforehand, as Gregor and LeCun
+    train LISTA).
+
+    Args:
+        inputs: `keras.Input` of any shape.
+        outputs: The codes, as an encoder of `sc2keras.layers` returns them, or
+            `[codes, predictions]`. Between the input and the encoder there may be
+            layers that only change the shape, such as `keras.layers.Flatten`.
+        name: String, optional.
+
+    Raises:
+        ValueError: If `outputs` is not as described.
+
+    Example:
+
+    >>> from sc2keras.layers import SLSTM
+    >>> x = keras.Input((8, 8, 1))
+    >>> model = SparseCoder(x, SLSTM(20, n_steps=3)(keras.layers.Flatten()(x)))
+    >>> model.compile()
+    >>> data = np.random.default_rng(0).random((64, 8, 8, 1), dtype="float32")
+    >>> history = model.fit(data, epochs=2, verbose=0)
+    >>> sorted(history.history)
+    ['l1', 'loss', 'nonzero', 'reconstruction']
+    >>> model.encode(data).shape, model.reconstruct(data).shape
+    ((64, 20), (64, 8, 8, 1))
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, section 3 and eq. 8.
+    """
+
+    # Keras restores a functional subclass only where it has this signature.
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if len(self.inputs) != 1 or len(self.outputs) not in (1, 2):
+            raise ValueError(
+                "SparseCoder takes one input, and as outputs the codes or "
+                f"[codes, predictions]; received {len(self.inputs)} inputs and "
+                f"{len(self.outputs)} outputs."
+            )
+        self._check_path_to_encoder()
+
+    def _check_path_to_encoder(self):
+        encoder = self.encoder
+        if not isinstance(encoder, (UnfoldedEncoder, UnfoldedRNN)):
+            raise ValueError(
+                "The codes of a SparseCoder must be the output of an encoder of "
+                f"sc2keras.layers; received the output of {encoder!r}."
+            )
+        if len(self.outputs[0].shape) != 2 or encoder.return_sequences:
+            raise ValueError(
+                "The codes of a SparseCoder must have shape (batch, n_atoms); received "
+                f"{self.outputs[0].shape}. Use return_sequences=False and flatten the "
+                "input."
+            )
+        tensor = self.outputs[0]
+        while tensor is not self.inputs[0]:
+            operation, node_index = tensor._keras_history[:2]
+            if tensor is not self.outputs[0] and not isinstance(
+                operation, (keras.layers.Flatten, keras.layers.Reshape)
+            ):
+                raise ValueError(
+                    "Between the input of a SparseCoder and its encoder only Flatten "
+                    f"and Reshape may stand; received {operation!r}. The objective "
+                    "compares the input with its reconstruction: transform the data "
+                    "before the model."
+                )
+            tensor = operation._inbound_nodes[node_index].input_tensors[0]
+
+    @property
+    def encoder(self):
+        """The layer that makes the codes, and decodes them when called in reverse."""
+        return self.outputs[0]._keras_history.operation
+
+    @property
+    def dictionary(self):
+        """D as a NumPy array, `(n_atoms, n_features)`."""
+        return ops.convert_to_numpy(self.encoder.dictionary)
+
+    def compile(
+        self,
+        optimizer=None,
+        loss=None,
+        objective_weight=1.0,
+        duality_gap=False,
+        jit_compile="auto",
+        **kwargs,
+    ):
+        """Configures the model for training.
+
+        Args:
+            optimizer: A Keras optimizer. None: the paper's,
+                `Adadelta(learning_rate=1.0, epsilon=1e-6)`. (The string `"adadelta"`
+                is Keras's, with a learning rate of 0.001, which hardly moves.)
+            loss: Loss of a task, added to the objective; None for the objective alone.
+            objective_weight: Float >= 0, the weight of the objective beside the loss.
+                0 leaves the task alone.
+            duality_gap: Boolean, whether `fit` and `evaluate` also report the mean
+                relative duality gap of the codes for the model's own dictionary: at
+                most so far is the objective from the LASSO optimum. It costs about one
+                product with the dictionary a batch.
+            jit_compile, **kwargs: Of `keras.Model.compile`.
+        """
+        if optimizer is None:
+            optimizer = keras.optimizers.Adadelta(learning_rate=1.0, epsilon=1e-6)
+        elif isinstance(optimizer, str) and optimizer.lower() == "adadelta":
+            warnings.warn(
+                "optimizer='adadelta' has Keras's learning rate of 0.001, which hardly "
+                "moves the weights. The paper's is compile() without an optimizer, or "
+                "keras.optimizers.Adadelta(learning_rate=1.0, epsilon=1e-6).",
+                stacklevel=2,
+            )
+        self._compile_arguments = {
+            "objective_weight": check_non_negative(
+                "objective_weight", objective_weight
+            ),
+            "duality_gap": bool(duality_gap),
+            # Keras would store what "auto" meant here; another backend differs.
+            "jit_compile": jit_compile,
+        }
+        self._has_task_loss = loss is not None
+        self._objective = _Objective(self.encoder.l1, duality_gap)
+        super().compile(
+            optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs
+        )
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return {**config, **self._compile_arguments} if config else config
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        own = self._objective.metrics if self.compiled else []
+        return [*super().metrics, *own]
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        codes, predictions = self._split_outputs(y_pred)
+        (signals,) = keras.tree.flatten(x)
+        signals = flatten_samples(ops.cast(signals, "float32"))
+        reconstruction = ops.cast(self.encoder(codes, reverse=True), "float32")
+        loss = self._compile_arguments["objective_weight"] * self._objective(
+            signals,
+            reconstruction,
+            ops.cast(codes, "float32"),
+            self.encoder.dictionary,
+            sample_weight,
+        )
+        if self._has_task_loss:
+            if y is None:
+                raise ValueError(
+                    "The model was compiled with a loss, which needs targets; received "
+                    "y=None. Use fit(x, y), or compile() without a loss to train on "
+                    "the objective alone."
+                )
+            loss += super().compute_loss(x, y, predictions, sample_weight, training)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        _, predictions = self._split_outputs(y_pred)
+        return super().compute_metrics(x, y, predictions, sample_weight)
+
+    def _split_outputs(self, outputs):
+        """`(codes, what a task's loss is about)`."""
+        outputs = keras.tree.flatten(outputs)
+        return outputs[0], outputs[-1]
+
+    def fit(self, x=None, y=None, *args, callbacks=None, **kwargs):
+        """Trains on the objective, and on the loss of `compile(loss=...)` if there is.
+
+        Args:
+            x: Array `(n_samples, *input_shape)` of floats, scaled to about [0, 1]; or a
+                `tf.data.Dataset`, a `keras.utils.PyDataset` or a data loader.
+            y: Targets of the loss of `compile`, if there is one.
+            callbacks: List of `keras.callbacks.Callback`. One that raises a ValueError
+                when the loss is NaN or infinite is added in front.
+            *args, **kwargs: Of `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If `x` holds a NaN or an infinity, if the loss becomes one, or
+                if there is nothing to train.
+        """
+        if not self.trainable_weights:
+            raise ValueError(
+                f"{self.encoder.name!r} has no trainable weights: it solves for the "
+                "dictionary that it is given. Learn one with "
+                "sc2keras.learn_dictionary(x, n_atoms) and pass dictionary=..., or "
+                "train LISTA or SC2Net."
+            )
+        _warn_of_integers(x)
+        _check_finite("x", x)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [_StopOnNonFiniteLoss(), *(callbacks or [])]
+        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+
+    def encode(self, x, batch_size=_CHUNK, out=None):
+        """The codes of any number of samples, in bounded memory.
+
+        Args:
+            x: Array `(n_samples, *input_shape)`, a memory map included; or an iterable
+                of batches, such as a `tf.data.Dataset`, whose elements are batches of x
+                or tuples that begin with one.
+            batch_size: Integer, the rows that are encoded at a time.
+            out: Array `(n_samples, n_atoms)` to write to, such as a memory map from
+                `numpy.lib.format.open_memmap`; None: a new array.
+
+        Returns:
+            Array `(n_samples, n_atoms)`; `out`, if that was given.
+        """
+        _warn_of_integers(x)
+        batches = _batches(x, batch_size)
+        codes = (self._split_outputs(self.predict_on_batch(b))[0] for b in batches)
+        return _collect(codes, x, (self.encoder.n_atoms,), out)
+
+    def decode(self, codes, batch_size=_CHUNK, out=None):
+        """x̂ = s D for any number of codes, in the shape of the model's input.
+
+        Args:
+            codes: Array `(n_samples, n_atoms)`, a memory map included, or an iterable
+                of batches.
+            batch_size: Integer, the rows that are decoded at a time.
+            out: Array `(n_samples, *input_shape)` to write to; None: a new array.
+
+        Returns:
+            Array `(n_samples, *input_shape)`; `out`, if that was given.
+        """
+        shape, dictionary = self.inputs[0].shape[1:], self.dictionary
+        signals = (
+            np.reshape(np.asarray(batch) @ dictionary, (-1, *shape))
+            for batch in _batches(codes, batch_size)
+        )
+        return _collect(signals, codes, shape, out)
+
+    def reconstruct(self, x, batch_size=_CHUNK, out=None):
+        """decode(encode(x)), a batch at a time."""
+        _warn_of_integers(x)
+        shape = self.inputs[0].shape[1:]
+        signals = (
+            self.decode(self.encode(batch, batch_size), batch_size)
+            for batch in _batches(x, batch_size)
+        )
+        return _collect(signals, x, shape, out)
+
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save`, which refuses weights that are not finite.
+
+        Raises:
+            ValueError: If a weight holds a NaN or an infinity. A file that is there
+                stays as it is.
+        """
+        self._check_finite_weights()
+        super().save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath, *args, **kwargs):
+        """`keras.Model.save_weights`, which refuses weights that are not finite."""
+        self._check_finite_weights()
+        super().save_weights(filepath, *args, **kwargs)
+
+    def _check_finite_weights(self):
+        for weight in self.weights:
+            if not np.isfinite(ops.convert_to_numpy(weight)).all():
+                raise ValueError(
+                    f"Weight {weight.path!r} holds a NaN or an infinity, so nothing "
+                    "was saved. Load the last good file, and check the data and the "
+                    "learning rate."
+                )
+
+
+class _Objective:
+    """The objective and its metrics.
+
+    A plain object, so that Keras does not write the metrics into the model's file.
+    """
+
+    def __init__(self, l1, duality_gap):
+        self.loss = SparseCodingLoss(l1)
+        self.reconstruction = sc_metrics.ReconstructionError()
+        self.l1 = sc_metrics.L1Norm()
+        self.nonzero = sc_metrics.NonzeroFraction()
+        self.gap = sc_metrics.DualityGap(l1) if duality_gap else None
+
+    @property
+    def metrics(self):
+        metrics = [self.reconstruction, self.l1, self.nonzero]
+        return metrics if self.gap is None else [*metrics, self.gap]
+
+    def __call__(self, x, reconstruction, codes, dictionary, sample_weight):
+        self.reconstruction.update_state(x, reconstruction, sample_weight)
+        self.l1.update_state(None, codes, sample_weight)
+        self.nonzero.update_state(None, codes, sample_weight)
+        if self.gap is not None:
+            self.gap.update_state(x, codes, dictionary, sample_weight)
+        return self.loss(x, (reconstruction, codes), sample_weight)
+
+
+class _StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Raises a ValueError when the epoch's mean loss is NaN or infinite.
+
+    The mean stays so once a batch made it so: a look now and then is enough, and does
+    not make an accelerator wait after every batch.
+    """
+
+    _PERIOD = 50
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch % self._PERIOD == 0:
+            self._check(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(logs)
+
+    def _check(self, logs):
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise ValueError(
+                f"The loss became {float(loss)}, and training was stopped. Look for a "
+                "NaN in the data or the targets, or lower the learning rate. The "
+                "model's weights are of no use; load the last good file."
+            )
+
+
+def _warn_of_integers(x):
+    dtypes = [getattr(x, "dtype", None)]
+    if hasattr(x, "element_spec"):
+        signals = x.element_spec
+        dtypes = [(signals[0] if isinstance(signals, tuple) else signals).dtype]
+    for dtype in dtypes:
+        if "int" in str(getattr(dtype, "name", dtype)):
+            warnings.warn(
+                f"x has dtype {getattr(dtype, 'name', dtype)}, but the models expect "
+                "floats in [0, 1]. Scale images with "
+                "sc2keras.applications.preprocess_input(x).",
+                stacklevel=3,
+            )
+
+
+def _check_finite(name, x):
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+        return
+    for start in range(0, len(x), _CHUNK):
+        finite = np.isfinite(x[start : start + _CHUNK])
+        if not finite.all():
+            row = start + int(np.argwhere(~finite)[0][0])
+            raise ValueError(
+                f"{name} must be finite; received a NaN or an infinity in {name}[{row}]"
+                f". Drop or fill such samples, for instance with numpy.nan_to_num."
+            )
+
+
+def _batches(x, batch_size):
+    """Batches of an array's rows, or the first parts of an iterable's elements."""
+    check_positive_integer("batch_size", batch_size)
+    if hasattr(x, "shape"):
+        for start in range(0, x.shape[0], batch_size):
+            yield x[start : start + batch_size]
+    else:
+        for element in x:
+            yield element[0] if isinstance(element, (tuple, list)) else element
+
+
+def _collect(parts, source, shape, out):
+    """Writes the parts one after the other to `out`, or to a new array."""
+    if out is None and not hasattr(source, "shape"):
+        parts = list(parts)
+        empty = np.zeros((0, *shape), dtype="float32")
+        return np.concatenate(parts) if parts else empty
+    if out is None:
+        out = np.empty((source.shape[0], *shape), dtype="float32")
+    elif tuple(out.shape[1:]) != tuple(shape) or (
+        hasattr(source, "shape") and out.shape[0] != source.shape[0]
+    ):
+        raise ValueError(
+            f"out must have shape (n_samples, {', '.join(map(str, shape))}) with a row "
+            f"for each sample; received out.shape={out.shape}."
+        )
+    start = 0
+    for part in parts:
+        out[start : start + len(part)] = part
+        start += len(part)
+    return out

@@ -1,0 +1,106 @@
+"""The objective of sparse coding, per sample, in `keras.ops`.
+
+For a signal x, a code s and a dictionary D with atoms in its rows,
+
+    F(s) = ½‖x − sD‖² + l1·‖s‖₁
+
+Every function takes signals `(..., n_features)`, codes `(..., n_atoms)` and a
+dictionary `(n_atoms, n_features)`, and returns one figure a sample, shape `(...)`.
+"""
+
+from keras import ops
+
+
+def reconstruction_error(x, reconstruction):
+    """Half the squared error of each sample, ½‖x − x̂‖².
+
+    Args:
+        x: Tensor `(..., n_features)`, the signals.
+        reconstruction: Tensor `(..., n_features)`, their reconstructions.
+
+    Returns:
+        Tensor `(...)`.
+
+    Example:
+
+    >>> float(reconstruction_error(ops.ones((1, 4)), ops.zeros((1, 4)))[0])
+    2.0
+    """
+    return 0.5 * ops.sum(ops.square(ops.subtract(x, reconstruction)), axis=-1)
+
+
+def l1_norm(codes):
+    """The ℓ1 norm of each code, ‖s‖₁, shape `(...)`."""
+    return ops.sum(ops.abs(codes), axis=-1)
+
+
+def lasso_objective(x, codes, dictionary, l1):
+    """The LASSO objective of each sample, ½‖x − sD‖² + l1·‖s‖₁.
+
+    Args:
+        x: Tensor `(..., n_features)`, the signals.
+        codes: Tensor `(..., n_atoms)`.
+        dictionary: Tensor `(n_atoms, n_features)`.
+        l1: Float, the weight of the ℓ1 term.
+
+    Returns:
+        Tensor `(...)`.
+
+    Example:
+
+    >>> x, codes = ops.ones((1, 2)), ops.ones((1, 2))
+    >>> round(float(lasso_objective(x, codes, ops.eye(2), l1=0.1)[0]), 6)
+    0.2
+
+    Reference:
+        Zhou et al., An End-to-End Sparse Coding, eq. 8 (there without the ½).
+    """
+    reconstruction = ops.matmul(codes, dictionary)
+    return reconstruction_error(x, reconstruction) + l1 * l1_norm(codes)
+
+
+def relative_duality_gap(x, codes, dictionary, l1):
+    """How far each code is from the LASSO optimum, at most: (F(s) − G) / F(s).
+
+    G is the value of the dual problem max ½‖x‖² − ½‖x − v‖² subject to
+    ‖Dv‖∞ ≤ l1, at the residual r = x − sD scaled to the best feasible multiple
+    v = a·r. By duality G ≤ F*, so a gap of 0.01 proves that F(s) is within 1 % of
+    the optimum F*. In terms of a and r,
+
+        F(s) − G = ½(1 − a)²‖r‖² + Σ_j (l1·|s_j| − a·s_j·(Dr)_j)
+
+    where no term is negative, so that nothing cancels in float32.
+
+    Args:
+        x: Tensor `(..., n_features)`, the signals.
+        codes: Tensor `(..., n_atoms)`.
+        dictionary: Tensor `(n_atoms, n_features)`.
+        l1: Float, the weight of the ℓ1 term. At 0 nothing but v = 0 is sure to be
+            feasible, and the gap proves nothing.
+
+    Returns:
+        Tensor `(...)`, in [0, 1].
+
+    Example: the optimum of an orthonormal dictionary is known, soft thresholding.
+
+    >>> x = ops.convert_to_tensor([[3.0, 0.05]])
+    >>> float(relative_duality_gap(x, ops.convert_to_tensor([[2.9, 0.0]]),
+    ...                            ops.eye(2), l1=0.1)[0]) < 1e-6
+    True
+
+    Reference:
+        Kim et al., An Interior-Point Method for Large-Scale ℓ1-Regularized Least
+        Squares, 2007, section III.A.
+    """
+    tiny = 1e-30
+    residual = ops.subtract(x, ops.matmul(codes, dictionary))
+    correlation = ops.matmul(residual, ops.transpose(dictionary))
+    squared = ops.sum(ops.square(residual), axis=-1)
+    bound = l1 / ops.maximum(ops.max(ops.abs(correlation), axis=-1), tiny)
+    scale = ops.sum(ops.multiply(residual, x), axis=-1) / ops.maximum(squared, tiny)
+    scale = ops.clip(scale, -bound, bound)
+    gap = 0.5 * ops.square(1.0 - scale) * squared + ops.sum(
+        l1 * ops.abs(codes) - scale[..., None] * codes * correlation, axis=-1
+    )
+    primal = 0.5 * squared + l1 * l1_norm(codes)
+    return gap / ops.maximum(primal, tiny)

@@ -1,0 +1,157 @@
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
+
+from sc2keras.datasets import load
+from sc2keras.dictionary_learning import learn_dictionary
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load("digits")
+    return data.x_train.reshape(-1, 64), data.x_test.reshape(-1, 64)
+
+
+def objective(x, dictionary, l1):
+    x, dictionary = x.astype("float64"), dictionary.astype("float64")
+    codes = sparse_encode(x, dictionary, algorithm="lasso_cd", alpha=l1, max_iter=1000)
+    reconstruction = ((x - codes @ dictionary) ** 2).sum(axis=1) / 2
+    return np.mean(reconstruction + l1 * np.abs(codes).sum(axis=1))
+
+
+def check_atoms(dictionary, shape):
+    assert dictionary.shape == shape
+    assert dictionary.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(dictionary, axis=1), 1, atol=1e-6)
+    gram = np.abs(dictionary.astype("float64") @ dictionary.T)
+    np.fill_diagonal(gram, 0)
+    assert gram.max() < 1 - 1e-6
+
+
+@pytest.mark.parametrize("l1", [0.05, 0.2])
+def test_no_worse_than_scikit_learn_with_the_same_budget(digits, l1):
+    train, test = digits
+    ours = learn_dictionary(train, 32, l1, max_iter=132, verbose=0)
+    theirs = MiniBatchDictionaryLearning(
+        32,
+        alpha=l1,
+        batch_size=64,
+        max_iter=6,  # epochs, of 22 full updates and a rest
+        max_no_improvement=None,
+        tol=0,
+        fit_algorithm="cd",
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = theirs.fit(train).components_
+    check_atoms(ours, (32, 64))
+    assert objective(test, ours, l1) <= 1.01 * objective(test, theirs, l1)
+
+
+def test_recovers_a_planted_dictionary():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((20, 30))
+    truth /= np.linalg.norm(truth, axis=1, keepdims=True)
+    codes = np.zeros((3000, 20))
+    for code in codes:
+        code[rng.choice(20, 2, replace=False)] = rng.choice([-1, 1], 2)
+    codes *= rng.uniform(0.5, 1.5, codes.shape)
+    x = codes @ truth + 0.01 * rng.standard_normal((3000, 30))
+    found = learn_dictionary(x, 20, l1=0.05, max_iter=300, verbose=0)
+    cosines = np.abs(truth @ found.T)
+    assert cosines.max(axis=1).min() > 0.9
+    assert sorted(cosines.argmax(axis=1)) == list(range(20))
+
+
+def test_equal_seeds_are_equal_and_others_differ(digits):
+    train, _ = digits
+    first, again, other = (
+        learn_dictionary(train, 20, max_iter=20, seed=seed, verbose=0)
+        for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_flattens_and_leaves_its_input_alone(digits):
+    images = load("digits").x_train
+    before = images.copy()
+    from_images = learn_dictionary(images, 8, max_iter=5, verbose=0)
+    from_rows = learn_dictionary(digits[0], 8, max_iter=5, verbose=0)
+    np.testing.assert_array_equal(from_images, from_rows)
+    np.testing.assert_array_equal(images, before)
+
+
+def test_reads_a_memory_map(digits, tmp_path):
+    np.save(tmp_path / "x.npy", digits[0])
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    np.testing.assert_array_equal(
+        learn_dictionary(mapped, 8, max_iter=5, verbose=0),
+        learn_dictionary(digits[0], 8, max_iter=5, verbose=0),
+    )
+
+
+@pytest.mark.parametrize("l1", [0.1, 1000.0])
+@pytest.mark.parametrize(
+    "data", ["one direction", "mostly zero", "repeated", "as many samples as atoms"]
+)
+def test_degenerate_data(data, l1):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((200, 10))
+    if data == "one direction":
+        x = np.outer(rng.uniform(1, 2, 200), x[0])
+    elif data == "mostly zero":
+        x[12:] = 0
+    elif data == "repeated":
+        x = np.repeat(x[:5], 40, axis=0)
+    else:
+        x = x[:12]
+    check_atoms(learn_dictionary(x, 12, l1, max_iter=30, verbose=0), (12, 10))
+
+
+def test_every_atom_is_used(digits):
+    train, _ = digits
+    # A dictionary far from the data: without replacement some atoms stay unused.
+    x = train * (np.arange(64) < 40)
+    dictionary = learn_dictionary(x, 60, 0.3, max_iter=100, verbose=0)
+    codes = sparse_encode(x, dictionary, algorithm="lasso_cd", alpha=0.3)
+    assert codes.any(axis=0).all()
+
+
+def test_is_quiet(digits, recwarn, capfd):
+    learn_dictionary(digits[0], 30, 0.01, max_iter=10, verbose=0)
+    assert not recwarn.list
+    assert capfd.readouterr() == ("", "")
+
+
+def test_shows_progress(digits, capfd):
+    learn_dictionary(digits[0], 4, max_iter=7)
+    assert "7/7" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_atoms": 0}, "n_atoms=0 "),
+        ({"n_atoms": 2.5}, "n_atoms=2.5 "),
+        ({"n_atoms": 21}, "n_atoms=21 is more than the 20 samples"),
+        ({"l1": -0.1}, "l1=-0.1 "),
+        ({"l1": 0}, "l1=0 "),
+        ({"l1": float("nan")}, "l1=nan "),
+        ({"batch_size": 0}, "batch_size=0 "),
+        ({"max_iter": -1}, "max_iter=-1 "),
+        ({"seed": -1}, "seed=-1 "),
+        ({"x": np.ones((20, 5), "uint8")}, "dtype uint8.*preprocess_input"),
+        ({"x": np.full((20, 5), np.nan)}, "NaN"),
+        ({"x": np.zeros((20, 5))}, "n_atoms=4 is more than the 0 samples"),
+        ({"x": np.ones(5)}, r"shape \(5,\)"),
+        ({"x": np.ones((20, 1))}, "n_atoms=4, but x has a single feature"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    good = {"x": np.random.default_rng(0).random((20, 5)), "n_atoms": 4}
+    with pytest.raises(ValueError, match=message):
+        learn_dictionary(**(good | arguments), verbose=0)

@@ -1,4 +1,4 @@
-"""The Keras model around an encoder: its codes are the output, its objective the loss."""
+"""The Keras model around an encoder."""
 
 import math
 import warnings
@@ -30,8 +30,8 @@ class SparseCoder(keras.Model):
         mean over samples of ½‖x − s(x) D‖² + l1·‖s(x)‖₁,   ‖d_j‖ ≤ 1 for every atom
 
     where s(x) is what its encoder returns, and D and l1 are the encoder's. The progress
-    bar shows the loss, `reconstruction` (½‖x − x̂‖²), `l1` (‖s‖₁, without its weight) and
-    `nonzero` (the fraction of entries above 1e-3 in magnitude).
+    bar shows the loss, `reconstruction` (½‖x − x̂‖²), `l1` (‖s‖₁, without its weight)
+    and `nonzero` (the fraction of entries above 1e-3 in magnitude).
 
     With `compile(loss=...)` and `fit(x, y)` the loss of a task is added: of the
     predictions, where the model has a second output (a cascade with a classifier), or

@@ -41,8 +41,11 @@ _TRAINED = '`"double_tanh"` (codes small) or `"shrinkage"` (codes exactly zero).
 _SOLVER = '`"shrinkage"`: the soft threshold belongs to the algorithm.'
 
 
-def _documented(layer, n_steps="", activation=_TRAINED, extra="`trainable_dictionary`"):
+def _documented(layer, extra="`trainable_dictionary`"):
     """Puts the arguments, which all builders share, into the builder's docstring."""
+    solver = layer in ("ISTA", "FISTA")
+    n_steps = ", or their cap where `tol` is given" if solver else ""
+    activation = _SOLVER if solver else _TRAINED
 
     def decorate(builder):
         arguments = _ARGUMENTS.format(
@@ -206,12 +209,7 @@ def AdaptiveISTA(
     return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
-@_documented(
-    "ISTA",
-    n_steps=", or their cap where `tol` is given",
-    activation=_SOLVER,
-    extra="`tol`",
-)
+@_documented("ISTA", extra="`tol`")
 def ISTA(
     n_atoms=100,
     input_shape=(28, 28, 1),
@@ -247,12 +245,7 @@ def ISTA(
     return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
-@_documented(
-    "FISTA",
-    n_steps=", or their cap where `tol` is given",
-    activation=_SOLVER,
-    extra="`tol`",
-)
+@_documented("FISTA", extra="`tol`")
 def FISTA(
     n_atoms=100,
     input_shape=(28, 28, 1),

@@ -140,8 +140,11 @@ class LISTABlock(UnfoldedEncoder):
 class LFISTABlock(LISTABlock):
     """Learned FISTA: `n_steps` steps of FISTA with its weights learned.
 
-    y_t = s_{t−1} + m_t·(s_{t−1} − s_{t−2}), s_t = h(y_t W_e + x W_d), with one trainable
-    momentum m_t a step beside the weights of `LISTABlock`. The block starts as FISTA.
+        y_t = s_{t−1} + m_t·(s_{t−1} − s_{t−2})
+        s_t = h(y_t W_e + x W_d)
+
+    with one trainable momentum m_t a step beside the weights of `LISTABlock`. The block
+    starts as FISTA.
     (Moreau and Bruna give s_{t−2} a matrix W_m of its own, which starts at −m_t·W_e;
     here it stays a multiple of W_e, so that weights can be shared over steps that
     differ in m_t, and a step costs one product.)

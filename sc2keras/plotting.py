@@ -1,0 +1,156 @@
+"""Pictures of dictionaries, reconstructions and convergence, with matplotlib."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def plot_atoms(dictionary, image_shape, n_atoms=100, ax=None):
+    """Draws atoms as a grid of images, each scaled to its own range.
+
+    Grey atoms are drawn about zero (blue below, red above); atoms of three channels as
+    colour images.
+
+    Args:
+        dictionary: Array `(n_atoms, n_features)`, or a `SparseCoder`.
+        image_shape: Tuple, `(height, width)` or `(height, width, channels)`.
+        n_atoms: Integer, the most atoms to draw, the first ones.
+        ax: Matplotlib axes; None: new ones.
+
+    Returns:
+        The matplotlib axes.
+
+    Raises:
+        ValueError: If `image_shape` does not hold the features of an atom.
+
+    Example:
+
+    >>> ax = plot_atoms(np.eye(16), (4, 4))
+    >>> plt.close(ax.figure)
+    """
+    atoms = np.asarray(getattr(dictionary, "dictionary", dictionary))[:n_atoms]
+    images = _as_images("atoms", atoms, image_shape)
+    flat = np.abs(images).reshape(len(images), -1).max(axis=1)
+    images = images / np.maximum(flat, 1e-12)[:, None, None, None]
+    colour = images.shape[-1] == 3
+    # A colour atom's zero is mid-grey.
+    grid = tile_images(0.5 + 0.5 * images if colour else images, fill=np.nan)
+    ax = ax or plt.subplots(figsize=(5, 5), layout="constrained")[1]
+    ax.imshow(grid.squeeze(), cmap="RdBu_r", vmin=-1, vmax=1)
+    return _without_ticks(ax)
+
+
+def plot_reconstructions(x, reconstructions, image_shape, ax=None):
+    """Draws samples above their reconstructions, one row a method.
+
+    Args:
+        x: Array `(n_samples, ...)` in [0, 1].
+        reconstructions: Dictionary from a label to an array of the shape of `x`.
+        image_shape: Tuple, `(height, width)` or `(height, width, channels)`.
+        ax: Matplotlib axes; None: new ones.
+
+    Returns:
+        The matplotlib axes.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).random((3, 16))
+    >>> ax = plot_reconstructions(x, {"itself": x}, (4, 4))
+    >>> plt.close(ax.figure)
+    """
+    rows = {"original": x, **reconstructions}
+    images = np.concatenate(
+        [_as_images(label, row, image_shape) for label, row in rows.items()]
+    )
+    grid = tile_images(np.clip(images, 0, 1), fill=1.0, n_columns=len(x))
+    ax = (
+        ax
+        or plt.subplots(
+            figsize=(2 + 0.7 * len(x), 0.8 * len(rows)), layout="constrained"
+        )[1]
+    )
+    ax.imshow(grid.squeeze(), cmap="gray", vmin=0, vmax=1)
+    step = (grid.shape[0] + 1) / len(rows)
+    ax.set_yticks([step * (row + 0.5) - 0.5 for row in range(len(rows))], list(rows))
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def plot_convergence(curves, ylabel="objective on the test split", ax=None):
+    """Draws figures against the number of steps, both on log scales.
+
+    Args:
+        curves: Dictionary from a label to an array `(n_steps,)`, the figure after each
+            step. A curve of at most 30 steps, a network's, has markers.
+        ylabel: String.
+        ax: Matplotlib axes; None: new ones.
+
+    Returns:
+        The matplotlib axes.
+
+    Example:
+
+    >>> ax = plot_convergence({"ISTA": 1 / np.arange(1, 101), "SLSTM": [0.5, 0.1]})
+    >>> plt.close(ax.figure)
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
+    for label, values in curves.items():
+        network = len(values) <= 30
+        ax.plot(
+            np.arange(1, len(values) + 1),
+            values,
+            marker="o" if network else None,
+            markersize=4,
+            linestyle="-" if network else "--",
+            label=label,
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("steps")
+    ax.set_ylabel(ylabel)
+    ax.grid(alpha=0.3, which="both")
+    ax.legend()
+    return ax
+
+
+def tile_images(images, fill, n_columns=None):
+    """Images `(n, height, width, channels)` as one, a pixel of `fill` between them.
+
+    Example:
+
+    >>> tile_images(np.zeros((4, 2, 2, 1)), fill=1.0).shape
+    (5, 5, 1)
+    """
+    n, height, width, channels = images.shape
+    n_columns = n_columns or math.ceil(math.sqrt(n))
+    n_rows = math.ceil(n / n_columns)
+    grid = np.full(
+        (n_rows * (height + 1) - 1, n_columns * (width + 1) - 1, channels), fill
+    )
+    for index, image in enumerate(images):
+        row, column = divmod(index, n_columns)
+        top, left = row * (height + 1), column * (width + 1)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def _as_images(name, x, image_shape):
+    shape = tuple(image_shape) if len(image_shape) == 3 else (*image_shape, 1)
+    x = np.asarray(x)
+    if math.prod(x.shape[1:]) != math.prod(shape) or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} must be (height, width), or (height, "
+            f"width, channels) with 1 or 3 channels, and hold the "
+            f"{math.prod(x.shape[1:])} features of {name}."
+        )
+    return x.reshape(len(x), *shape)
+
+
+def _without_ticks(ax):
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    return ax

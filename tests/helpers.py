@@ -1,0 +1,101 @@
+"""NumPy implementations to compare with, and what several test files build."""
+
+import keras
+import numpy as np
+import pytest
+
+from sc2keras import layers
+
+to_numpy = keras.ops.convert_to_numpy
+
+SOLVERS = [layers.ISTA, layers.FISTA]
+TRAINABLE = [
+    layers.LISTABlock,
+    layers.LFISTABlock,
+    layers.AdaptiveISTA,
+    layers.SLSTM,
+]
+ENCODERS = SOLVERS + TRAINABLE
+
+# Every encoder, and the options that give it other weights.
+VARIANTS = [
+    *(pytest.param(cls, {}, id=cls.__name__) for cls in ENCODERS),
+    pytest.param(layers.LISTABlock, {"shared": False}, id="LISTABlock-unshared"),
+    pytest.param(layers.LFISTABlock, {"shared": False}, id="LFISTABlock-unshared"),
+    pytest.param(layers.SLSTM, {"use_bias": False}, id="SLSTM-unbiased"),
+    *(
+        pytest.param(cls, {"trainable_dictionary": False}, id=f"{cls.__name__}-fixed")
+        for cls in TRAINABLE
+    ),
+]
+TRAINABLE_VARIANTS = [v for v in VARIANTS if v.values[0] in TRAINABLE]
+
+
+def unit_atoms(n_atoms, n_features, seed=0):
+    atoms = np.random.default_rng(seed).standard_normal((n_atoms, n_features))
+    return atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
+
+
+def signals(n_samples, n_features, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.random((n_samples, n_features), dtype="float32")
+
+
+def perturb(layer, seed=2):
+    """Moves every weight, so that no agreement comes from the initial values."""
+    rng = np.random.default_rng(seed)
+    for weight in layer.weights:
+        value = to_numpy(weight)
+        noise = 0.1 * rng.standard_normal(value.shape)
+        weight.assign(np.abs(value + noise) if value.min() >= 0 else value + noise)
+
+
+def max_norm(dictionary):
+    return np.linalg.norm(to_numpy(dictionary), axis=1).max()
+
+
+def objective(x, codes, dictionary, l1):
+    """One figure a sample, in float64."""
+    x, codes, dictionary = (np.asarray(a, "float64") for a in (x, codes, dictionary))
+    residual = x - codes @ dictionary
+    return 0.5 * (residual**2).sum(axis=1) + l1 * np.abs(codes).sum(axis=1)
+
+
+def shrink(x, threshold):
+    return np.sign(x) * np.maximum(np.abs(x) - threshold, 0)
+
+
+def double_tanh(x, threshold, scale):
+    return scale * (np.tanh(x + threshold) + np.tanh(x - threshold))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def ista(x, dictionary, l1, n_steps):
+    """The codes after every step, `(batch, n_steps, n_atoms)`, as gradient steps."""
+    step_size = 1 / np.linalg.norm(dictionary, 2) ** 2
+    codes = np.zeros((len(x), len(dictionary)))
+    history = []
+    for _ in range(n_steps):
+        gradient = (codes @ dictionary - x) @ dictionary.T
+        codes = shrink(codes - step_size * gradient, l1 * step_size)
+        history.append(codes)
+    return np.stack(history, axis=1)
+
+
+def fista(x, dictionary, l1, n_steps):
+    """Beck and Teboulle, section 4, "FISTA with constant stepsize", as printed."""
+    step_size = 1 / np.linalg.norm(dictionary, 2) ** 2
+    y = previous = np.zeros((len(x), len(dictionary)))
+    t = 1.0
+    history = []
+    for _ in range(n_steps):
+        gradient = (y @ dictionary - x) @ dictionary.T
+        codes = shrink(y - step_size * gradient, l1 * step_size)
+        t_next = (1 + np.sqrt(1 + 4 * t**2)) / 2
+        y = codes + (t - 1) / t_next * (codes - previous)
+        previous, t = codes, t_next
+        history.append(codes)
+    return np.stack(history, axis=1)

@@ -1,0 +1,145 @@
+import celer
+import keras
+import numpy as np
+import pytest
+from helpers import SOLVERS, fista, ista, objective, signals, to_numpy, unit_atoms
+from keras.src import testing
+from sklearn.decomposition import sparse_encode
+
+from sc2keras.layers import FISTA, ISTA
+from sc2keras.objective import relative_duality_gap
+
+REFERENCES = {ISTA: ista, FISTA: fista}
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("n_atoms", [5, 12])
+def test_every_step_equals_that_of_the_algorithm(cls, n_atoms):
+    x, dictionary = signals(4, 8), unit_atoms(n_atoms, 8)
+    layer = cls(n_atoms, 20, l1=0.1, dictionary=dictionary, return_sequences=True)
+    expected = REFERENCES[cls](x, dictionary, 0.1, n_steps=20)
+    np.testing.assert_allclose(to_numpy(layer(x)), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("l1", [0.1, 0.5])
+@pytest.mark.parametrize("shape", [(20, 12), (12, 20)], ids=["over", "under"])
+def test_converges_to_the_objective_of_scikit_learn_and_celer(cls, l1, shape):
+    x, dictionary = signals(6, shape[1]), unit_atoms(*shape)
+    layer = cls(len(dictionary), 4000, l1=l1, dictionary=dictionary, tol=2e-6)
+    codes = layer(x)
+    value = objective(x, to_numpy(codes), dictionary, l1)
+
+    x64 = x.astype("float64")
+    theirs = sparse_encode(
+        x64, dictionary, algorithm="lasso_cd", alpha=l1, max_iter=10_000
+    )
+    # scikit-learn stops at a tolerance of 1e-4 of its own, and may be above ours.
+    assert (value <= objective(x, theirs, dictionary, l1) * (1 + 1e-5)).all()
+    total = objective(x, theirs, dictionary, l1).sum()
+    assert value.sum() == pytest.approx(total, rel=1e-4)
+
+    # celer minimises ‖y − Xw‖²/(2n) + alpha·‖w‖₁.
+    lasso = celer.Lasso(l1 / shape[1], fit_intercept=False, tol=1e-12)
+    best = np.stack([lasso.fit(dictionary.T, row).coef_ for row in x64])
+    np.testing.assert_allclose(value, objective(x, best, dictionary, l1), rtol=1e-5)
+
+    gap = relative_duality_gap(x, codes, dictionary.astype("float32"), l1)
+    assert (to_numpy(gap) <= 1e-5).all()
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+def test_tol_stops_every_sample_below_its_gap_and_not_much_later(cls):
+    x, dictionary = signals(6, 12), unit_atoms(8, 12)
+
+    def largest_gap(codes):
+        gap = relative_duality_gap(x, codes, dictionary.astype("float32"), 0.1)
+        return to_numpy(gap).max()
+
+    options = {"n_atoms": 8, "l1": 0.1, "dictionary": dictionary}
+    codes = cls(n_steps=1000, tol=1e-2, **options)(x)
+    assert largest_gap(codes) <= 1e-2
+    steps = to_numpy(cls(n_steps=1000, return_sequences=True, **options)(x))
+    taken = [np.allclose(steps[:, t], to_numpy(codes)) for t in range(1000)].index(True)
+    # Ten steps earlier it was not yet there.
+    assert taken >= 9
+    assert taken % 10 == 9
+    if taken > 9:
+        assert largest_gap(steps[:, taken - 10]) > 1e-2
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+def test_n_steps_caps_tol(cls):
+    x, options = signals(3, 8), {"n_atoms": 12, "dictionary": unit_atoms(12, 8)}
+    capped = cls(n_steps=13, tol=0.0, **options)(x)
+    fixed = cls(n_steps=13, **options)(x)
+    np.testing.assert_allclose(to_numpy(capped), to_numpy(fixed), atol=1e-6)
+
+
+def test_fista_is_closer_to_the_optimum_than_ista_after_as_many_steps():
+    x, dictionary = signals(8, 12), unit_atoms(20, 12)
+    values = [
+        objective(
+            x, to_numpy(cls(20, 60, dictionary=dictionary)(x)), dictionary, 0.1
+        ).mean()
+        for cls in (ISTA, FISTA)
+    ]
+    assert values[1] < values[0]
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+def test_objective_of_ista_never_rises_and_codes_are_sparse(cls):
+    x, dictionary = signals(8, 12), unit_atoms(20, 12)
+    layer = cls(20, 50, l1=0.2, dictionary=dictionary, return_sequences=True)
+    steps = to_numpy(layer(x))
+    values = [objective(x, steps[:, t], dictionary, 0.2).mean() for t in range(50)]
+    if cls is ISTA:
+        assert (np.diff(values) <= 1e-6).all()
+    assert values[-1] < values[0]
+    assert 0.1 < (steps[:, -1] == 0).mean() < 0.9
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("tol", [None, 1e-3])
+def test_solves_in_float32_under_mixed_precision(cls, tol):
+    x, options = signals(4, 8), {"n_steps": 40, "dictionary": unit_atoms(6, 8)}
+    codes = cls(6, dtype="mixed_bfloat16", tol=tol, **options)(x)
+    assert keras.backend.standardize_dtype(codes.dtype) == "bfloat16"
+    exact = to_numpy(cls(6, tol=tol, **options)(x.astype("float32")))
+    # One rounding of the input and one of the result, none in between.
+    rounded = to_numpy(keras.ops.cast(codes, "float32"))
+    np.testing.assert_allclose(rounded, exact, atol=0.02)
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+def test_nothing_is_trainable(cls):
+    layer = cls(5)
+    layer.build((None, 4))
+    assert layer.trainable_weights == []
+    assert {w.name for w in layer.weights} == {"dictionary", "step_size"}
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("tol", [None, 1e-3])
+def test_passes_the_layer_test_of_keras(cls, tol):
+    testing.TestCase().run_layer_test(
+        cls,
+        init_kwargs={"n_atoms": 5, "n_steps": 4, "tol": tol},
+        input_shape=(3, 4),
+        expected_output_shape=(3, 5),
+        expected_num_trainable_weights=0,
+        expected_num_non_trainable_weights=2,
+        expected_num_seed_generators=0,
+        expected_num_losses=0,
+        supports_masking=False,
+        # There is nothing to train.
+        run_training_check=False,
+    )
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+def test_unusable_tolerances_are_named(cls):
+    with pytest.raises(ValueError, match=r"tol must be .*>= 0; received tol=-1"):
+        cls(5, tol=-1)
+    with pytest.raises(ValueError, match=r"received tol=0\.1\. Use tol=None"):
+        cls(5, tol=0.1, return_sequences=True)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from sc2keras.losses import flatten_samples
 from sc2keras.objective import l1_norm, reconstruction_error, relative_duality_gap
 
 NONZERO_THRESHOLD = 1e-3
@@ -24,7 +25,8 @@ class ReconstructionError(keras.metrics.Mean):
         super().__init__(name=name, dtype=dtype)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        super().update_state(reconstruction_error(y_true, y_pred), sample_weight)
+        error = reconstruction_error(flatten_samples(y_true), flatten_samples(y_pred))
+        super().update_state(error, sample_weight)
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")

@@ -162,7 +162,18 @@ class SparseCoder(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        return {**config, **self._compile_arguments} if config else config
+        if not config:
+            return config
+        optimizer = config["optimizer"]
+        if optimizer["module"].startswith("keras.src.backend."):
+            # On PyTorch Keras writes its optimizer for PyTorch, which loads nowhere
+            # else.
+            config["optimizer"] = {
+                **optimizer,
+                "module": "keras.optimizers",
+                "registered_name": None,
+            }
+        return {**config, **self._compile_arguments}
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -178,25 +189,27 @@ class SparseCoder(keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         codes, predictions = self._split_outputs(y_pred)
+        if self._has_task_loss and y is None:
+            raise ValueError(
+                "The model was compiled with a loss, which needs targets; received "
+                "y=None. Use fit(x, y), or compile() without a loss to train on "
+                "the objective alone."
+            )
+        # The encoder forgets the penalties of its forward call when it is called again.
+        loss = 0.0
+        if self._has_task_loss or self.losses:
+            loss = super().compute_loss(x, y, predictions, sample_weight, training)
         (signals,) = keras.tree.flatten(x)
         signals = flatten_samples(ops.cast(signals, "float32"))
         reconstruction = ops.cast(self.encoder(codes, reverse=True), "float32")
-        loss = self._compile_arguments["objective_weight"] * self._objective(
+        objective = self._objective(
             signals,
             reconstruction,
             ops.cast(codes, "float32"),
             self.encoder.dictionary,
             sample_weight,
         )
-        if self._has_task_loss:
-            if y is None:
-                raise ValueError(
-                    "The model was compiled with a loss, which needs targets; received "
-                    "y=None. Use fit(x, y), or compile() without a loss to train on "
-                    "the objective alone."
-                )
-            loss += super().compute_loss(x, y, predictions, sample_weight, training)
-        return loss
+        return loss + self._compile_arguments["objective_weight"] * objective
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         _, predictions = self._split_outputs(y_pred)
@@ -236,7 +249,24 @@ class SparseCoder(keras.Model):
         _check_finite("x", x)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [_StopOnNonFiniteLoss(), *(callbacks or [])]
+        y = self._unread_targets(x, y, kwargs.get("sample_weight"))
+        held_out = kwargs.get("validation_data")
+        if isinstance(held_out, tuple) and len(held_out) == 3:
+            x_held_out, y_held_out, weight = held_out
+            y_held_out = self._unread_targets(x_held_out, y_held_out, weight)
+            kwargs["validation_data"] = (x_held_out, y_held_out, weight)
         return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """`keras.Model.evaluate`, which also takes `sample_weight` without `y`."""
+        y = self._unread_targets(x, y, kwargs.get("sample_weight"))
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def _unread_targets(self, x, y, sample_weight):
+        """`y`, or zeros: without targets Keras drops the weights of the samples."""
+        if y is not None or sample_weight is None or self._has_task_loss:
+            return y
+        return np.zeros(len(x), dtype="float32")
 
     def encode(self, x, batch_size=_CHUNK, out=None):
         """The codes of any number of samples, in bounded memory.
@@ -406,20 +436,28 @@ def _batches(x, batch_size):
 def _collect(parts, source, shape, out):
     """Writes the parts one after the other to `out`, or to a new array."""
     if out is None and not hasattr(source, "shape"):
-        parts = list(parts)
+        parts = [np.asarray(part, dtype="float32") for part in parts]
         empty = np.zeros((0, *shape), dtype="float32")
         return np.concatenate(parts) if parts else empty
     if out is None:
         out = np.empty((source.shape[0], *shape), dtype="float32")
-    elif tuple(out.shape[1:]) != tuple(shape) or (
-        hasattr(source, "shape") and out.shape[0] != source.shape[0]
-    ):
-        raise ValueError(
-            f"out must have shape (n_samples, {', '.join(map(str, shape))}) with a row "
-            f"for each sample; received out.shape={out.shape}."
-        )
+    if tuple(out.shape[1:]) != tuple(shape):
+        raise _bad_out(out, shape, "n_samples")
+    if hasattr(source, "shape") and len(out) != source.shape[0]:
+        raise _bad_out(out, shape, source.shape[0])
     start = 0
     for part in parts:
+        if start + len(part) > len(out):
+            raise _bad_out(out, shape, f"at least {start + len(part)}")
         out[start : start + len(part)] = part
         start += len(part)
+    if start != len(out):
+        raise _bad_out(out, shape, start)
     return out
+
+
+def _bad_out(out, shape, n_samples):
+    return ValueError(
+        f"out must have shape ({n_samples}, {', '.join(map(str, shape))}), with a row "
+        f"for each sample; received out.shape={out.shape}."
+    )

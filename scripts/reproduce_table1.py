@@ -24,22 +24,14 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import sklearn
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
 import sc2keras
-from sc2keras import applications, datasets, evaluation
-
-matplotlib.use("Agg")
-# A function is traced anew for every model, of which there are many here.
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
-from matplotlib import pyplot as plt
-
-from sc2keras import plotting
+from sc2keras import applications, datasets, evaluation, plotting
 
 N_CURVE_STEPS = 100
 N_CURVE_SAMPLES = 500
@@ -123,6 +115,8 @@ RECIPES = {
 
 def main(argv=None):
     args = parse_arguments(argv)
+    # TensorFlow warns that it traces anew for every model, of which there are many.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     data = {name: load_data(name, args) for name in args.datasets}
     for folder in ("models", "runs"):
         (args.output / folder).mkdir(parents=True, exist_ok=True)
@@ -438,16 +432,25 @@ def draw(name, data, args):
         for key in args.methods
     }
     shape = data.x_test.shape[1:]
+    # The solvers share one dictionary: it is drawn once.
+    dictionaries = {}
+    for key, model in models.items():
+        label = METHODS[key].label if METHODS[key].trained else "scikit-learn"
+        dictionaries[label] = model.dictionary
+    n_columns = min(3, len(dictionaries))
+    n_rows = math.ceil(len(dictionaries) / n_columns)
     figure, axes = plt.subplots(
-        1,
-        len(models),
-        figsize=(3.2 * len(models), 3.6),
+        n_rows,
+        n_columns,
+        figsize=(4 * n_columns, 4.3 * n_rows),
         layout="constrained",
         squeeze=False,
     )
-    for ax, (key, model) in zip(axes[0], models.items(), strict=True):
-        plotting.plot_atoms(model, shape, ax=ax)
-        ax.set_title(METHODS[key].label)
+    for ax in axes.flat[len(dictionaries) :]:
+        ax.set_axis_off()
+    for ax, (label, dictionary) in zip(axes.flat, dictionaries.items(), strict=False):
+        plotting.plot_atoms(dictionary, shape, ax=ax)
+        ax.set_title(label)
     save_figure(figure, args.output / f"{name}-atoms.png")
 
     x = data.x_test[:12]

@@ -1,6 +1,13 @@
+import keras
 import pytest
 
 from sc2keras import datasets
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state, in whatever order they run."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

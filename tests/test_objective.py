@@ -30,7 +30,10 @@ def gap(x, codes, dictionary, l1):
 def test_terms_equal_their_formulas():
     x, codes, dictionary = signals(4, 8), signals(4, 5) - 0.5, unit_atoms(5, 8)
     dictionary = dictionary.astype("float32")
-    error = [0.5 * sum((a - b) ** 2 for a, b in zip(x[i], x[0], strict=True)) for i in range(4)]
+    error = [
+        0.5 * sum((a - b) ** 2 for a, b in zip(x[i], x[0], strict=True))
+        for i in range(4)
+    ]
     np.testing.assert_allclose(to_numpy(reconstruction_error(x, x[:1])), error, 1e-5)
     norm = [sum(abs(s) for s in code) for code in codes]
     np.testing.assert_allclose(to_numpy(l1_norm(codes)), norm, 1e-6)
@@ -103,4 +106,4 @@ def test_gap_is_finite_where_there_is_nothing_to_explain():
     assert gap(np.zeros((1, 8)), zero, dictionary, 0.1)[0] == 0
     # The residual vanishes but the codes do not: no dual point but 0 is known.
     codes = np.ones((1, 8))
-    np.testing.assert_allclose(gap(codes @ np.eye(8), codes, np.eye(8), 0.1), 1)
+    np.testing.assert_allclose(gap(codes @ np.eye(8), codes, np.eye(8), 0.1), 1, 1e-6)

@@ -67,7 +67,7 @@ class _ProximalGradient(UnfoldedEncoder):
             return new, codes, t
 
         zeros = ops.zeros_like(projected)
-        state = (zeros, zeros, ops.ones(()))
+        state = (zeros, zeros, ops.zeros(()))
         if self.tol is not None:
             codes = self._solve_to_tolerance(step, state, x, dictionary)
         elif self.return_sequences:
@@ -162,8 +162,8 @@ class FISTA(_ProximalGradient):
 
         y_t = s_{t−1} + m_t·(s_{t−1} − s_{t−2}),   s_t = sh_(l1·τ)(y_t W_e + τ x Dᵀ)
 
-    where m_t = (q_{t−1} − 1)/q_t, q_t = (1 + √(1 + 4q²_{t−1}))/2 and m_1 = 0. The
-    objective falls at a rate of 1/t².
+    where m_t = (q_{t−1} − 1)/q_t, q_t = (1 + √(1 + 4q²_{t−1}))/2 and q_1 = 1, so that
+    the first two steps are ISTA's. The objective falls at a rate of 1/t².
 
     The arguments, the call and the errors are those of `ISTA`.
 
@@ -181,7 +181,8 @@ class FISTA(_ProximalGradient):
     """
 
     def extrapolate(self, codes, previous, t):
-        # With s_0 = s_{-1} = 0 the first extrapolation has no effect, whatever m is.
+        # t starts at 0, so that q_1 = 1. With s_0 = s_{-1} = 0 the first extrapolation
+        # has no effect, whatever m_1 is.
         t_next = next_momentum_term(t)
         return codes + ((t - 1.0) / t_next) * (codes - previous), t_next
 

@@ -93,17 +93,24 @@ class LISTABlock(UnfoldedEncoder):
             input_shape[-1], n_kernels=0 if tied else n_sets
         )
         recurrent = np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
+        # PyTorch knows the weights by their paths: each needs one of its own.
+        suffixes = [""] if self.shared else [f"_{step}" for step in range(n_sets)]
         self.recurrent_kernels = [
             self.add_weight(
-                name="recurrent_kernel",
+                name=f"recurrent_kernel{suffix}",
                 shape=recurrent.shape,
                 initializer=constant(recurrent),
             )
-            for _ in range(n_sets)
+            for suffix in suffixes
         ]
         self.activations = [
-            make_activation(self.activation, self.l1 * step_size, self.dtype_policy)
-            for _ in range(n_sets)
+            make_activation(
+                self.activation,
+                self.l1 * step_size,
+                self.dtype_policy,
+                name=f"activation{suffix}",
+            )
+            for suffix in suffixes
         ]
         for activation in self.activations:
             activation.build((None, self.n_atoms))
@@ -176,15 +183,15 @@ class LFISTABlock(LISTABlock):
 
 
 def fista_momentum(n_steps):
-    """FISTA's m_t for t = 1 … n_steps.
+    """FISTA's m_t for t = 1 … n_steps, with m_1 = 0.
 
     Example:
 
-    >>> [round(m, 3) for m in fista_momentum(3)]
-    [0.0, 0.282, 0.434]
+    >>> [round(m, 3) for m in fista_momentum(4)]
+    [0.0, 0.0, 0.282, 0.434]
     """
-    momentum, t = [], 1.0
-    for _ in range(n_steps):
+    momentum, t = [0.0], 1.0
+    for _ in range(n_steps - 1):
         t_next = next_momentum_term(t)
         momentum.append((t - 1.0) / t_next)
         t = t_next

@@ -172,7 +172,8 @@ class SLSTMCell(_MomentumCell):
             `"shrinkage"` (exact zeros), h, trainable per atom.
         use_bias: Boolean, whether the gates have biases b_i and b_f. The paper's have
             none.
-        gate_initializer: Initializer of W_i, W_f, U_i and U_f.
+        gate_initializer: Initializer of W_i, W_f, U_i and U_f. Zeros: every gate
+            starts at σ(b), the same for all x, and training opens and closes it.
         bias_initializer: Initializer of b_i and b_f.
         trainable_dictionary: Boolean. If False, D stays as it is given, and W_d is a
             weight of its own that starts at τDᵀ.
@@ -206,7 +207,7 @@ class SLSTMCell(_MomentumCell):
         dictionary=None,
         activation="double_tanh",
         use_bias=True,
-        gate_initializer="glorot_uniform",
+        gate_initializer="zeros",
         bias_initializer="zeros",
         trainable_dictionary=True,
         **kwargs,
@@ -494,7 +495,7 @@ class SLSTM(UnfoldedRNN):
         dictionary=None,
         activation="double_tanh",
         use_bias=True,
-        gate_initializer="glorot_uniform",
+        gate_initializer="zeros",
         bias_initializer="zeros",
         trainable_dictionary=True,
         return_sequences=False,

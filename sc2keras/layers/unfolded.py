@@ -194,11 +194,11 @@ def collect_steps(steps, return_sequences):
     return ops.stack(steps, axis=-2) if return_sequences else steps[-1]
 
 
-def make_activation(name, threshold, dtype):
-    """The activation of that name; a `Shrinkage` starts at `threshold` = l1·τ."""
-    if name == "shrinkage":
-        return Shrinkage(threshold, dtype=dtype, name="activation")
-    return DoubleTanh(dtype=dtype, name="activation")
+def make_activation(activation, threshold, dtype, name="activation"):
+    """The activation of that kind; a `Shrinkage` starts at `threshold` = l1·τ."""
+    if activation == "shrinkage":
+        return Shrinkage(threshold, dtype=dtype, name=name)
+    return DoubleTanh(dtype=dtype, name=name)
 
 
 def lipschitz_constant(dictionary):

@@ -1,0 +1,47 @@
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import sc2keras
+
+
+def modules():
+    for info in pkgutil.walk_packages(sc2keras.__path__, "sc2keras."):
+        yield importlib.import_module(info.name)
+
+
+EXAMPLES = [
+    pytest.param(example, id=example.name)
+    for module in modules()
+    for example in doctest.DocTestFinder(exclude_empty=True).find(module)
+    if example.examples
+]
+PUBLIC = [
+    (module, name)
+    for module in (sc2keras, sc2keras.layers, sc2keras.applications)
+    for name in module.__all__
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_prints_what_it_says(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = []
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(example, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize("module, name", PUBLIC, ids=lambda value: str(value)[:40])
+def test_every_public_class_and_function_has_an_example(module, name):
+    member = getattr(module, name)
+    if inspect.isclass(member) or inspect.isfunction(member):
+        assert ">>> " in member.__doc__
+
+
+@pytest.mark.parametrize("module, name", PUBLIC, ids=lambda value: str(value)[:40])
+def test_everything_that_a_package_exports_is_there(module, name):
+    assert hasattr(module, name)

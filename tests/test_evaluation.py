@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import sparse_encode
+from sklearn.linear_model import LogisticRegression
+
+from sc2keras import applications, evaluation
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    dictionary = rng.standard_normal((12, 8))
+    dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+    return rng.random((30, 8)).astype("float32"), dictionary
+
+
+def test_mean_objective_is_that_of_the_formula_whatever_the_chunk(problem):
+    x, dictionary = problem
+    codes = np.random.default_rng(1).standard_normal((30, 12))
+    expected = np.mean(
+        [
+            0.5 * np.sum((a - s @ dictionary) ** 2) + 0.3 * np.sum(np.abs(s))
+            for a, s in zip(x, codes, strict=True)
+        ]
+    )
+    for chunk in (7, 4096):
+        result = evaluation.mean_objective(x, codes, dictionary, 0.3, chunk)
+        assert result == pytest.approx(expected, rel=1e-6)
+
+
+def test_mean_objective_flattens_images(problem):
+    x, dictionary = problem
+    codes = np.ones((30, 12))
+    flat = evaluation.mean_objective(x, codes, dictionary, 0.1)
+    images = evaluation.mean_objective(x.reshape(30, 2, 4, 1), codes, dictionary, 0.1)
+    assert images == flat
+
+
+def test_the_optimum_is_that_of_scikit_learn(problem):
+    x, dictionary = problem
+    model = applications.ISTA(12, (8,), n_steps=3, dictionary=dictionary)
+    quality = evaluation.code_quality(model, x, model.encode(x))
+    best = sparse_encode(
+        x.astype("float64"), dictionary, algorithm="lasso_cd", alpha=0.1, max_iter=10000
+    )
+    optimum = evaluation.mean_objective(x, best, dictionary, 0.1)
+    assert quality.optimum == pytest.approx(optimum, rel=1e-4)
+    assert quality.gap == pytest.approx(quality.objective / optimum - 1, abs=1e-3)
+    assert quality.gap > 0.01
+    assert quality.optimum_gap < 1e-5
+
+
+@pytest.mark.parametrize("builder", ["ISTA", "LFISTA", "AdaptiveISTA", "SC2Net"])
+def test_the_last_of_the_step_codes_are_the_codes(builder, problem):
+    x, dictionary = problem
+    model = getattr(applications, builder)(12, (8,), n_steps=4, dictionary=dictionary)
+    steps = evaluation.step_codes(model, x)
+    assert steps.shape == (4, 30, 12)
+    np.testing.assert_allclose(steps[-1], model.encode(x), atol=1e-6)
+    assert np.abs(steps[0] - steps[-1]).max() > 1e-3
+
+
+def test_draws_do_not_repeat_a_sample_and_depend_on_the_seed():
+    draws = evaluation.make_draws(60000, 10000)
+    assert len(draws) == 10
+    for fit, score in draws:
+        assert len(np.unique(fit)) == 4000 and fit.max() < 60000
+        assert len(np.unique(score)) == 1000 and score.max() < 10000
+    again = evaluation.make_draws(60000, 10000)
+    other = evaluation.make_draws(60000, 10000, seed=1)
+    assert all((a[0] == b[0]).all() for a, b in zip(draws, again, strict=True))
+    assert any((a[0] != b[0]).any() for a, b in zip(draws, other, strict=True))
+
+
+def test_draws_from_a_small_dataset_differ():
+    draws = evaluation.make_draws(1437, 360)
+    assert {len(fit) for fit, _ in draws} == {1149}
+    assert {len(score) for _, score in draws} == {288}
+    assert len({tuple(sorted(fit)) for fit, _ in draws}) == 10
+
+
+def test_paper_accuracy_fits_on_each_draw_and_scores_on_its_own(problem):
+    rng = np.random.default_rng(2)
+    codes, labels = rng.standard_normal((200, 5)), rng.integers(3, size=200)
+    codes[:, 0] += labels
+    draws = evaluation.make_draws(150, 50, n_draws=3)
+    accuracies = evaluation.paper_accuracy(
+        codes[:150], labels[:150], codes[150:], labels[150:], draws
+    )
+    for accuracy, (fit, score) in zip(accuracies, draws, strict=True):
+        classifier = LogisticRegression(max_iter=5000).fit(codes[fit], labels[fit])
+        predicted = classifier.predict(codes[150:][score])
+        assert accuracy == np.mean(predicted == labels[150:][score])
+
+
+def test_full_accuracy_does_not_depend_on_the_scale_of_the_codes():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(3, size=400)
+    codes = rng.standard_normal((400, 6)) + labels[:, None] * np.array(
+        [1, 0, 0, 0, 0, 0]
+    )
+    split = (codes[:300], labels[:300], codes[300:], labels[300:])
+    accuracy, c = evaluation.full_accuracy(*split)
+    scaled = evaluation.full_accuracy(
+        1000 * split[0], split[1], 1000 * split[2], split[3]
+    )
+    assert accuracy == pytest.approx(scaled[0], abs=0.011)
+    assert 0.5 < accuracy < 1.0
+    assert c in (0.001, 0.01, 0.1, 1.0, 10.0)

@@ -1,0 +1,648 @@
+import keras
+import numpy as np
+import pytest
+from helpers import max_norm, objective, shrink, signals, to_numpy, unit_atoms
+
+from sc2keras import SparseCoder
+from sc2keras.layers import FISTA, SLSTM, LISTABlock
+from sc2keras.losses import ReconstructionLoss
+from sc2keras.objective import relative_duality_gap
+
+SHAPE = (2, 4)
+L1 = 0.05
+
+
+def images(n_samples, seed=1):
+    return signals(n_samples, 8, seed).reshape(-1, *SHAPE)
+
+
+def build(encoder=None, classes=None, **options):
+    options = {"n_atoms": 6, "n_steps": 3, "l1": L1, **options}
+    encoder = encoder or LISTABlock
+    x = keras.Input(SHAPE)
+    outputs = encoder(**options)(keras.layers.Flatten()(x))
+    if classes:
+        outputs = [outputs, keras.layers.Dense(classes, activation="softmax")(outputs)]
+    return SparseCoder(x, outputs)
+
+
+def compiled(model=None, learning_rate=0.1, **options):
+    model = model or build()
+    # Eager: nothing is traced, which would take longer than the few batches here.
+    model.compile(keras.optimizers.SGD(learning_rate), run_eagerly=True, **options)
+    return model
+
+
+def per_sample(model, x):
+    """The objective of each sample, its two terms and the codes, in NumPy."""
+    codes = to_numpy(model.encoder(x.reshape(len(x), -1)))
+    x = x.reshape(len(x), -1)
+    reconstruction = objective(x, codes, model.dictionary, 0)
+    return (
+        objective(x, codes, model.dictionary, model.encoder.l1),
+        reconstruction,
+        np.abs(codes).sum(axis=1),
+        codes,
+    )
+
+
+def changed(before, after):
+    return [(a != b).any() for a, b in zip(before, after, strict=True)]
+
+
+@pytest.fixture
+def tf():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.data is for the TensorFlow backend")
+    return pytest.importorskip("tensorflow")
+
+
+@pytest.fixture
+def batches_with_nan(tf):
+    x = images(16)
+    x[9, 0, 0] = np.nan
+    return tf.data.Dataset.from_tensor_slices(x).batch(4)
+
+
+# Training
+
+
+@pytest.mark.parametrize("encoder", [LISTABlock, SLSTM])
+def test_fit_on_signals_alone_lowers_the_objective(encoder):
+    model = build(encoder, activation="shrinkage")
+    model.compile(keras.optimizers.SGD(0.1))
+    x = images(40)
+    before = per_sample(model, x)[0].mean()
+    history = model.fit(x, batch_size=8, epochs=3, verbose=0).history
+    assert sorted(history) == ["l1", "loss", "nonzero", "reconstruction"]
+    assert np.diff(history["loss"]).max() < 0
+    assert per_sample(model, x)[0].mean() < 0.9 * before
+    assert max_norm(model.dictionary) <= 1 + 1e-6
+
+
+def test_default_optimizer_is_the_adadelta_of_the_paper():
+    model = build()
+    model.compile()
+    assert isinstance(model.optimizer, keras.optimizers.Adadelta)
+    assert float(model.optimizer.learning_rate) == 1.0
+    assert model.optimizer.epsilon == 1e-6
+
+
+def test_gradient_flows_through_both_uses_of_the_dictionary():
+    """One step of SGD against finite differences of the objective in NumPy."""
+    dictionary = 0.8 * unit_atoms(6, 8)
+    model = compiled(build(n_steps=2, dictionary=dictionary), learning_rate=0.01)
+    x = images(5)
+    weights = {w.name: to_numpy(w).astype("float64") for w in model.encoder.weights}
+
+    def value(dictionary):
+        flat = x.reshape(5, 8).astype("float64")
+        codes = np.zeros((5, 6))
+        for _ in range(2):
+            codes = codes @ weights["recurrent_kernel"]
+            codes = codes + weights["step_size"] * flat @ dictionary.T
+            codes = shrink(codes, weights["threshold"])
+        return objective(flat, codes, dictionary, L1).mean()
+
+    gradient = np.zeros((6, 8))
+    for index in np.ndindex(6, 8):
+        step = np.zeros((6, 8))
+        step[index] = 1e-6
+        gradient[index] = (
+            value(weights["dictionary"] + step) - value(weights["dictionary"] - step)
+        ) / 2e-6
+    model.fit(x, verbose=0)
+    moved = (model.dictionary - weights["dictionary"]) / -0.01
+    np.testing.assert_allclose(moved, gradient, atol=2e-4)
+    assert np.abs(gradient).max() > 0.01
+
+
+def test_evaluate_is_the_objective_of_all_samples_with_a_ragged_last_batch():
+    model, x = compiled(), images(10)
+    result = model.evaluate(x, batch_size=4, verbose=0, return_dict=True)
+    loss, reconstruction, l1, codes = per_sample(model, x)
+    assert result["loss"] == pytest.approx(loss.mean(), rel=1e-5)
+    assert result["reconstruction"] == pytest.approx(reconstruction.mean(), rel=1e-5)
+    assert result["l1"] == pytest.approx(l1.mean(), rel=1e-5)
+    assert result["nonzero"] == pytest.approx((np.abs(codes) > 1e-3).mean(), rel=1e-5)
+    assert 0 < result["nonzero"] < 1
+
+
+def test_sample_weights_weigh_the_objective_and_the_metrics():
+    model, x = compiled(), images(10)
+    weight = np.arange(10, dtype="float32")
+    result = model.evaluate(
+        x, sample_weight=weight, batch_size=4, verbose=0, return_dict=True
+    )
+    loss, reconstruction, l1, _ = per_sample(model, x)
+    assert result["loss"] == pytest.approx((weight * loss).mean(), rel=1e-5)
+    for name, values in {"reconstruction": reconstruction, "l1": l1}.items():
+        expected = np.average(values, weights=weight)
+        assert result[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_samples_of_weight_zero_train_nothing():
+    model, x = compiled(), images(8)
+    before = model.get_weights()
+    zeros = np.zeros(8, "float32")
+    history = model.fit(
+        x, sample_weight=zeros, validation_data=(x, None, 2 + zeros), verbose=0
+    ).history
+    for a, b in zip(before, model.get_weights(), strict=True):
+        # The constraint rounds.
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    expected = 2 * per_sample(model, x)[0].mean()
+    assert history["val_loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_duality_gap_is_that_of_the_codes_for_the_dictionary_of_the_model():
+    model, x = compiled(duality_gap=True), images(10)
+    result = model.evaluate(x, batch_size=4, verbose=0, return_dict=True)
+    codes = model.encode(x)
+    gap = relative_duality_gap(x.reshape(10, 8), codes, model.dictionary, L1)
+    assert result["duality_gap"] == pytest.approx(to_numpy(gap).mean(), rel=1e-4)
+    history = model.fit(x, verbose=0).history
+    assert "duality_gap" in history
+
+
+def test_validation_data_and_callbacks():
+    x, held_out = images(16), images(10, seed=3)
+    model = compiled()
+    seen = []
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append((epoch, logs["val_loss"]))
+    )
+    history = model.fit(
+        x, validation_data=(held_out,), epochs=2, callbacks=[callback], verbose=0
+    ).history
+    assert seen == list(enumerate(history["val_loss"]))
+    final = per_sample(model, held_out)[0].mean()
+    assert history["val_loss"][-1] == pytest.approx(final, rel=1e-5)
+    assert "val_reconstruction" in history
+    split = model.fit(x, validation_split=0.25, verbose=0).history
+    final = per_sample(model, x[12:])[0].mean()
+    assert split["val_loss"][0] == pytest.approx(final, rel=1e-5)
+
+
+def test_early_stopping_restores_the_best_weights():
+    model, x = compiled(learning_rate=0.0), images(8)
+    stop = keras.callbacks.EarlyStopping(
+        "loss", patience=1, restore_best_weights=True, min_delta=1e-3
+    )
+    history = model.fit(x, epochs=10, callbacks=[stop], verbose=0).history
+    assert len(history["loss"]) == 2
+
+
+def test_fit_and_evaluate_on_tf_data_equal_those_on_the_array(tf):
+    x = images(12)
+    dataset = tf.data.Dataset.from_tensor_slices(x).batch(5)
+    array_model, data_model = compiled(), compiled()
+    data_model.set_weights(array_model.get_weights())
+    result = data_model.evaluate(dataset, verbose=0)
+    np.testing.assert_allclose(
+        result, array_model.evaluate(x, batch_size=5, verbose=0), rtol=1e-6
+    )
+    array_model.fit(x, batch_size=5, shuffle=False, verbose=0)
+    data_model.fit(dataset, verbose=0)
+    for a, b in zip(array_model.get_weights(), data_model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_fit_on_a_py_dataset():
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return (images(4, seed=index),)
+
+    model = compiled()
+    result = model.evaluate(Batches(), verbose=0, return_dict=True)
+    x = np.concatenate([images(4, seed=i) for i in range(3)])
+    assert result["loss"] == pytest.approx(per_sample(model, x)[0].mean(), rel=1e-5)
+    before = model.get_weights()
+    model.fit(Batches(), verbose=0)
+    assert any(changed(before, model.get_weights()))
+
+
+def test_mixed_precision_trains_on_the_objective_in_float32():
+    model = compiled(build(dtype="mixed_bfloat16"))
+    x = images(16)
+    exact = build()
+    exact.set_weights(model.get_weights())
+    expected = per_sample(exact, x)[0].mean()
+    result = model.evaluate(x, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(expected, rel=0.02)
+    losses = model.fit(x, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    codes = model.encode(x)
+    assert codes.dtype == "float32"
+    assert model.encode([x[:4], x[4:]]).dtype == "float32"
+    assert model.reconstruct(x).dtype == "float32"
+
+
+@pytest.mark.parametrize("encoder", [LISTABlock, SLSTM])
+def test_a_frozen_dictionary_stays_bit_identical(encoder):
+    model = build(encoder, trainable_dictionary=False, activation="shrinkage")
+    compiled(model)
+    before, weights = model.dictionary, model.get_weights()
+    model.fit(images(16), epochs=2, verbose=0)
+    np.testing.assert_array_equal(model.dictionary, before)
+    assert any(changed(weights, model.get_weights()))
+
+
+def test_a_functional_model_with_the_same_weights_has_the_same_loss():
+    coder, x = compiled(), images(10)
+    flat = x.reshape(10, 8)
+    inputs = keras.Input((8,))
+    encoder = LISTABlock(6, n_steps=3, l1=L1)
+    codes = keras.layers.ActivityRegularization(l1=L1)(encoder(inputs))
+    model = keras.Model(inputs, encoder(codes, reverse=True))
+    model.compile(keras.optimizers.SGD(0.1), ReconstructionLoss(), run_eagerly=True)
+    model.set_weights(coder.get_weights())
+    options = {"batch_size": 5, "verbose": 0}
+    expected = coder.evaluate(x, return_dict=True, **options)["loss"]
+    assert model.evaluate(flat, flat, **options) == pytest.approx(expected, rel=1e-5)
+    coder.fit(x, shuffle=False, **options)
+    model.fit(flat, flat, shuffle=False, **options)
+    for a, b in zip(coder.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [None, "mse"])
+def test_the_activity_regularizer_of_the_encoder_penalises_the_codes(loss):
+    x = keras.Input((8,))
+    options = {"n_atoms": 6, "n_steps": 3, "l1": L1}
+    penalised = LISTABlock(activity_regularizer=keras.regularizers.L2(0.5), **options)
+    plain = LISTABlock(**options)
+    model, reference = SparseCoder(x, penalised(x)), SparseCoder(x, plain(x))
+    reference.set_weights(model.get_weights())
+    data, targets = signals(10, 8), signals(10, 6) if loss else None
+    penalty = 0.5 * (model.encode(data) ** 2).sum() / 10
+    losses = [
+        compiled(m, loss=loss).evaluate(data, targets, verbose=0, return_dict=True)
+        for m in (model, reference)
+    ]
+    expected = losses[1]["loss"] + penalty
+    assert losses[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# Tasks beside the objective
+
+
+def test_supervised_cascade_adds_the_loss_of_the_task():
+    model = build(classes=3)
+    compiled(model, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, y = images(10), np.arange(10) % 3
+    result = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
+    codes, probabilities = model.predict(x, verbose=0)
+    task = -np.log(probabilities[np.arange(10), y]).mean()
+    expected = per_sample(model, x)[0].mean() + task
+    assert result["loss"] == pytest.approx(expected, rel=1e-5)
+    accuracy = (probabilities.argmax(axis=1) == y).mean()
+    assert result["accuracy"] == pytest.approx(accuracy)
+    np.testing.assert_allclose(model.encode(x), codes, atol=1e-6)
+    before = model.get_weights()
+    model.fit(x, y, verbose=0)
+    assert all(
+        moved
+        for moved, weight in zip(
+            changed(before, model.get_weights()), model.weights, strict=True
+        )
+        if weight.trainable
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_objective_weight_scales_the_objective_beside_the_task(weight):
+    model = build(classes=3)
+    options = {"loss": "sparse_categorical_crossentropy", "objective_weight": weight}
+    compiled(model, **options)
+    x, y = images(10), np.arange(10) % 3
+    task = -np.log(model.predict(x, verbose=0)[1][np.arange(10), y]).mean()
+    result = model.evaluate(x, y, verbose=0, return_dict=True)
+    expected = weight * per_sample(model, x)[0].mean() + task
+    assert result["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_regression_on_codes_trains_an_encoder_for_a_given_dictionary():
+    dictionary, x = unit_atoms(6, 8), images(32)
+    exact = build(FISTA, dictionary=dictionary, n_steps=200).encode(x)
+    model = build(dictionary=dictionary, trainable_dictionary=False, n_steps=2)
+    before = model.dictionary
+    model.compile(
+        keras.optimizers.SGD(0.5), loss="mse", objective_weight=0.0, jit_compile=False
+    )
+    error = ((model.encode(x) - exact) ** 2).mean()
+    start = model.evaluate(x, exact, verbose=0, return_dict=True)["loss"]
+    assert start == pytest.approx(error, rel=1e-4)
+    model.fit(x, exact, epochs=20, batch_size=8, verbose=0)
+    assert ((model.encode(x) - exact) ** 2).mean() < 0.8 * error
+    np.testing.assert_array_equal(model.dictionary, before)
+
+
+def test_compile_without_a_loss_after_one_with_a_loss_forgets_the_task():
+    model = build(classes=3)
+    compiled(model, loss="sparse_categorical_crossentropy")
+    x, y = images(10), np.arange(10) % 3
+    model.fit(x, y, verbose=0)
+    compiled(model)
+    result = model.evaluate(x, verbose=0, return_dict=True)
+    expected = per_sample(model, x)[0].mean()
+    assert result["loss"] == pytest.approx(expected, rel=1e-5)
+    assert sorted(result) == ["l1", "loss", "nonzero", "reconstruction"]
+    compiled(model, loss="sparse_categorical_crossentropy")
+    with_task = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert with_task["loss"] > result["loss"] + 0.1
+
+
+def test_a_loss_without_targets_is_an_error_that_says_so():
+    model = compiled(build(classes=3), loss="sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"needs targets; received y=None. Use fit\(x"):
+        model.fit(images(4), verbose=0)
+
+
+# Encoding
+
+
+def test_encode_decode_and_reconstruct_equal_the_layers_calls():
+    model, x = build(), images(10)
+    expected = per_sample(model, x)[3]
+    for batch_size in (3, 10, 100):
+        codes = model.encode(x, batch_size=batch_size)
+        np.testing.assert_allclose(codes, expected, atol=1e-6)
+        decoded = model.decode(codes, batch_size=batch_size)
+        assert decoded.shape == (10, *SHAPE)
+        np.testing.assert_allclose(
+            decoded.reshape(10, 8), expected @ model.dictionary, atol=1e-6
+        )
+        reconstructed = model.reconstruct(x, batch_size=batch_size)
+        np.testing.assert_allclose(reconstructed, decoded, atol=1e-6)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
+
+
+def test_memory_maps_are_read_and_written_a_batch_at_a_time(tmp_path, monkeypatch):
+    model, x = build(), images(10)
+    expected = model.encode(x)
+
+    def memory_map(name, shape):
+        return np.lib.format.open_memmap(
+            tmp_path / name, mode="w+", dtype="float32", shape=shape
+        )
+
+    source = memory_map("x.npy", x.shape)
+    source[:] = x
+    sizes = []
+    predict = SparseCoder.predict_on_batch
+    monkeypatch.setattr(
+        SparseCoder,
+        "predict_on_batch",
+        lambda self, batch: sizes.append(len(batch)) or predict(self, batch),
+    )
+    codes = memory_map("codes.npy", (10, 6))
+    assert model.encode(source, batch_size=4, out=codes) is codes
+    assert sizes == [4, 4, 2]
+    codes.flush()
+    np.testing.assert_allclose(np.load(tmp_path / "codes.npy"), expected, atol=1e-6)
+    signals_out = memory_map("decoded.npy", x.shape)
+    assert model.decode(codes, batch_size=4, out=signals_out) is signals_out
+    np.testing.assert_allclose(signals_out, model.decode(expected), atol=1e-6)
+    signals_out[:] = 0
+    assert model.reconstruct(source, batch_size=4, out=signals_out) is signals_out
+    np.testing.assert_allclose(signals_out, model.decode(expected), atol=1e-6)
+
+
+def test_iterables_of_batches_are_encoded_in_order():
+    model, x = build(), images(10)
+    codes = model.encode(x)
+    generator = (x[i : i + 4] for i in range(0, 10, 4))
+    np.testing.assert_allclose(model.encode(generator), codes, atol=1e-6)
+    with_labels = [(x[:4], np.zeros(4)), (x[4:], np.zeros(6))]
+    np.testing.assert_allclose(model.encode(with_labels), codes, atol=1e-6)
+    decoded = model.decode(codes)
+    np.testing.assert_allclose(model.decode([codes[:7], codes[7:]]), decoded, atol=1e-6)
+    np.testing.assert_allclose(model.reconstruct(with_labels), decoded, atol=1e-6)
+    out = np.zeros((10, 6), "float32")
+    assert model.encode([x[:4], x[4:]], out=out) is out
+    np.testing.assert_allclose(out, codes, atol=1e-6)
+    assert model.encode(iter(())).shape == (0, 6)
+    assert model.encode(x[:0]).shape == (0, 6)
+    assert model.decode(iter(())).shape == (0, *SHAPE)
+
+
+def test_tf_data_is_encoded(tf):
+    model, x = build(), images(10)
+    codes = model.encode(x)
+    dataset = tf.data.Dataset.from_tensor_slices(x).batch(4)
+    np.testing.assert_allclose(model.encode(dataset), codes, atol=1e-6)
+    labelled = tf.data.Dataset.from_tensor_slices((x, np.zeros(10))).batch(4)
+    np.testing.assert_allclose(model.encode(labelled), codes, atol=1e-6)
+    reconstructed = model.reconstruct(dataset)
+    np.testing.assert_allclose(reconstructed, model.decode(codes), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(10, 5), (9, 6), (10, 6, 1)])
+def test_an_out_of_the_wrong_shape_is_named(shape):
+    model, x = build(), images(10)
+    with pytest.raises(ValueError, match=r"out must have shape \(.*, 6\), .*received"):
+        model.encode(x, out=np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize("n_rows", [9, 11])
+def test_an_out_that_an_iterable_does_not_fill_exactly_is_named(n_rows):
+    model, x = build(), images(10)
+    batches = [x[:9], x[9:]]
+    with pytest.raises(ValueError, match=r"out must have .*a row for each sample"):
+        model.encode(batches, out=np.zeros((n_rows, 6), "float32"))
+
+
+def test_an_unusable_batch_size_is_named():
+    with pytest.raises(ValueError, match=r"batch_size must be .*received batch_size=0"):
+        build().encode(images(2), batch_size=0)
+
+
+# Saving
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_compiled_model_is_loaded_with_all_that_training_needs(tmp_path, classes):
+    x = images(8)
+    y = np.arange(8) % 3 if classes else None
+    loss = "sparse_categorical_crossentropy" if classes else None
+    model = build(SLSTM, classes=classes, activation="shrinkage")
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        loss=loss,
+        objective_weight=0.5,
+        duality_gap=True,
+        jit_compile=False,
+    )
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is SparseCoder
+    np.testing.assert_array_equal(loaded.encode(x), model.encode(x))
+    assert loaded.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
+    for m in (model, loaded):
+        m.fit(x, y, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_clone_is_a_sparse_coder_that_trains():
+    model, x = build(), images(8)
+    clone = keras.models.clone_model(model)
+    assert type(clone) is SparseCoder
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone.encode(x), model.encode(x))
+    dictionary = model.dictionary
+    compiled(clone).fit(x, verbose=0)
+    assert (clone.dictionary != dictionary).any()
+    np.testing.assert_array_equal(model.dictionary, dictionary)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_weights_that_are_not_finite_are_not_saved_over_a_good_file(tmp_path, name):
+    model, path = build(), tmp_path / name
+    save = model.save if name.endswith(".keras") else model.save_weights
+    save(path)
+    good = path.read_bytes()
+    recurrent = model.encoder.recurrent_kernels[0]
+    recurrent.assign(to_numpy(recurrent) * np.nan)
+    with pytest.raises(
+        ValueError, match=r"'.*recurrent_kernel' holds a NaN.*good file"
+    ):
+        save(path)
+    assert path.read_bytes() == good
+
+
+# Data that is not finite, or not scaled
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_fit_refuses_data_that_is_not_finite_and_changes_nothing(value):
+    model, x = compiled(), images(16)
+    x[9, 0, 0] = value
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"x must be finite.*in x\[9\]. Drop or fill"):
+        model.fit(x, verbose=0)
+    assert not any(changed(before, model.get_weights()))
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 1])
+def test_nan_in_tf_data_stops_training_and_keeps_the_good_file(
+    batches_with_nan, tmp_path, save_freq
+):
+    path = tmp_path / "model.keras"
+    model = compiled()
+    model.save(path)
+    good = path.read_bytes()
+    checkpoint = keras.callbacks.ModelCheckpoint(path, save_freq=save_freq)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(batches_with_nan, callbacks=[checkpoint], epochs=2, verbose=0)
+    if save_freq == "epoch":
+        assert path.read_bytes() == good
+    saved = keras.saving.load_model(path)
+    assert all(np.isfinite(w).all() for w in saved.get_weights())
+    with pytest.raises(ValueError, match="nothing was saved"):
+        model.save(path)
+
+
+def test_nan_in_an_iterable_or_in_the_targets_stops_training():
+    def batches():
+        for seed in range(4):
+            x = images(4, seed)
+            x[0, 0, 0] = np.nan if seed == 2 else 0
+            yield (x,)
+
+    match = r"loss became nan, and training was stopped. .*data or the targets"
+    with pytest.raises(ValueError, match=match):
+        compiled().fit(batches(), steps_per_epoch=4, verbose=0)
+    targets = np.zeros((8, 6), "float32")
+    targets[3, 2] = np.nan
+    with pytest.raises(ValueError, match=match):
+        compiled(loss="mse").fit(images(8), targets, verbose=0)
+
+
+def test_a_loss_that_overflows_stops_training():
+    match = r"loss became inf, .*lower the learning rate"
+    with pytest.raises(ValueError, match=match):
+        compiled().fit(1e25 * images(8), verbose=0)
+
+
+@pytest.mark.parametrize("method", ["fit", "encode", "reconstruct"])
+def test_integer_images_warn_and_name_preprocess_input(method):
+    model = compiled()
+    x = (255 * images(4)).astype("uint8")
+    options = {"verbose": 0} if method == "fit" else {}
+    with pytest.warns(UserWarning, match="x has dtype uint8.*preprocess_input"):
+        getattr(model, method)(x, **options)
+
+
+def test_integer_images_in_tf_data_warn(tf):
+    x = (255 * images(4)).astype("uint8")
+    for data in (x, (x, np.zeros(4))):
+        dataset = tf.data.Dataset.from_tensor_slices(data).batch(2)
+        with pytest.warns(UserWarning, match="dtype uint8.*preprocess_input"):
+            compiled().encode(dataset)
+
+
+# Bad arguments
+
+
+def test_a_solver_has_nothing_to_fit_and_says_what_to_do():
+    model = build(FISTA)
+    model.compile()
+    with pytest.raises(ValueError, match=r"no trainable weights.*learn_dictionary"):
+        model.fit(images(4), verbose=0)
+
+
+def test_adadelta_by_name_warns_of_its_learning_rate():
+    with pytest.warns(UserWarning, match=r"learning rate of 0.001.*Adadelta\(learning"):
+        build().compile("adadelta")
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), "1"])
+def test_an_unusable_objective_weight_is_named(value):
+    match = f"objective_weight must be .*received objective_weight={value!r}"
+    with pytest.raises(ValueError, match=match):
+        build().compile(objective_weight=value)
+
+
+def test_models_of_the_wrong_form_are_refused():
+    x = keras.Input((8,))
+    encoder = LISTABlock(6, n_steps=2)
+    codes = encoder(x)
+    head = keras.layers.Dense(3)
+    with pytest.raises(ValueError, match=r"received 1 inputs and 3 outputs"):
+        SparseCoder(x, [codes, head(codes), head(codes)])
+    with pytest.raises(ValueError, match=r"received 2 inputs and 1 outputs"):
+        other = keras.Input((6,))
+        SparseCoder([x, other], encoder(x))
+    with pytest.raises(ValueError, match=r"output of an encoder of sc2keras.layers"):
+        SparseCoder(x, keras.layers.Dense(6)(x))
+    with pytest.raises(ValueError, match=r"output of an encoder of sc2keras.layers"):
+        SparseCoder(x, [head(codes), codes])
+    with pytest.raises(ValueError, match=r"only Flatten and Reshape .*Dense"):
+        SparseCoder(x, LISTABlock(6)(keras.layers.Dense(8)(x)))
+    with pytest.raises(ValueError, match=r"return_sequences=False"):
+        SparseCoder(x, LISTABlock(6, return_sequences=True)(x))
+    image = keras.Input((4, 2))
+    with pytest.raises(ValueError, match=r"shape \(batch, n_atoms\).*flatten the"):
+        SparseCoder(image, LISTABlock(6)(image))
+
+
+def test_reshape_may_stand_before_the_encoder():
+    x = keras.Input((8,))
+    reshaped = keras.layers.Flatten()(keras.layers.Reshape((2, 4))(x))
+    model = SparseCoder(x, LISTABlock(6, n_steps=2, l1=L1)(reshaped))
+    data = signals(4, 8)
+    result = compiled(model).evaluate(data, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(per_sample(model, data)[0].mean(), rel=1e-5)
+
+
+def test_progress_bar_shows_the_objective_and_its_terms(capsys):
+    compiled().fit(images(4), verbose=2)
+    printed = capsys.readouterr().out
+    for name in ("loss:", "reconstruction:", "l1:", "nonzero:"):
+        assert name in printed

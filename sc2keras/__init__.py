@@ -2,7 +2,7 @@
 
 from sc2keras import applications, datasets, layers, losses, metrics
 from sc2keras._version import __version__
-from sc2keras.dictionary_learning import learn_dictionary
+from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "learn_dictionary",
     "losses",
     "metrics",
+    "sample_dictionary",
 ]

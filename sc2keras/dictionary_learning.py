@@ -84,8 +84,7 @@ def learn_dictionary(
         _check_positive_int("max_iter", max_iter)
     if not (np.isfinite(l1) and l1 > 0):
         raise ValueError(f"l1={l1!r} must be a positive number, such as 0.1.")
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1.")
+    _check_seed(seed)
     x = _check_signals(x, n_atoms)
 
     n_samples = len(x)
@@ -112,6 +111,50 @@ def learn_dictionary(
             if step % probe_every == 0 or step == max_iter:
                 _replace_atoms(learner.components_, x, l1, rng)
     return _unit(learner.components_).astype("float32")
+
+
+def sample_dictionary(x, n_atoms, seed=0):
+    """Take random samples, divided by their norms, as a dictionary.
+
+    The start of `learn_dictionary`, and one from which a network can learn end to end
+    where random atoms lead nowhere: its atoms lie where the data lie.
+
+    Parameters
+    ----------
+    x : float array of shape (n_samples, ...)
+        Signals. Dimensions after the first are flattened to `n_features`.
+    n_atoms : int
+        Number of atoms, at most the number of samples that are not all zero.
+    seed : int, default=0
+        Seed of the choice. Samples of the same direction are taken once.
+
+    Returns
+    -------
+    dictionary : float32 ndarray of shape (n_atoms, n_features)
+        Atoms of unit norm, as rows.
+
+    Raises
+    ------
+    ValueError
+        As `learn_dictionary`.
+
+    Examples
+    --------
+    >>> from sc2keras.datasets import load
+    >>> from sc2keras.dictionary_learning import sample_dictionary
+    >>> sample_dictionary(load("digits").x_train, n_atoms=16).shape
+    (16, 64)
+    """
+    _check_positive_int("n_atoms", n_atoms)
+    _check_seed(seed)
+    x = _check_signals(x, n_atoms)
+    rng = np.random.default_rng(seed)
+    return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng).astype("float32")
+
+
+def _check_seed(seed):
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1.")
 
 
 def _check_positive_int(name, value):

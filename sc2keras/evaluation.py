@@ -53,7 +53,7 @@ def mean_objective(x, codes, dictionary, l1, chunk=4096):
     return float(total / len(x))
 
 
-def code_quality(model, x, codes, tol=1e-5, max_steps=5000):
+def code_quality(model, x, codes, tol=1e-4, max_steps=5000):
     """The objective of a model's codes beside the optimum for the same dictionary.
 
     The optimum is found by FISTA, until the relative duality gap of every sample is

@@ -377,8 +377,13 @@ class _StopOnNonFiniteLoss(keras.callbacks.Callback):
 
     _PERIOD = 50
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._next_look = 0
+
     def on_train_batch_end(self, batch, logs=None):
-        if batch % self._PERIOD == 0:
+        # With steps_per_execution the numbers of the batches have gaps.
+        if batch >= self._next_look:
+            self._next_look = batch + self._PERIOD
             self._check(logs)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -53,7 +53,8 @@ def figures(model):
 SAVE = """
 folder, results = sys.argv[1], {}
 for name in BUILDERS:
-    # The dictionaries are drawn by NumPy, the gates and the classifier are not.
+    # The dictionaries are drawn by NumPy. The gates start at zero, which would hide a
+    # difference, and each backend draws a classifier of its own.
     keras.utils.set_random_seed(0)
     model = build(name)
     for weight in model.weights:

@@ -6,7 +6,7 @@ from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras.datasets import load
-from sc2keras.dictionary_learning import learn_dictionary
+from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,23 @@ def test_bad_arguments(arguments, message):
     good = {"x": np.random.default_rng(0).random((20, 5)), "n_atoms": 4}
     with pytest.raises(ValueError, match=message):
         learn_dictionary(**(good | arguments), verbose=0)
+
+
+def test_a_sample_dictionary_holds_samples_of_unit_norm_each_once(digits):
+    x = np.concatenate([digits[0][:40], 2 * digits[0][:40], np.zeros((5, 64))])
+    x = x.astype("float32")
+    dictionary = sample_dictionary(x, 40, seed=3)
+    check_atoms(dictionary, (40, 64))
+    samples = digits[0][:40] / np.linalg.norm(digits[0][:40], axis=1, keepdims=True)
+    assert (np.abs(dictionary @ samples.T).max(axis=1) > 1 - 1e-5).all()
+
+
+def test_a_sample_dictionary_depends_on_the_seed_alone(digits):
+    first, again, other = (sample_dictionary(digits[0], 9, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_sample_dictionary_of_more_atoms_than_samples_is_an_error(digits):
+    with pytest.raises(ValueError, match="n_atoms=9 is more than the 8 samples"):
+        sample_dictionary(digits[0][:8], 9)

@@ -564,6 +564,28 @@ def test_nan_in_an_iterable_or_in_the_targets_stops_training():
         compiled(loss="mse").fit(images(8), targets, verbose=0)
 
 
+@pytest.mark.parametrize("steps_per_execution", [1, 20])
+def test_nan_stops_training_long_before_the_end_of_a_long_epoch(steps_per_execution):
+    if steps_per_execution > 1 and keras.backend.backend() == "torch":
+        pytest.skip("Keras has no steps_per_execution on PyTorch")
+
+    def batches():
+        for i in range(400):
+            x = images(1)
+            x[0, 0, 0] = np.nan if i > 30 else 0
+            yield (x,)
+
+    seen = []
+    model = build(n_steps=1)
+    model.compile(jit_compile=False, steps_per_execution=steps_per_execution)
+    recorder = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(batch)
+    )
+    with pytest.raises(ValueError, match="loss became nan"):
+        model.fit(batches(), steps_per_epoch=400, callbacks=[recorder], verbose=0)
+    assert max(seen) < 120
+
+
 def test_a_loss_that_overflows_stops_training():
     match = r"loss became inf, .*lower the learning rate"
     with pytest.raises(ValueError, match=match):

@@ -295,6 +295,12 @@ class UnfoldedRNN(keras.layers.RNN):
         self.n_steps = check_positive_integer("n_steps", n_steps)
 
     def build(self, sequences_shape, initial_state_shape=None):
+        if len(sequences_shape) not in (2, 3):
+            raise ValueError(
+                f"{type(self).__name__} expects inputs of shape (batch, n_features) or "
+                "(batch, time, n_features), with samples flattened; received "
+                f"{tuple(sequences_shape)}."
+            )
         if len(sequences_shape) == 2:
             if self.stateful:
                 raise ValueError(

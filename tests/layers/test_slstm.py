@@ -349,6 +349,13 @@ def test_stateful_layers_refuse_single_signals(cls):
         cls(5, stateful=True)(signals(3, 4))
 
 
+@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("shape", [(8,), (2, 3, 4, 8)])
+def test_inputs_that_are_neither_signals_nor_sequences_are_refused(cls, shape):
+    with pytest.raises(ValueError, match=r"time, n_features\), with .*received \("):
+        cls(5)(np.ones(shape, "float32"))
+
+
 @pytest.mark.parametrize("cls", [AdaptiveISTACell, SLSTMCell])
 def test_cells_name_what_is_wrong(cls):
     with pytest.raises(ValueError, match=r"n_atoms must be .*received n_atoms=0"):

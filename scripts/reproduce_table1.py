@@ -107,7 +107,7 @@ class Recipe:
     """How the networks of a dataset are trained; chosen on held-out training images."""
 
     n_steps: int = 5
-    epochs: int = 20
+    epochs: int = 12
     batch_size: int = 256
     learning_rate: float = 1.0
     # XLA takes seconds to compile, which a small dataset does not earn back.

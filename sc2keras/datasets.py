@@ -3,8 +3,9 @@
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -44,7 +45,9 @@ class Dataset(NamedTuple):
     note: str = ""
 
 
-def load(name, data_dir=None, download=True):
+def load(
+    name: str, data_dir: str | os.PathLike[str] | None = None, download: bool = True
+) -> Dataset:
     """Load a dataset as arrays in [0, 1].
 
     ========= ================ ============== =======================================
@@ -105,7 +108,7 @@ def load(name, data_dir=None, download=True):
     return _load_tfds(name, data_dir, download)
 
 
-def _load_digits():
+def _load_digits() -> Dataset:
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     labels = labels.astype("int64")
@@ -115,7 +118,9 @@ def _load_digits():
     return Dataset("digits", x_train, y_train, x_test, y_test)
 
 
-def _load_tfds(name, data_dir, download):
+def _load_tfds(
+    name: str, data_dir: str | os.PathLike[str] | None, download: bool
+) -> Dataset:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -144,7 +149,7 @@ def _load_tfds(name, data_dir, download):
         ) from error
 
 
-def _download(builder, allowed):
+def _download(builder: Any, allowed: bool) -> None:
     missing = f"{builder.data_path} holds no prepared copy"
     if not allowed:
         raise _unavailable(builder.name, f"{missing}, and download=False")
@@ -158,11 +163,11 @@ def _download(builder, allowed):
         ) from error
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _check_reachable(builder):
+def _check_reachable(builder: Any) -> None:
     """Raise at once without a network, where a download would retry for minutes."""
     import requests
 
@@ -170,10 +175,10 @@ def _check_reachable(builder):
         requests.head(url, timeout=_TIMEOUT)
 
 
-def _read(builder):
+def _read(builder: Any) -> Dataset:
     import tensorflow_datasets as tfds
 
-    def arrays(split):
+    def arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
         data = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
         images = data["image"].astype("float32")
         images /= 255
@@ -191,7 +196,7 @@ def _read(builder):
     )
 
 
-def _unavailable(name, reason):
+def _unavailable(name: str, reason: str) -> DatasetUnavailableError:
     return DatasetUnavailableError(
         f"The dataset {name!r} is not available: {reason}.\n"
         "Either name a directory that holds it, prepared by TensorFlow Datasets "
@@ -201,7 +206,7 @@ def _unavailable(name, reason):
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Hide what TensorFlow Datasets logs when it merely looks for a dataset."""
     logger = logging.getLogger("absl")
     level = logger.level

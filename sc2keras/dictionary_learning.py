@@ -3,11 +3,15 @@
 import itertools
 import math
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
+
+from sc2keras.validation import check_positive_integer
 
 # Sweeps of coordinate descent for each code. scikit-learn's own 1,000 are spent on
 # digits of the code that the dictionary update does not notice: the dictionary is
@@ -19,8 +23,15 @@ _SAME_DIRECTION = 1 - 1e-6
 
 
 def learn_dictionary(
-    x, n_atoms, l1=0.1, *, batch_size=64, max_iter=None, seed=0, verbose=1
-):
+    x: ArrayLike,
+    n_atoms: int,
+    l1: float = 0.1,
+    *,
+    batch_size: int = 64,
+    max_iter: int | None = None,
+    seed: int = 0,
+    verbose: int = 1,
+) -> NDArray[np.float32]:
     """Learn a dictionary for sparse coding.
 
     Minimises, over the dictionary D and the codes S,
@@ -78,10 +89,10 @@ def learn_dictionary(
     J. Mairal, F. Bach, J. Ponce, G. Sapiro: Online dictionary learning for sparse
     coding. ICML 2009.
     """
-    _check_positive_int("n_atoms", n_atoms)
-    _check_positive_int("batch_size", batch_size)
+    check_positive_integer("n_atoms", n_atoms)
+    check_positive_integer("batch_size", batch_size)
     if max_iter is not None:
-        _check_positive_int("max_iter", max_iter)
+        check_positive_integer("max_iter", max_iter)
     if not (np.isfinite(l1) and l1 > 0):
         raise ValueError(f"l1={l1!r} must be a positive number, such as 0.1.")
     _check_seed(seed)
@@ -113,7 +124,7 @@ def learn_dictionary(
     return _unit(learner.components_).astype("float32")
 
 
-def sample_dictionary(x, n_atoms, seed=0):
+def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.float32]:
     """Take random samples, divided by their norms, as a dictionary.
 
     The start of `learn_dictionary`, and one from which a network can learn end to end
@@ -145,24 +156,19 @@ def sample_dictionary(x, n_atoms, seed=0):
     >>> sample_dictionary(load("digits").x_train, n_atoms=16).shape
     (16, 64)
     """
-    _check_positive_int("n_atoms", n_atoms)
+    check_positive_integer("n_atoms", n_atoms)
     _check_seed(seed)
     x = _check_signals(x, n_atoms)
     rng = np.random.default_rng(seed)
     return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng).astype("float32")
 
 
-def _check_seed(seed):
+def _check_seed(seed: int) -> None:
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1.")
 
 
-def _check_positive_int(name, value):
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}={value!r} must be an integer of at least 1.")
-
-
-def _check_signals(x, n_atoms):
+def _check_signals(x: ArrayLike, n_atoms: int) -> NDArray:
     x = np.asanyarray(x)
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(
@@ -191,19 +197,23 @@ def _check_signals(x, n_atoms):
     return x
 
 
-def _batches(n_samples, batch_size, rng):
+def _batches(
+    n_samples: int, batch_size: int, rng: np.random.Generator
+) -> Iterator[NDArray]:
     while True:
         order = rng.permutation(n_samples)
         for start in range(0, n_samples - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
 
 
-def _unit(rows):
+def _unit(rows: NDArray) -> NDArray:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(norms, np.finfo(rows.dtype).tiny)
 
 
-def _fill(atoms, x, order, n_atoms, rng):
+def _fill(
+    atoms: NDArray, x: NDArray, order: NDArray, n_atoms: int, rng: np.random.Generator
+) -> NDArray:
     """Append the first rows of x[order] that have a new direction, as unit rows.
 
     Random directions fill what is left when x has too few.
@@ -226,7 +236,9 @@ def _fill(atoms, x, order, n_atoms, rng):
     return filled
 
 
-def _replace_atoms(dictionary, x, l1, rng):
+def _replace_atoms(
+    dictionary: NDArray, x: NDArray, l1: float, rng: np.random.Generator
+) -> None:
     """Replace, in place, the atoms that no sample uses and copies of others."""
     sample = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
     sample = x[sample].astype("float64")

@@ -1,10 +1,11 @@
 """How good codes are: their objective, their distance to the optimum, a classifier."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -12,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sc2keras.applications import FISTA
 from sc2keras.metrics import NONZERO_THRESHOLD
+from sc2keras.models import SparseCoder
 
 _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
 
@@ -26,7 +28,9 @@ class CodeQuality(NamedTuple):
     nonzero: float
 
 
-def mean_objective(x, codes, dictionary, l1, chunk=4096):
+def mean_objective(
+    x: NDArray, codes: NDArray, dictionary: NDArray, l1: float, chunk: int = 4096
+) -> float:
     """Mean over samples of ½‖x − sD‖² + l1·‖s‖₁, in NumPy.
 
     Args:
@@ -53,7 +57,13 @@ def mean_objective(x, codes, dictionary, l1, chunk=4096):
     return float(total / len(x))
 
 
-def code_quality(model, x, codes, tol=1e-4, max_steps=5000):
+def code_quality(
+    model: SparseCoder,
+    x: NDArray,
+    codes: NDArray,
+    tol: float = 1e-4,
+    max_steps: int = 5000,
+) -> CodeQuality:
     """The objective of a model's codes beside the optimum for the same dictionary.
 
     The optimum is found by FISTA, until the relative duality gap of every sample is
@@ -81,7 +91,11 @@ def code_quality(model, x, codes, tol=1e-4, max_steps=5000):
     True
     """
     dictionary, l1 = model.dictionary, model.encoder.l1
-    shape = {"n_atoms": len(dictionary), "input_shape": x.shape[1:], "l1": l1}
+    shape: dict[str, Any] = {
+        "n_atoms": len(dictionary),
+        "input_shape": x.shape[1:],
+        "l1": l1,
+    }
     solver = FISTA(**shape, n_steps=max_steps, tol=tol, dictionary=dictionary)
     solver.compile(duality_gap=True)
     report = solver.evaluate(x, batch_size=2048, verbose=0, return_dict=True)
@@ -95,7 +109,7 @@ def code_quality(model, x, codes, tol=1e-4, max_steps=5000):
     )
 
 
-def step_codes(model, x):
+def step_codes(model: SparseCoder, x: NDArray) -> NDArray:
     """The codes after every step of a model's encoder.
 
     Args:
@@ -122,7 +136,14 @@ def step_codes(model, x):
     return np.moveaxis(codes, 1, 0)
 
 
-def make_draws(n_train, n_test, n_draws=10, n_fit=4000, n_score=1000, seed=0):
+def make_draws(
+    n_train: int,
+    n_test: int,
+    n_draws: int = 10,
+    n_fit: int = 4000,
+    n_score: int = 1000,
+    seed: int = 0,
+) -> list[tuple[NDArray, NDArray]]:
     """Which samples the `paper` protocol fits and scores on.
 
     Args:
@@ -152,7 +173,13 @@ def make_draws(n_train, n_test, n_draws=10, n_fit=4000, n_score=1000, seed=0):
     ]
 
 
-def paper_accuracy(codes_train, y_train, codes_test, y_test, draws):
+def paper_accuracy(
+    codes_train: NDArray,
+    y_train: NDArray,
+    codes_test: NDArray,
+    y_test: NDArray,
+    draws: list[tuple[NDArray, NDArray]],
+) -> NDArray:
     """Accuracy by the protocol behind the paper's table, one figure a draw.
 
     A default logistic regression (C = 1) is fitted on 4,000 codes as they are and
@@ -181,7 +208,13 @@ def paper_accuracy(codes_train, y_train, codes_test, y_test, draws):
     return np.array(accuracies)
 
 
-def full_accuracy(codes_train, y_train, codes_test, y_test, seed=0):
+def full_accuracy(
+    codes_train: NDArray,
+    y_train: NDArray,
+    codes_test: NDArray,
+    y_test: NDArray,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Accuracy with all labels: every training code, standardised; the test split.
 
     C is chosen from 0.001, 0.01, 0.1, 1 and 10 on a stratified holdout, a tenth of the
@@ -219,7 +252,7 @@ def full_accuracy(codes_train, y_train, codes_test, y_test, seed=0):
     return float(fitted.score(codes_test, y_test)), best
 
 
-def _logistic_regression(c, n_features):
+def _logistic_regression(c: float, n_features: int) -> LogisticRegression:
     # Both solvers end at the same optimum. On codes Newton's is many times faster, in
     # float64; its Hessian grows with the square of the number of features.
     solver = "newton-cholesky" if n_features <= 256 else "lbfgs"

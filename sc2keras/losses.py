@@ -1,8 +1,11 @@
 """The objective of sparse coding as Keras losses."""
 
+from typing import Any
+
 import keras
 
 from sc2keras.objective import l1_norm, reconstruction_error
+from sc2keras.validation import Tensor, check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -39,13 +42,13 @@ class ReconstructionLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        reduction="sum_over_batch_size",
-        name="reconstruction_loss",
-        dtype=None,
-    ):
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "reconstruction_loss",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return reconstruction_error(flatten_samples(y_true), flatten_samples(y_pred))
 
 
@@ -80,28 +83,26 @@ class SparseCodingLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        l1=0.1,
-        reduction="sum_over_batch_size",
-        name="sparse_coding_loss",
-        dtype=None,
-    ):
+        l1: float = 0.1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "sparse_coding_loss",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if not l1 >= 0:
-            raise ValueError(f"l1 must be a number >= 0; received l1={l1!r}.")
-        self.l1 = float(l1)
+        self.l1 = check_non_negative("l1", l1)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: tuple[Tensor, Tensor]) -> Tensor:
         reconstruction, codes = y_pred
         error = reconstruction_error(
             flatten_samples(y_true), flatten_samples(reconstruction)
         )
         return error + self.l1 * l1_norm(codes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l1": self.l1}
 
 
-def flatten_samples(x):
+def flatten_samples(x: Tensor) -> Tensor:
     """`(batch, ...)` as `(batch, n_features)`."""
     n_features = 1
     for size in x.shape[1:]:

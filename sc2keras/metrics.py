@@ -1,10 +1,13 @@
 """What is worth watching while a sparse coder trains, as Keras metrics."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from sc2keras.losses import flatten_samples
 from sc2keras.objective import l1_norm, reconstruction_error, relative_duality_gap
+from sc2keras.validation import Tensor, check_non_negative
 
 NONZERO_THRESHOLD = 1e-3
 
@@ -21,10 +24,14 @@ class ReconstructionError(keras.metrics.Mean):
     2.0
     """
 
-    def __init__(self, name="reconstruction", dtype=None):
+    def __init__(
+        self, name: str = "reconstruction", dtype: str | keras.DTypePolicy | None = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         error = reconstruction_error(flatten_samples(y_true), flatten_samples(y_pred))
         super().update_state(error, sample_weight)
 
@@ -41,10 +48,14 @@ class L1Norm(keras.metrics.Mean):
     3.0
     """
 
-    def __init__(self, name="l1", dtype=None):
+    def __init__(
+        self, name: str = "l1", dtype: str | keras.DTypePolicy | None = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         super().update_state(l1_norm(y_pred), sample_weight)
 
 
@@ -65,15 +76,22 @@ class NonzeroFraction(keras.metrics.Mean):
     0.5
     """
 
-    def __init__(self, threshold=NONZERO_THRESHOLD, name="nonzero", dtype=None):
+    def __init__(
+        self,
+        threshold: float = NONZERO_THRESHOLD,
+        name: str = "nonzero",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.threshold = float(threshold)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         nonzero = ops.cast(ops.abs(y_pred) > self.threshold, self.dtype)
         super().update_state(ops.mean(nonzero, axis=-1), sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "threshold": self.threshold}
 
 
@@ -97,13 +115,24 @@ class DualityGap(keras.metrics.Mean):
     True
     """
 
-    def __init__(self, l1=0.1, name="duality_gap", dtype=None):
+    def __init__(
+        self,
+        l1: float = 0.1,
+        name: str = "duality_gap",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.l1 = float(l1)
+        self.l1 = check_non_negative("l1", l1)
 
-    def update_state(self, y_true, y_pred, dictionary, sample_weight=None):
+    def update_state(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        dictionary: Tensor,
+        sample_weight: Tensor | None = None,
+    ) -> None:
         gap = relative_duality_gap(y_true, y_pred, dictionary, self.l1)
         super().update_state(gap, sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l1": self.l1}

@@ -1,20 +1,21 @@
 """The Keras model around an encoder."""
 
 import math
+import os
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from sc2keras import metrics as sc_metrics
 from sc2keras.layers.slstm import UnfoldedRNN
-from sc2keras.layers.unfolded import (
-    UnfoldedEncoder,
-    check_non_negative,
-    check_positive_integer,
-)
+from sc2keras.layers.unfolded import UnfoldedEncoder
 from sc2keras.losses import SparseCodingLoss, flatten_samples
+from sc2keras.validation import Tensor, check_non_negative, check_positive_integer
 
 # Rows an encode call holds at a time: large enough for the matrix products to run at
 # full rate, small enough for a step's tensors to stay in cache.
@@ -66,7 +67,7 @@ class SparseCoder(keras.Model):
     """
 
     # Keras restores a functional subclass only where it has this signature.
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(self.inputs) != 1 or len(self.outputs) not in (1, 2):
             raise ValueError(
@@ -76,7 +77,7 @@ class SparseCoder(keras.Model):
             )
         self._check_path_to_encoder()
 
-    def _check_path_to_encoder(self):
+    def _check_path_to_encoder(self) -> None:
         encoder = self.encoder
         if not isinstance(encoder, (UnfoldedEncoder, UnfoldedRNN)):
             raise ValueError(
@@ -104,24 +105,24 @@ class SparseCoder(keras.Model):
             tensor = operation._inbound_nodes[node_index].input_tensors[0]
 
     @property
-    def encoder(self):
+    def encoder(self) -> UnfoldedEncoder | UnfoldedRNN:
         """The layer that makes the codes, and decodes them when called in reverse."""
         return self.outputs[0]._keras_history.operation
 
     @property
-    def dictionary(self):
+    def dictionary(self) -> NDArray:
         """D as a NumPy array, `(n_atoms, n_features)`."""
-        return ops.convert_to_numpy(self.encoder.dictionary)
+        return ops.convert_to_numpy(self.encoder.dictionary.value)
 
     def compile(
         self,
-        optimizer=None,
-        loss=None,
-        objective_weight=1.0,
-        duality_gap=False,
-        jit_compile="auto",
-        **kwargs,
-    ):
+        optimizer: str | keras.optimizers.Optimizer | None = None,
+        loss: Any = None,
+        objective_weight: float = 1.0,
+        duality_gap: bool = False,
+        jit_compile: bool | Literal["auto"] = "auto",
+        **kwargs: Any,
+    ) -> None:
         """Configures the model for training.
 
         Args:
@@ -160,7 +161,7 @@ class SparseCoder(keras.Model):
             optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs
         )
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()
         if not config:
             return config
@@ -175,19 +176,24 @@ class SparseCoder(keras.Model):
             }
         return {**config, **self._compile_arguments}
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         own = self._objective.metrics if self.compiled else []
         return [*super().metrics, *own]
 
     def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         codes, predictions = self._split_outputs(y_pred)
         if self._has_task_loss and y is None:
             raise ValueError(
@@ -211,16 +217,25 @@ class SparseCoder(keras.Model):
         )
         return loss + self._compile_arguments["objective_weight"] * objective
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Tensor | None = None
+    ) -> dict[str, Any]:
         _, predictions = self._split_outputs(y_pred)
         return super().compute_metrics(x, y, predictions, sample_weight)
 
-    def _split_outputs(self, outputs):
+    def _split_outputs(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """`(codes, what a task's loss is about)`."""
         outputs = keras.tree.flatten(outputs)
         return outputs[0], outputs[-1]
 
-    def fit(self, x=None, y=None, *args, callbacks=None, **kwargs):
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *args: Any,
+        callbacks: list[keras.callbacks.Callback] | None = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Trains on the objective, and on the loss of `compile(loss=...)` if there is.
 
         Args:
@@ -248,7 +263,7 @@ class SparseCoder(keras.Model):
         _warn_of_integers(x)
         _check_finite("x", x)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = [_StopOnNonFiniteLoss(), *(callbacks or [])]
+            callbacks = [_StopOnNonFiniteLoss(), *keras.tree.flatten(callbacks or [])]
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple) and len(held_out) == 3:
@@ -257,18 +272,23 @@ class SparseCoder(keras.Model):
             kwargs["validation_data"] = (x_held_out, y_held_out, weight)
         return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, which also takes `sample_weight` without `y`."""
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
         return super().evaluate(x, y, *args, **kwargs)
 
-    def _unread_targets(self, x, y, sample_weight):
+    def _unread_targets(self, x: Any, y: Any, sample_weight: Any) -> Any:
         """`y`, or zeros: without targets Keras drops the weights of the samples."""
         if y is not None or sample_weight is None or self._has_task_loss:
             return y
         return np.zeros(len(x), dtype="float32")
 
-    def encode(self, x, batch_size=_CHUNK, out=None):
+    def encode(
+        self,
+        x: NDArray | Iterable[Any],
+        batch_size: int = _CHUNK,
+        out: NDArray | None = None,
+    ) -> NDArray:
         """The codes of any number of samples, in bounded memory.
 
         Args:
@@ -287,7 +307,12 @@ class SparseCoder(keras.Model):
         codes = (self._split_outputs(self.predict_on_batch(b))[0] for b in batches)
         return _collect(codes, x, (self.encoder.n_atoms,), out)
 
-    def decode(self, codes, batch_size=_CHUNK, out=None):
+    def decode(
+        self,
+        codes: NDArray | Iterable[Any],
+        batch_size: int = _CHUNK,
+        out: NDArray | None = None,
+    ) -> NDArray:
         """x̂ = s D for any number of codes, in the shape of the model's input.
 
         Args:
@@ -306,7 +331,12 @@ class SparseCoder(keras.Model):
         )
         return _collect(signals, codes, shape, out)
 
-    def reconstruct(self, x, batch_size=_CHUNK, out=None):
+    def reconstruct(
+        self,
+        x: NDArray | Iterable[Any],
+        batch_size: int = _CHUNK,
+        out: NDArray | None = None,
+    ) -> NDArray:
         """decode(encode(x)), a batch at a time."""
         _warn_of_integers(x)
         shape = self.inputs[0].shape[1:]
@@ -316,7 +346,7 @@ class SparseCoder(keras.Model):
         )
         return _collect(signals, x, shape, out)
 
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save`, which refuses weights that are not finite.
 
         Raises:
@@ -326,14 +356,16 @@ class SparseCoder(keras.Model):
         self._check_finite_weights()
         super().save(filepath, *args, **kwargs)
 
-    def save_weights(self, filepath, *args, **kwargs):
+    def save_weights(
+        self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
         """`keras.Model.save_weights`, which refuses weights that are not finite."""
         self._check_finite_weights()
         super().save_weights(filepath, *args, **kwargs)
 
-    def _check_finite_weights(self):
+    def _check_finite_weights(self) -> None:
         for weight in self.weights:
-            if not np.isfinite(ops.convert_to_numpy(weight)).all():
+            if not np.isfinite(ops.convert_to_numpy(weight.value)).all():
                 raise ValueError(
                     f"Weight {weight.path!r} holds a NaN or an infinity, so nothing "
                     "was saved. Load the last good file, and check the data and the "
@@ -347,7 +379,7 @@ class _Objective:
     A plain object, so that Keras does not write the metrics into the model's file.
     """
 
-    def __init__(self, l1, duality_gap):
+    def __init__(self, l1: float, duality_gap: bool) -> None:
         self.loss = SparseCodingLoss(l1)
         self.reconstruction = sc_metrics.ReconstructionError()
         self.l1 = sc_metrics.L1Norm()
@@ -355,11 +387,18 @@ class _Objective:
         self.gap = sc_metrics.DualityGap(l1) if duality_gap else None
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         metrics = [self.reconstruction, self.l1, self.nonzero]
         return metrics if self.gap is None else [*metrics, self.gap]
 
-    def __call__(self, x, reconstruction, codes, dictionary, sample_weight):
+    def __call__(
+        self,
+        x: Tensor,
+        reconstruction: Tensor,
+        codes: Tensor,
+        dictionary: Tensor,
+        sample_weight: Tensor | None,
+    ) -> Tensor:
         self.reconstruction.update_state(x, reconstruction, sample_weight)
         self.l1.update_state(None, codes, sample_weight)
         self.nonzero.update_state(None, codes, sample_weight)
@@ -377,19 +416,21 @@ class _StopOnNonFiniteLoss(keras.callbacks.Callback):
 
     _PERIOD = 50
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._next_look = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         # With steps_per_execution the numbers of the batches have gaps.
         if batch >= self._next_look:
             self._next_look = batch + self._PERIOD
             self._check(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._check(logs)
 
-    def _check(self, logs):
+    def _check(self, logs: dict[str, Any] | None) -> None:
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
             raise ValueError(
@@ -399,7 +440,7 @@ class _StopOnNonFiniteLoss(keras.callbacks.Callback):
             )
 
 
-def _warn_of_integers(x):
+def _warn_of_integers(x: Any) -> None:
     dtypes = [getattr(x, "dtype", None)]
     if hasattr(x, "element_spec"):
         signals = x.element_spec
@@ -414,7 +455,7 @@ def _warn_of_integers(x):
             )
 
 
-def _check_finite(name, x):
+def _check_finite(name: str, x: Any) -> None:
     if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
         return
     for start in range(0, len(x), _CHUNK):
@@ -427,7 +468,7 @@ def _check_finite(name, x):
             )
 
 
-def _batches(x, batch_size):
+def _batches(x: Any, batch_size: int) -> Iterator[Any]:
     """Batches of an array's rows, or the first parts of an iterable's elements."""
     check_positive_integer("batch_size", batch_size)
     if hasattr(x, "shape"):
@@ -438,7 +479,9 @@ def _batches(x, batch_size):
             yield element[0] if isinstance(element, (tuple, list)) else element
 
 
-def _collect(parts, source, shape, out):
+def _collect(
+    parts: Iterable[NDArray], source: Any, shape: tuple[int, ...], out: NDArray | None
+) -> NDArray:
     """Writes the parts one after the other to `out`, or to a new array."""
     if out is None and not hasattr(source, "shape"):
         parts = [np.asarray(part, dtype="float32") for part in parts]
@@ -461,7 +504,7 @@ def _collect(parts, source, shape, out):
     return out
 
 
-def _bad_out(out, shape, n_samples):
+def _bad_out(out: NDArray, shape: tuple[int, ...], n_samples: int | str) -> ValueError:
     return ValueError(
         f"out must have shape ({n_samples}, {', '.join(map(str, shape))}), with a row "
         f"for each sample; received out.shape={out.shape}."

@@ -10,8 +10,10 @@ dictionary `(n_atoms, n_features)`, and returns one figure a sample, shape `(...
 
 from keras import ops
 
+from sc2keras.validation import Tensor
 
-def reconstruction_error(x, reconstruction):
+
+def reconstruction_error(x: Tensor, reconstruction: Tensor) -> Tensor:
     """Half the squared error of each sample, ½‖x − x̂‖².
 
     Args:
@@ -29,12 +31,12 @@ def reconstruction_error(x, reconstruction):
     return 0.5 * ops.sum(ops.square(ops.subtract(x, reconstruction)), axis=-1)
 
 
-def l1_norm(codes):
+def l1_norm(codes: Tensor) -> Tensor:
     """The ℓ1 norm of each code, ‖s‖₁, shape `(...)`."""
     return ops.sum(ops.abs(codes), axis=-1)
 
 
-def lasso_objective(x, codes, dictionary, l1):
+def lasso_objective(x: Tensor, codes: Tensor, dictionary: Tensor, l1: float) -> Tensor:
     """The LASSO objective of each sample, ½‖x − sD‖² + l1·‖s‖₁.
 
     Args:
@@ -59,7 +61,9 @@ def lasso_objective(x, codes, dictionary, l1):
     return reconstruction_error(x, reconstruction) + l1 * l1_norm(codes)
 
 
-def relative_duality_gap(x, codes, dictionary, l1):
+def relative_duality_gap(
+    x: Tensor, codes: Tensor, dictionary: Tensor, l1: float
+) -> Tensor:
     """How far each code is from the LASSO optimum, at most: (F(s) − G) / F(s).
 
     G is the value of the dual problem max ½‖x‖² − ½‖x − v‖² subject to
@@ -92,6 +96,13 @@ def relative_duality_gap(x, codes, dictionary, l1):
         Kim et al., An Interior-Point Method for Large-Scale ℓ1-Regularized Least
         Squares, 2007, section III.A.
     """
+    return duality_gap_and_correlation(x, codes, dictionary, l1)[0]
+
+
+def duality_gap_and_correlation(
+    x: Tensor, codes: Tensor, dictionary: Tensor, l1: float
+) -> tuple[Tensor, Tensor]:
+    """`relative_duality_gap`, and Dr, `(..., n_atoms)`, which it comes from."""
     tiny = 1e-30
     residual = ops.subtract(x, ops.matmul(codes, dictionary))
     correlation = ops.matmul(residual, ops.transpose(dictionary))
@@ -103,4 +114,4 @@ def relative_duality_gap(x, codes, dictionary, l1):
         l1 * ops.abs(codes) - scale[..., None] * codes * correlation, axis=-1
     )
     primal = 0.5 * squared + l1 * l1_norm(codes)
-    return gap / ops.maximum(primal, tiny)
+    return gap / ops.maximum(primal, tiny), correlation

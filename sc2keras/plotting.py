@@ -1,12 +1,23 @@
 """Pictures of dictionaries, reconstructions and convergence, with matplotlib."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
+from numpy.typing import NDArray
+
+from sc2keras.models import SparseCoder
 
 
-def plot_atoms(dictionary, image_shape, n_atoms=100, ax=None):
+def plot_atoms(
+    dictionary: NDArray | SparseCoder,
+    image_shape: tuple[int, ...],
+    n_atoms: int = 100,
+    ax: Axes | None = None,
+) -> Axes:
     """Draws atoms as a grid of images, each scaled to its own range.
 
     Grey atoms are drawn about zero (blue below, red above); atoms of three channels as
@@ -41,7 +52,12 @@ def plot_atoms(dictionary, image_shape, n_atoms=100, ax=None):
     return _without_ticks(ax)
 
 
-def plot_reconstructions(x, reconstructions, image_shape, ax=None):
+def plot_reconstructions(
+    x: NDArray,
+    reconstructions: Mapping[str, NDArray],
+    image_shape: tuple[int, ...],
+    ax: Axes | None = None,
+) -> Axes:
     """Draws samples above their reconstructions, one row a method.
 
     Args:
@@ -79,7 +95,11 @@ def plot_reconstructions(x, reconstructions, image_shape, ax=None):
     return ax
 
 
-def plot_convergence(curves, ylabel="objective on the test split", ax=None):
+def plot_convergence(
+    curves: Mapping[str, Sequence[float] | NDArray],
+    ylabel: str = "objective on the test split",
+    ax: Axes | None = None,
+) -> Axes:
     """Draws figures against the number of steps, both on log scales.
 
     Args:
@@ -109,6 +129,10 @@ def plot_convergence(curves, ylabel="objective on the test split", ax=None):
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(LogFormatter())
+    # Minor labels only where the axis spans less than a decade or two.
+    ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     ax.set_xlabel("steps")
     ax.set_ylabel(ylabel)
     ax.grid(alpha=0.3, which="both")
@@ -116,7 +140,7 @@ def plot_convergence(curves, ylabel="objective on the test split", ax=None):
     return ax
 
 
-def tile_images(images, fill, n_columns=None):
+def tile_images(images: NDArray, fill: float, n_columns: int | None = None) -> NDArray:
     """Images `(n, height, width, channels)` as one, a pixel of `fill` between them.
 
     Example:
@@ -137,7 +161,7 @@ def tile_images(images, fill, n_columns=None):
     return grid
 
 
-def _as_images(name, x, image_shape):
+def _as_images(name: str, x: NDArray, image_shape: tuple[int, ...]) -> NDArray:
     shape = tuple(image_shape) if len(image_shape) == 3 else (*image_shape, 1)
     x = np.asarray(x)
     if math.prod(x.shape[1:]) != math.prod(shape) or shape[-1] not in (1, 3):
@@ -149,7 +173,7 @@ def _as_images(name, x, image_shape):
     return x.reshape(len(x), *shape)
 
 
-def _without_ticks(ax):
+def _without_ticks(ax: Axes) -> Axes:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)

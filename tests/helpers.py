@@ -1,5 +1,8 @@
 """NumPy implementations to compare with, and what several test files build."""
 
+import importlib.util
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -99,3 +102,12 @@ def fista(x, dictionary, l1, n_steps):
         previous, t = codes, t_next
         history.append(codes)
     return np.stack(history, axis=1)
+
+
+def load_program(path):
+    """A file of scripts/ or applications/ as a module."""
+    path = Path(__file__).parents[1] / path
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

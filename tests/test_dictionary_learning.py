@@ -151,14 +151,14 @@ def test_shows_progress(digits, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_atoms": 0}, "n_atoms=0 "),
-        ({"n_atoms": 2.5}, "n_atoms=2.5 "),
+        ({"n_atoms": 0}, "received n_atoms=0"),
+        ({"n_atoms": 2.5}, "received n_atoms=2.5"),
         ({"n_atoms": 21}, "n_atoms=21 is more than the 20 samples"),
         ({"l1": -0.1}, "l1=-0.1 "),
         ({"l1": 0}, "l1=0 "),
         ({"l1": float("nan")}, "l1=nan "),
-        ({"batch_size": 0}, "batch_size=0 "),
-        ({"max_iter": -1}, "max_iter=-1 "),
+        ({"batch_size": 0}, "received batch_size=0"),
+        ({"max_iter": -1}, "received max_iter=-1"),
         ({"seed": -1}, "seed=-1 "),
         ({"x": np.ones((20, 5), "uint8")}, "dtype uint8.*preprocess_input"),
         ({"x": np.full((20, 5), np.nan)}, "NaN"),

@@ -1,14 +1,21 @@
 """Builders of ready models, as in `keras.applications`."""
 
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from sc2keras import layers as sc_layers
-from sc2keras.layers.unfolded import check_positive_integer
+from sc2keras.layers.slstm import UnfoldedRNN
+from sc2keras.layers.unfolded import Activation, UnfoldedEncoder
 from sc2keras.models import SparseCoder
+from sc2keras.validation import Tensor, check_positive_integer
+
+_Builder = TypeVar("_Builder", bound=Callable[..., SparseCoder])
 
 _ARGUMENTS = """
     Args:
@@ -41,7 +48,9 @@ _TRAINED = '`"double_tanh"` (codes small) or `"shrinkage"` (codes exactly zero).
 _SOLVER = '`"shrinkage"`: the soft threshold belongs to the algorithm.'
 
 
-def _documented(layer, extra="`trainable_dictionary`"):
+def _documented(
+    layer: str, extra: str = "`trainable_dictionary`"
+) -> Callable[[_Builder], _Builder]:
     """Puts the arguments, which all builders share, into the builder's docstring."""
     solver = layer in ("ISTA", "FISTA")
     n_steps = ", or their cap where `tol` is given" if solver else ""
@@ -59,18 +68,18 @@ def _documented(layer, extra="`trainable_dictionary`"):
 
 @_documented("SLSTM", extra="`use_bias`, `trainable_dictionary`")
 def SC2Net(
-    n_atoms=100,
-    input_shape=(28, 28, 1),
-    n_steps=5,
-    l1=0.1,
-    activation="double_tanh",
-    dictionary=None,
-    weights=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="sc2net",
-    **kwargs,
-):
+    n_atoms: int = 100,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    n_steps: int = 5,
+    l1: float = 0.1,
+    activation: Activation = "double_tanh",
+    dictionary: ArrayLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    name: str = "sc2net",
+    **kwargs: Any,
+) -> SparseCoder:
     """SC2Net: sparse codes by `n_steps` steps of a Sparse LSTM.
 
     ARGUMENTS
@@ -96,18 +105,18 @@ def SC2Net(
 
 @_documented("LISTABlock", extra="`shared`, `trainable_dictionary`")
 def LISTA(
-    n_atoms=100,
-    input_shape=(28, 28, 1),
-    n_steps=5,
-    l1=0.1,
-    activation="shrinkage",
-    dictionary=None,
-    weights=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="lista",
-    **kwargs,
-):
+    n_atoms: int = 100,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    n_steps: int = 5,
+    l1: float = 0.1,
+    activation: Activation = "shrinkage",
+    dictionary: ArrayLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    name: str = "lista",
+    **kwargs: Any,
+) -> SparseCoder:
     """LISTA: sparse codes by `n_steps` steps of learned ISTA.
 
     It is trained on the objective, as the paper's baseline is, or as its authors do on
@@ -140,18 +149,18 @@ def LISTA(
 
 @_documented("LFISTABlock", extra="`shared`, `trainable_dictionary`")
 def LFISTA(
-    n_atoms=100,
-    input_shape=(28, 28, 1),
-    n_steps=5,
-    l1=0.1,
-    activation="shrinkage",
-    dictionary=None,
-    weights=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="lfista",
-    **kwargs,
-):
+    n_atoms: int = 100,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    n_steps: int = 5,
+    l1: float = 0.1,
+    activation: Activation = "shrinkage",
+    dictionary: ArrayLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    name: str = "lfista",
+    **kwargs: Any,
+) -> SparseCoder:
     """LFISTA: sparse codes by `n_steps` steps of learned FISTA.
 
     It is trained in either of the two ways of `LISTA`.
@@ -177,18 +186,18 @@ def LFISTA(
 
 @_documented("AdaptiveISTA")
 def AdaptiveISTA(
-    n_atoms=100,
-    input_shape=(28, 28, 1),
-    n_steps=5,
-    l1=0.1,
-    activation="shrinkage",
-    dictionary=None,
-    weights=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="adaptive_ista",
-    **kwargs,
-):
+    n_atoms: int = 100,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    n_steps: int = 5,
+    l1: float = 0.1,
+    activation: Activation = "shrinkage",
+    dictionary: ArrayLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    name: str = "adaptive_ista",
+    **kwargs: Any,
+) -> SparseCoder:
     """Adaptive ISTA: sparse codes by `n_steps` steps with trained momentum vectors.
 
     ARGUMENTS
@@ -211,18 +220,18 @@ def AdaptiveISTA(
 
 @_documented("ISTA", extra="`tol`")
 def ISTA(
-    n_atoms=100,
-    input_shape=(28, 28, 1),
-    n_steps=300,
-    l1=0.1,
-    activation="shrinkage",
-    dictionary=None,
-    weights=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="ista",
-    **kwargs,
-):
+    n_atoms: int = 100,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    n_steps: int = 300,
+    l1: float = 0.1,
+    activation: Activation = "shrinkage",
+    dictionary: ArrayLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    name: str = "ista",
+    **kwargs: Any,
+) -> SparseCoder:
     """ISTA: sparse codes for a given dictionary, solved for each sample.
 
     It has nothing to train: it encodes with the dictionary that it is given.
@@ -247,18 +256,18 @@ def ISTA(
 
 @_documented("FISTA", extra="`tol`")
 def FISTA(
-    n_atoms=100,
-    input_shape=(28, 28, 1),
-    n_steps=300,
-    l1=0.1,
-    activation="shrinkage",
-    dictionary=None,
-    weights=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="fista",
-    **kwargs,
-):
+    n_atoms: int = 100,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    n_steps: int = 300,
+    l1: float = 0.1,
+    activation: Activation = "shrinkage",
+    dictionary: ArrayLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    name: str = "fista",
+    **kwargs: Any,
+) -> SparseCoder:
     """FISTA: sparse codes for a given dictionary, solved for each sample.
 
     It has nothing to train: it encodes with the dictionary that it is given.
@@ -282,7 +291,7 @@ def FISTA(
     return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
-def preprocess_input(x):
+def preprocess_input(x: Tensor) -> Tensor:
     """Scales integer images, 0 to 255, to float32 in [0, 1].
 
     Args:
@@ -310,7 +319,14 @@ def preprocess_input(x):
     return ops.cast(x, "float32") / 255.0
 
 
-def _build(layer, input_shape, weights, classes, classifier_activation, name):
+def _build(
+    layer: UnfoldedEncoder | UnfoldedRNN,
+    input_shape: tuple[int, ...],
+    weights: str | os.PathLike[str] | None,
+    classes: int | None,
+    classifier_activation: str | Callable[[Tensor], Tensor] | None,
+    name: str,
+) -> SparseCoder:
     """The model around an encoder, with its weights loaded."""
     if weights is not None:
         weights = _check_weights(weights)
@@ -341,7 +357,7 @@ def _build(layer, input_shape, weights, classes, classifier_activation, name):
     return model
 
 
-def _check_weights(weights):
+def _check_weights(weights: str | os.PathLike[str]) -> str:
     path = os.fspath(weights)
     if not path.endswith((".keras", ".weights.h5")) or not os.path.isfile(path):
         raise ValueError(
@@ -351,7 +367,7 @@ def _check_weights(weights):
     return path
 
 
-def _check_input_shape(input_shape):
+def _check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else None
     if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
@@ -361,7 +377,7 @@ def _check_input_shape(input_shape):
     return shape
 
 
-def _check_solver_activation(activation):
+def _check_solver_activation(activation: Activation) -> None:
     if activation != "shrinkage":
         raise ValueError(
             "activation must be 'shrinkage' for an exact solver; received activation="

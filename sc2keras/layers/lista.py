@@ -1,16 +1,22 @@
 """LISTA and LFISTA: ISTA and FISTA unfolded, with their matrices learned."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from sc2keras.layers.ista import next_momentum_term
 from sc2keras.layers.unfolded import (
+    Activation,
     UnfoldedEncoder,
     check_activation,
     constant,
     make_activation,
 )
+from sc2keras.validation import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -63,16 +69,16 @@ class LISTABlock(UnfoldedEncoder):
 
     def __init__(
         self,
-        n_atoms,
-        n_steps=10,
-        l1=0.1,
-        dictionary=None,
-        shared=True,
-        activation="shrinkage",
-        trainable_dictionary=True,
-        return_sequences=False,
-        **kwargs,
-    ):
+        n_atoms: int,
+        n_steps: int = 10,
+        l1: float = 0.1,
+        dictionary: ArrayLike | None = None,
+        shared: bool = True,
+        activation: Activation = "shrinkage",
+        trainable_dictionary: bool = True,
+        return_sequences: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             n_atoms,
             n_steps,
@@ -86,7 +92,7 @@ class LISTABlock(UnfoldedEncoder):
         self.shared = bool(shared)
         self.activation = check_activation(activation)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         n_sets = 1 if self.shared else self.n_steps
         tied = self.shared and self.trainable_dictionary
         step_size, dictionary = self.build_dictionary(
@@ -115,11 +121,11 @@ class LISTABlock(UnfoldedEncoder):
         for activation in self.activations:
             activation.build((None, self.n_atoms))
 
-    def extrapolate(self, codes, previous, step):
+    def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
         """The point where step `step`, counted from 0, starts."""
         return codes
 
-    def unfold(self, inputs):
+    def unfold(self, inputs: Tensor) -> Iterator[Tensor]:
         projected = ops.split(self.project(inputs), self.n_sets, axis=-1)
         previous = codes = ops.zeros_like(projected[0])
         for step in range(self.n_steps):
@@ -131,11 +137,11 @@ class LISTABlock(UnfoldedEncoder):
             yield codes
 
     @property
-    def n_sets(self):
+    def n_sets(self) -> int:
         """The number of sets of weights: 1, or one a step."""
         return len(self.recurrent_kernels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "shared": self.shared,
@@ -170,7 +176,7 @@ class LFISTABlock(LISTABlock):
         2017, section 4. Zhou et al., An End-to-End Sparse Coding, section 4.1.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.momentum = self.add_weight(
             name="momentum",
@@ -178,11 +184,11 @@ class LFISTABlock(LISTABlock):
             initializer=constant(fista_momentum(self.n_steps)),
         )
 
-    def extrapolate(self, codes, previous, step):
+    def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
         return codes + self.momentum[step] * (codes - previous)
 
 
-def fista_momentum(n_steps):
+def fista_momentum(n_steps: int) -> list[float]:
     """FISTA's m_t for t = 1 … n_steps, with m_1 = 0.
 
     Example:

@@ -1,23 +1,22 @@
 """The activations of sparse coding networks, with one trainable vector an argument."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from sc2keras.validation import Shape, Tensor, check_non_negative
 
 
 class _PerAtomActivation(keras.layers.Layer):
     """What the activations share: a trainable vector over the last axis."""
 
-    def __init__(self, threshold, **kwargs):
+    def __init__(self, threshold: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not threshold >= 0:
-            raise ValueError(
-                f"threshold must be a number >= 0; received threshold={threshold!r}. "
-                "ISTA's is l1 * step_size."
-            )
-        self.initial_threshold = float(threshold)
+        self.initial_threshold = check_non_negative("threshold", threshold)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.threshold = self.add_weight(
             name="threshold",
             shape=(input_shape[-1],),
@@ -25,10 +24,10 @@ class _PerAtomActivation(keras.layers.Layer):
             constraint=keras.constraints.NonNeg(),
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "threshold": self.initial_threshold}
 
 
@@ -64,10 +63,10 @@ class Shrinkage(_PerAtomActivation):
         Zhou et al., An End-to-End Sparse Coding, eq. 4 and 11.
     """
 
-    def __init__(self, threshold=0.1, **kwargs):
+    def __init__(self, threshold: float = 0.1, **kwargs: Any) -> None:
         super().__init__(threshold, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return soft_threshold(inputs, self.threshold)
 
 
@@ -105,11 +104,13 @@ class DoubleTanh(_PerAtomActivation):
         Zhou et al., An End-to-End Sparse Coding, eq. 17.
     """
 
-    def __init__(self, threshold=1.0, scale=1.0, **kwargs):
+    def __init__(
+        self, threshold: float = 1.0, scale: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(threshold, **kwargs)
         self.initial_scale = float(scale)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.scale = self.add_weight(
             name="scale",
@@ -117,17 +118,17 @@ class DoubleTanh(_PerAtomActivation):
             initializer=keras.initializers.Constant(self.initial_scale),
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         difference = ops.tanh(inputs + self.threshold) + ops.tanh(
             inputs - self.threshold
         )
         return self.scale * difference
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.initial_scale}
 
 
-def soft_threshold(x, threshold):
+def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
     """sign(x) · max(|x| − threshold, 0), elementwise, as x − clip(x, ±threshold).
 
     `threshold` is a float or a tensor, which neither `keras.ops.soft_shrink` nor

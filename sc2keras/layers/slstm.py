@@ -1,18 +1,23 @@
 """Adaptive ISTA and the Sparse LSTM: cells for `keras.layers.RNN`, and encoders."""
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike, NDArray
 
 from sc2keras.layers.unfolded import (
+    Activation,
     DictionaryLayer,
     check_activation,
     check_built,
-    check_positive_integer,
     collect_steps,
     constant,
     make_activation,
 )
+from sc2keras.validation import Shape, Tensor, check_positive_integer
 
 
 class _MomentumCell(DictionaryLayer):
@@ -24,13 +29,13 @@ class _MomentumCell(DictionaryLayer):
 
     def __init__(
         self,
-        n_atoms,
-        l1=0.1,
-        dictionary=None,
-        activation="shrinkage",
-        trainable_dictionary=True,
-        **kwargs,
-    ):
+        n_atoms: int,
+        l1: float = 0.1,
+        dictionary: ArrayLike | None = None,
+        activation: Activation = "shrinkage",
+        trainable_dictionary: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             n_atoms,
             l1=l1,
@@ -45,7 +50,7 @@ class _MomentumCell(DictionaryLayer):
         self.state_size = [self.n_atoms, self.n_atoms]
         self.output_size = self.n_atoms
 
-    def build_candidate(self, n_features):
+    def build_candidate(self, n_features: int) -> NDArray:
         """Adds D, W_d, and the activation; returns the initial W_e."""
         step_size, dictionary = self.build_dictionary(
             n_features, n_kernels=0 if self.trainable_dictionary else 1
@@ -56,7 +61,9 @@ class _MomentumCell(DictionaryLayer):
         self.activation_layer.build((None, self.n_atoms))
         return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
 
-    def step(self, projected, states):
+    def step(
+        self, projected: Tensor, states: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         """One step from what `project` returns.
 
         Args:
@@ -73,17 +80,19 @@ class _MomentumCell(DictionaryLayer):
         codes = self.activation_layer(cell)
         return codes, [codes, cell]
 
-    def call(self, inputs, states):
+    def call(
+        self, inputs: Tensor, states: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         self.check_call(inputs, reverse=False)
         return self.step(self.project(inputs), states)
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return [
             ops.zeros((batch_size, size), dtype=self.compute_dtype)
             for size in self.state_size
         ]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "activation": self.activation}
 
 
@@ -130,7 +139,7 @@ class AdaptiveISTACell(_MomentumCell):
         Zhou et al., An End-to-End Sparse Coding, eq. 9 to 11.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         recurrent = self.build_candidate(input_shape[-1])
         self.recurrent_kernel = self.add_weight(
             name="recurrent_kernel",
@@ -144,7 +153,9 @@ class AdaptiveISTACell(_MomentumCell):
             name="forget_gate", shape=(self.n_atoms,), initializer="zeros"
         )
 
-    def gates(self, projected, recurrent):
+    def gates(
+        self, projected: Tensor, recurrent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         return projected + recurrent, self.input_gate, self.forget_gate
 
 
@@ -202,16 +213,16 @@ class SLSTMCell(_MomentumCell):
 
     def __init__(
         self,
-        n_atoms,
-        l1=0.1,
-        dictionary=None,
-        activation="double_tanh",
-        use_bias=True,
-        gate_initializer="zeros",
-        bias_initializer="zeros",
-        trainable_dictionary=True,
-        **kwargs,
-    ):
+        n_atoms: int,
+        l1: float = 0.1,
+        dictionary: ArrayLike | None = None,
+        activation: Activation = "double_tanh",
+        use_bias: bool = True,
+        gate_initializer: str | keras.initializers.Initializer = "zeros",
+        bias_initializer: str | keras.initializers.Initializer = "zeros",
+        trainable_dictionary: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             n_atoms,
             l1=l1,
@@ -225,7 +236,7 @@ class SLSTMCell(_MomentumCell):
         self.gate_initializer = keras.initializers.get(gate_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         n_features, n_atoms = input_shape[-1], self.n_atoms
         recurrent = constant(self.build_candidate(n_features))
 
@@ -255,7 +266,7 @@ class SLSTMCell(_MomentumCell):
                 initializer=self.bias_initializer,
             )
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Tensor:
         """x [W_d | W_i | W_f], with the biases: the part that depends on x alone."""
         kernel = self.kernel
         if kernel is None:
@@ -267,13 +278,15 @@ class SLSTMCell(_MomentumCell):
             projected += ops.pad(self.gate_bias, ((self.n_atoms, 0),))
         return projected
 
-    def gates(self, projected, recurrent):
+    def gates(
+        self, projected: Tensor, recurrent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         total = projected + recurrent
         gates = ops.sigmoid(total[..., self.n_atoms :])
         input_gate, forget_gate = ops.split(gates, 2, axis=-1)
         return total[..., : self.n_atoms], input_gate, forget_gate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "use_bias": self.use_bias,
@@ -290,11 +303,13 @@ class UnfoldedRNN(keras.layers.RNN):
     decodes.
     """
 
-    def __init__(self, cell, n_steps, **kwargs):
+    def __init__(self, cell: _MomentumCell, n_steps: int, **kwargs: Any) -> None:
         super().__init__(cell, **kwargs)
         self.n_steps = check_positive_integer("n_steps", n_steps)
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(
+        self, sequences_shape: Shape, initial_state_shape: Sequence[Shape] | None = None
+    ) -> None:
         if len(sequences_shape) not in (2, 3):
             raise ValueError(
                 f"{type(self).__name__} expects inputs of shape (batch, n_features) or "
@@ -311,13 +326,18 @@ class UnfoldedRNN(keras.layers.RNN):
             sequences_shape = (sequences_shape[0], self.n_steps, sequences_shape[1])
         super().build(sequences_shape, initial_state_shape)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, ...]:
         check_built(self, kwargs)
         return super().__call__(*args, **kwargs)
 
     def call(
-        self, sequences, initial_state=None, mask=None, training=False, reverse=False
-    ):
+        self,
+        sequences: Tensor,
+        initial_state: Sequence[Tensor] | None = None,
+        mask: Tensor | None = None,
+        training: bool = False,
+        reverse: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         self.cell.check_call(sequences, reverse)
         if reverse:
             return self.cell.decode(sequences)
@@ -338,12 +358,12 @@ class UnfoldedRNN(keras.layers.RNN):
 
     def compute_output_spec(
         self,
-        sequences,
-        initial_state=None,
-        mask=None,
-        training=False,
-        reverse=False,
-    ):
+        sequences: Tensor,
+        initial_state: Sequence[Tensor] | None = None,
+        mask: Tensor | None = None,
+        training: bool = False,
+        reverse: bool = False,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, ...]:
         self.cell.check_call(sequences, reverse)
         if reverse:
             shape = (*sequences.shape[:-1], self.cell.n_features)
@@ -353,29 +373,31 @@ class UnfoldedRNN(keras.layers.RNN):
             return keras.KerasTensor(shapes, dtype=self.compute_dtype)
         return tuple(keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes)
 
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+    def compute_output_shape(
+        self, sequences_shape: Shape, initial_state_shape: Sequence[Shape] | None = None
+    ) -> Shape | tuple[Shape, ...]:
         if len(sequences_shape) == 2:
             sequences_shape = (sequences_shape[0], self.n_steps, sequences_shape[1])
         return super().compute_output_shape(sequences_shape, initial_state_shape)
 
     @property
-    def dictionary(self):
+    def dictionary(self) -> keras.Variable:
         """D, the weight `(n_atoms, n_features)` of the cell; None before `build`."""
         return self.cell.dictionary
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
         return self.cell.n_atoms
 
     @property
-    def n_features(self):
+    def n_features(self) -> int | None:
         return self.cell.n_features
 
     @property
-    def l1(self):
+    def l1(self) -> float:
         return self.cell.l1
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments of `RNN`, of the cell and `n_steps`, in one flat dictionary."""
         config = super().get_config()
         del config["cell"]
@@ -383,7 +405,7 @@ class UnfoldedRNN(keras.layers.RNN):
         return {**cell_config, **config, "n_steps": self.n_steps}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
 
@@ -430,15 +452,15 @@ class AdaptiveISTA(UnfoldedRNN):
 
     def __init__(
         self,
-        n_atoms,
-        n_steps=10,
-        l1=0.1,
-        dictionary=None,
-        activation="shrinkage",
-        trainable_dictionary=True,
-        return_sequences=False,
-        **kwargs,
-    ):
+        n_atoms: int,
+        n_steps: int = 10,
+        l1: float = 0.1,
+        dictionary: ArrayLike | None = None,
+        activation: Activation = "shrinkage",
+        trainable_dictionary: bool = True,
+        return_sequences: bool = False,
+        **kwargs: Any,
+    ) -> None:
         cell = AdaptiveISTACell(
             n_atoms,
             l1=l1,
@@ -495,18 +517,18 @@ class SLSTM(UnfoldedRNN):
 
     def __init__(
         self,
-        n_atoms,
-        n_steps=10,
-        l1=0.1,
-        dictionary=None,
-        activation="double_tanh",
-        use_bias=True,
-        gate_initializer="zeros",
-        bias_initializer="zeros",
-        trainable_dictionary=True,
-        return_sequences=False,
-        **kwargs,
-    ):
+        n_atoms: int,
+        n_steps: int = 10,
+        l1: float = 0.1,
+        dictionary: ArrayLike | None = None,
+        activation: Activation = "double_tanh",
+        use_bias: bool = True,
+        gate_initializer: str | keras.initializers.Initializer = "zeros",
+        bias_initializer: str | keras.initializers.Initializer = "zeros",
+        trainable_dictionary: bool = True,
+        return_sequences: bool = False,
+        **kwargs: Any,
+    ) -> None:
         cell = SLSTMCell(
             n_atoms,
             l1=l1,
@@ -521,7 +543,7 @@ class SLSTM(UnfoldedRNN):
         super().__init__(cell, n_steps, return_sequences=return_sequences, **kwargs)
 
 
-def _cell_kwargs(kwargs):
+def _cell_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a layer that its cell shares."""
     return {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs} | {
         "name": "cell"

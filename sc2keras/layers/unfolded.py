@@ -1,13 +1,23 @@
 """What all encoders share: the dictionary, its step size and the reverse call."""
 
 import random
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike, NDArray
 
 from sc2keras.layers.shrinkage import DoubleTanh, Shrinkage
+from sc2keras.validation import (
+    Shape,
+    Tensor,
+    check_non_negative,
+    check_positive_integer,
+)
 
+Activation = Literal["double_tanh", "shrinkage"]
 ACTIVATIONS = ("double_tanh", "shrinkage")
 
 
@@ -33,17 +43,24 @@ class DictionaryLayer(keras.layers.Layer):
     """
 
     def __init__(
-        self, n_atoms, l1=0.1, dictionary=None, trainable_dictionary=True, **kwargs
-    ):
+        self,
+        n_atoms: int,
+        l1: float = 0.1,
+        dictionary: ArrayLike | None = None,
+        trainable_dictionary: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.n_atoms = check_positive_integer("n_atoms", n_atoms)
         self.l1 = check_non_negative("l1", l1)
         self.trainable_dictionary = bool(trainable_dictionary)
         self._initial_dictionary = check_dictionary(dictionary, self.n_atoms)
-        self.dictionary = None
-        self.n_features = None
+        self.dictionary: keras.Variable = None
+        self.n_features: int | None = None
 
-    def build_dictionary(self, n_features, n_kernels=0):
+    def build_dictionary(
+        self, n_features: int, n_kernels: int = 0
+    ) -> tuple[float, NDArray]:
         """Creates D and τ, and `n_kernels` input kernels of their own.
 
         Returns:
@@ -83,17 +100,17 @@ class DictionaryLayer(keras.layers.Layer):
             )
         return step_size, initial
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Tensor:
         """W_d x for every sample, the part of a step that depends on x alone."""
         if self.kernel is not None:
             return ops.matmul(inputs, self.kernel)
         return self.step_size * ops.matmul(inputs, ops.transpose(self.dictionary))
 
-    def decode(self, codes):
+    def decode(self, codes: Tensor) -> Tensor:
         """x̂ = (1/τ) W_dᵀ s = s D (eq. 7 of the paper)."""
         return ops.matmul(codes, self.dictionary)
 
-    def check_call(self, inputs, reverse):
+    def check_call(self, inputs: Tensor, reverse: bool) -> None:
         """Raises a ValueError if a call's last axis is not n_features (n_atoms)."""
         name = "n_atoms" if reverse else "n_features"
         expected = self.n_atoms if reverse else self.n_features
@@ -104,7 +121,7 @@ class DictionaryLayer(keras.layers.Layer):
                 f"inputs.shape={tuple(inputs.shape)}."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "n_atoms": self.n_atoms,
@@ -135,28 +152,30 @@ class UnfoldedEncoder(DictionaryLayer):
 
     def __init__(
         self,
-        n_atoms,
-        n_steps,
-        l1=0.1,
-        dictionary=None,
-        return_sequences=False,
-        **kwargs,
-    ):
+        n_atoms: int,
+        n_steps: int,
+        l1: float = 0.1,
+        dictionary: ArrayLike | None = None,
+        return_sequences: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(n_atoms, l1=l1, dictionary=dictionary, **kwargs)
         self.n_steps = check_positive_integer("n_steps", n_steps)
         self.return_sequences = bool(return_sequences)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         check_built(self, kwargs)
         return super().__call__(*args, **kwargs)
 
-    def call(self, inputs, reverse=False):
+    def call(self, inputs: Tensor, reverse: bool = False) -> Tensor:
         self.check_call(inputs, reverse)
         if reverse:
             return self.decode(inputs)
         return collect_steps(self.unfold(inputs), self.return_sequences)
 
-    def compute_output_spec(self, inputs, reverse=False):
+    def compute_output_spec(
+        self, inputs: Tensor, reverse: bool = False
+    ) -> keras.KerasTensor:
         self.check_call(inputs, reverse)
         if reverse:
             shape = (*inputs.shape[:-1], self.n_features)
@@ -164,11 +183,11 @@ class UnfoldedEncoder(DictionaryLayer):
             shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         steps = (self.n_steps,) if self.return_sequences else ()
         return (*input_shape[:-1], *steps, self.n_atoms)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "n_steps": self.n_steps,
@@ -176,7 +195,7 @@ class UnfoldedEncoder(DictionaryLayer):
         }
 
 
-def check_built(layer, call_kwargs):
+def check_built(layer: keras.layers.Layer, call_kwargs: dict[str, Any]) -> None:
     """Raises a ValueError if the first call would be in reverse.
 
     Keras would build the layer on the shape of the codes.
@@ -188,34 +207,39 @@ def check_built(layer, call_kwargs):
         )
 
 
-def collect_steps(steps, return_sequences):
+def collect_steps(steps: Iterable[Tensor], return_sequences: bool) -> Tensor:
     """The last of the codes that `steps` yields, or all of them on axis -2."""
     steps = list(steps)
     return ops.stack(steps, axis=-2) if return_sequences else steps[-1]
 
 
-def make_activation(activation, threshold, dtype, name="activation"):
+def make_activation(
+    activation: Activation,
+    threshold: float,
+    dtype: keras.DTypePolicy,
+    name: str = "activation",
+) -> Shrinkage | DoubleTanh:
     """The activation of that kind; a `Shrinkage` starts at `threshold` = l1·τ."""
     if activation == "shrinkage":
         return Shrinkage(threshold, dtype=dtype, name=name)
     return DoubleTanh(dtype=dtype, name=name)
 
 
-def lipschitz_constant(dictionary):
+def lipschitz_constant(dictionary: NDArray) -> float:
     """L = λ_max(D Dᵀ), from the smaller of the two Gram matrices."""
     n_atoms, n_features = dictionary.shape
     rows = dictionary if n_atoms <= n_features else dictionary.T
     return np.linalg.eigvalsh(rows @ rows.T)[-1]
 
 
-def random_dictionary(n_atoms, n_features):
+def random_dictionary(n_atoms: int, n_features: int) -> NDArray:
     """Gaussian atoms of unit norm, seeded by `keras.utils.set_random_seed`."""
     generator = np.random.default_rng(random.getrandbits(63))
     atoms = generator.standard_normal((n_atoms, n_features))
     return atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
 
 
-def constant(value):
+def constant(value: ArrayLike) -> Callable[..., Tensor]:
     """An initializer that returns an array, whatever dtype the weight has."""
 
     def initializer(shape, dtype=None):
@@ -224,24 +248,7 @@ def constant(value):
     return initializer
 
 
-def check_positive_integer(name, value):
-    """`value` as an int, or a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1; received {name}={value!r}.")
-    return int(value)
-
-
-def check_non_negative(name, value):
-    """`value` as a float, or a ValueError that names it."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 <= value < np.inf:
-        raise ValueError(
-            f"{name} must be a finite number >= 0; received {name}={value!r}."
-        )
-    return float(value)
-
-
-def check_activation(value):
+def check_activation(value: Activation) -> Activation:
     """`value` if it names an activation, or a ValueError that lists them."""
     if value not in ACTIVATIONS:
         raise ValueError(
@@ -250,7 +257,7 @@ def check_activation(value):
     return value
 
 
-def check_dictionary(value, n_atoms):
+def check_dictionary(value: ArrayLike | None, n_atoms: int) -> NDArray | None:
     """`value` as a float64 array of `n_atoms` usable atoms, or a ValueError."""
     if value is None:
         return None

@@ -1,21 +1,14 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from helpers import load_program
 
 from sc2keras import datasets
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "scripts" / "reproduce_table1.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("scripts/reproduce_table1.py")
 
 
 def use_few_digits(monkeypatch):

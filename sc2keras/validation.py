@@ -1,0 +1,27 @@
+"""Checks of arguments, with errors that name the argument and its value."""
+
+from typing import Any
+
+import numpy as np
+
+# Keras gives the tensors of its backends no common class.
+Tensor = Any
+# Of integers, or None where a size is known only at run time, such as the batch's.
+Shape = tuple[Any, ...]
+
+
+def check_positive_integer(name: str, value: int) -> int:
+    """`value` as an int, or a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1; received {name}={value!r}.")
+    return int(value)
+
+
+def check_non_negative(name: str, value: float) -> float:
+    """`value` as a float, or a ValueError that names it."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < np.inf:
+        raise ValueError(
+            f"{name} must be a finite number >= 0; received {name}={value!r}."
+        )
+    return float(value)

@@ -1,5 +1,6 @@
 """The Keras model around an encoder."""
 
+import contextlib
 import math
 import os
 import warnings
@@ -270,6 +271,11 @@ class SparseCoder(keras.Model):
             x_held_out, y_held_out, weight = held_out
             y_held_out = self._unread_targets(x_held_out, y_held_out, weight)
             kwargs["validation_data"] = (x_held_out, y_held_out, weight)
+        if self.compiled and not self.optimizer.built:
+            # A step that creates the optimizer's variables is traced a second time.
+            strategy = getattr(self, "distribute_strategy", None)
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                self.optimizer.build(self.trainable_variables)
         return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -88,15 +88,21 @@ def ista(x, dictionary, l1, n_steps):
     return np.stack(history, axis=1)
 
 
-def fista(x, dictionary, l1, n_steps):
-    """Beck and Teboulle, section 4, "FISTA with constant stepsize", as printed."""
+def fista(x, dictionary, l1, n_steps, restart=False):
+    """Beck and Teboulle, section 4, "FISTA with constant stepsize", as printed.
+
+    With `restart`, O'Donoghue and Candès' gradient scheme for each sample.
+    """
     step_size = 1 / np.linalg.norm(dictionary, 2) ** 2
     y = previous = np.zeros((len(x), len(dictionary)))
-    t = 1.0
+    t = np.ones((len(x), 1))
     history = []
     for _ in range(n_steps):
         gradient = (y @ dictionary - x) @ dictionary.T
         codes = shrink(y - step_size * gradient, l1 * step_size)
+        if restart:
+            against = np.sum((y - codes) * (codes - previous), axis=1) > 0
+            t[against] = 1.0
         t_next = (1 + np.sqrt(1 + 4 * t**2)) / 2
         y = codes + (t - 1) / t_next * (codes - previous)
         previous, t = codes, t_next

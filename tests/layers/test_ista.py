@@ -59,8 +59,11 @@ def test_tol_stops_every_sample_below_its_gap_and_not_much_later(cls):
     options = {"n_atoms": 8, "l1": 0.1, "dictionary": dictionary}
     codes = cls(n_steps=100, tol=1e-2, **options)(x)
     assert largest_gap(codes) <= 1e-2
-    steps = to_numpy(cls(n_steps=100, return_sequences=True, **options)(x))
-    taken = [np.allclose(steps[:, t], to_numpy(codes)) for t in range(100)].index(True)
+    kwargs = {"restart": True} if cls is FISTA else {}
+    steps = REFERENCES[cls](x, dictionary, 0.1, 100, **kwargs).astype("float32")
+    taken = [
+        np.allclose(steps[:, t], to_numpy(codes), atol=1e-5) for t in range(100)
+    ].index(True)
     # Ten steps earlier it was not yet there.
     assert taken >= 9
     assert taken % 10 == 9
@@ -70,10 +73,22 @@ def test_tol_stops_every_sample_below_its_gap_and_not_much_later(cls):
 
 @pytest.mark.parametrize("cls", SOLVERS)
 def test_n_steps_caps_tol(cls):
-    x, options = signals(3, 8), {"n_atoms": 12, "dictionary": unit_atoms(12, 8)}
-    capped = cls(n_steps=13, tol=0.0, **options)(x)
-    fixed = cls(n_steps=13, **options)(x)
-    np.testing.assert_allclose(to_numpy(capped), to_numpy(fixed), atol=1e-6)
+    x, dictionary = signals(3, 8), unit_atoms(12, 8)
+    capped = cls(12, n_steps=33, l1=0.1, tol=0.0, dictionary=dictionary)(x)
+    kwargs = {"restart": True} if cls is FISTA else {}
+    fixed = REFERENCES[cls](x, dictionary, 0.1, 33, **kwargs)[:, -1]
+    np.testing.assert_allclose(to_numpy(capped), fixed, atol=2e-5)
+
+
+def test_restart_takes_fista_to_a_tolerance_in_fewer_steps():
+    x, dictionary = signals(8, 64), unit_atoms(100, 64, seed=3)
+    plain = FISTA(100, 300, dictionary=dictionary)(x)
+    restarted = FISTA(100, 300, dictionary=dictionary, tol=0.0)(x)
+    gaps = [
+        to_numpy(relative_duality_gap(x, codes, dictionary.astype("float32"), 0.1))
+        for codes in (plain, restarted)
+    ]
+    assert (gaps[1] < gaps[0] / 10).all()
 
 
 def test_fista_is_closer_to_the_optimum_than_ista_after_as_many_steps():

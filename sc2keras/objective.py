@@ -104,6 +104,7 @@ def duality_gap_and_correlation(
 ) -> tuple[Tensor, Tensor]:
     """`relative_duality_gap`, and Dr, `(..., n_atoms)`, which it comes from."""
     tiny = 1e-30
+    codes = ops.convert_to_tensor(codes)
     residual = ops.subtract(x, ops.matmul(codes, dictionary))
     correlation = ops.matmul(residual, ops.transpose(dictionary))
     squared = ops.sum(ops.square(residual), axis=-1)

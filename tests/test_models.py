@@ -381,6 +381,17 @@ def test_encode_decode_and_reconstruct_equal_the_layers_calls():
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
 
 
+def count_rows_of_encode(monkeypatch):
+    """A list that grows by the number of rows of each call of the compiled model."""
+    sizes, forward = [], SparseCoder._forward
+
+    def counting(self, use_xla):
+        return lambda rows: sizes.append(len(rows)) or forward(self, use_xla)(rows)
+
+    monkeypatch.setattr(SparseCoder, "_forward", counting)
+    return sizes
+
+
 def test_memory_maps_are_read_and_written_a_batch_at_a_time(tmp_path, monkeypatch):
     model, x = build(), images(10)
     expected = model.encode(x)
@@ -392,16 +403,11 @@ def test_memory_maps_are_read_and_written_a_batch_at_a_time(tmp_path, monkeypatc
 
     source = memory_map("x.npy", x.shape)
     source[:] = x
-    sizes = []
-    predict = SparseCoder.predict_on_batch
-    monkeypatch.setattr(
-        SparseCoder,
-        "predict_on_batch",
-        lambda self, batch: sizes.append(len(batch)) or predict(self, batch),
-    )
+    sizes = count_rows_of_encode(monkeypatch)
     codes = memory_map("codes.npy", (10, 6))
     assert model.encode(source, batch_size=4, out=codes) is codes
-    assert sizes == [4, 4, 2]
+    # The rest is filled up, so that nothing is compiled for its size.
+    assert sizes == [4, 4, 4]
     codes.flush()
     np.testing.assert_allclose(np.load(tmp_path / "codes.npy"), expected, atol=1e-6)
     signals_out = memory_map("decoded.npy", x.shape)
@@ -410,6 +416,27 @@ def test_memory_maps_are_read_and_written_a_batch_at_a_time(tmp_path, monkeypatc
     signals_out[:] = 0
     assert model.reconstruct(source, batch_size=4, out=signals_out) is signals_out
     np.testing.assert_allclose(signals_out, model.decode(expected), atol=1e-6)
+
+
+def test_small_batches_of_an_iterable_are_gathered(monkeypatch):
+    model, x = build(), images(10)
+    expected = model.encode(x)
+    sizes = count_rows_of_encode(monkeypatch)
+    parts = [x[:1], x[1:3], x[3:3], x[3:8], x[8:]]
+    codes = model.encode(iter(parts), batch_size=4)
+    np.testing.assert_allclose(codes, expected, atol=1e-6)
+    assert sizes == [4, 4, 4]
+    assert model.encode(iter(parts[:2]), batch_size=4).shape == (3, 6)
+    # Fewer rows than a batch are not worth a compilation.
+    assert sizes[3:] == [3]
+
+
+@pytest.mark.parametrize("n_rows", [0, 2, 9])
+def test_samples_of_another_shape_are_named(n_rows):
+    with pytest.raises(
+        ValueError, match=r"\(n_samples, 2, 4\), the input .*received .*\(8,\)"
+    ):
+        build().encode([np.zeros((n_rows, 8), "float32")], batch_size=4)
 
 
 def test_iterables_of_batches_are_encoded_in_order():

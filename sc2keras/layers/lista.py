@@ -101,13 +101,15 @@ class LISTABlock(UnfoldedEncoder):
         recurrent = np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
         # PyTorch knows the weights by their paths: each needs one of its own.
         suffixes = [""] if self.shared else [f"_{step}" for step in range(n_sets)]
+        # The first step starts at zero and needs none.
+        recurrent_suffixes = suffixes if self.shared else suffixes[1:]
         self.recurrent_kernels = [
             self.add_weight(
                 name=f"recurrent_kernel{suffix}",
                 shape=recurrent.shape,
                 initializer=constant(recurrent),
             )
-            for suffix in suffixes
+            for suffix in (recurrent_suffixes if self.n_steps > 1 else [])
         ]
         self.activations = [
             make_activation(
@@ -122,24 +124,24 @@ class LISTABlock(UnfoldedEncoder):
             activation.build((None, self.n_atoms))
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
-        """The point where step `step`, counted from 0, starts."""
+        """The point where step `step` starts, from 1: step 0 starts at zero."""
         return codes
 
     def unfold(self, inputs: Tensor) -> Iterator[Tensor]:
         projected = ops.split(self.project(inputs), self.n_sets, axis=-1)
-        previous = codes = ops.zeros_like(projected[0])
-        for step in range(self.n_steps):
-            weights = step % self.n_sets
+        previous, codes = 0.0, self.activations[0](projected[0])
+        yield codes
+        for step in range(1, self.n_steps):
             y = self.extrapolate(codes, previous, step)
-            recurrent = ops.matmul(y, self.recurrent_kernels[weights])
-            activation = self.activations[weights]
-            previous, codes = codes, activation(recurrent + projected[weights])
+            kernel = self.recurrent_kernels[(step - 1) % len(self.recurrent_kernels)]
+            total = ops.matmul(y, kernel) + projected[step % self.n_sets]
+            previous, codes = codes, self.activations[step % self.n_sets](total)
             yield codes
 
     @property
     def n_sets(self) -> int:
-        """The number of sets of weights: 1, or one a step."""
-        return len(self.recurrent_kernels)
+        """The number of sets of thresholds and W_d: 1, or one a step."""
+        return len(self.activations)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -156,8 +158,8 @@ class LFISTABlock(LISTABlock):
         y_t = s_{t−1} + m_t·(s_{t−1} − s_{t−2})
         s_t = h(y_t W_e + x W_d)
 
-    with one trainable momentum m_t a step beside the weights of `LISTABlock`. The block
-    starts as FISTA.
+    with one trainable momentum m_t a step, from the second on, beside the weights of
+    `LISTABlock`. The block starts as FISTA.
     (Moreau and Bruna give s_{t−2} a matrix W_m of its own, which starts at −m_t·W_e;
     here it stays a multiple of W_e, so that weights can be shared over steps that
     differ in m_t, and a step costs one product.)
@@ -178,14 +180,15 @@ class LFISTABlock(LISTABlock):
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        self.momentum = self.add_weight(
-            name="momentum",
-            shape=(self.n_steps,),
-            initializer=constant(fista_momentum(self.n_steps)),
-        )
+        if self.n_steps > 1:
+            self.momentum = self.add_weight(
+                name="momentum",
+                shape=(self.n_steps - 1,),
+                initializer=constant(fista_momentum(self.n_steps)[1:]),
+            )
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
-        return codes + self.momentum[step] * (codes - previous)
+        return codes + self.momentum[step - 1] * (codes - previous)
 
 
 def fista_momentum(n_steps: int) -> list[float]:

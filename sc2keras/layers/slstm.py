@@ -62,21 +62,28 @@ class _MomentumCell(DictionaryLayer):
         return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
 
     def step(
-        self, projected: Tensor, states: Sequence[Tensor]
+        self,
+        projected: Tensor | tuple[Tensor, Tensor],
+        states: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """One step from what `project` returns.
 
         Args:
-            projected: Tensor, `project(inputs)`.
-            states: `[codes, cell]`, two tensors `(batch, n_atoms)`.
+            projected: `project(inputs)`.
+            states: `[codes, cell]`, two tensors `(batch, n_atoms)`; None for zeros,
+                which saves the products with them.
 
         Returns:
             `(codes, [codes, cell])`.
         """
-        codes, cell = states
-        recurrent = ops.matmul(codes, self.recurrent_kernel)
-        candidate, input_gate, forget_gate = self.gates(projected, recurrent)
-        cell = forget_gate * cell + input_gate * candidate
+        if states is None:
+            candidate, input_gate, _ = self.gates(projected)
+            cell = input_gate * candidate
+        else:
+            codes, cell = states
+            recurrent = ops.matmul(codes, self.recurrent_kernel)
+            candidate, input_gate, forget_gate = self.gates(projected, recurrent)
+            cell = forget_gate * cell + input_gate * candidate
         codes = self.activation_layer(cell)
         return codes, [codes, cell]
 
@@ -154,9 +161,10 @@ class AdaptiveISTACell(_MomentumCell):
         )
 
     def gates(
-        self, projected: Tensor, recurrent: Tensor
+        self, projected: Tensor, recurrent: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return projected + recurrent, self.input_gate, self.forget_gate
+        candidate = projected if recurrent is None else projected + recurrent
+        return candidate, self.input_gate, self.forget_gate
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -171,7 +179,7 @@ class SLSTMCell(_MomentumCell):
 
     There is no output gate: the paper discards it, though its eq. 14 still lists it.
     The candidate starts as ISTA's step, W_d = τDᵀ and W_e = I − τ D Dᵀ. The states are
-    `[codes, cell]`. `project(x)` is the part that depends on x alone, in one product;
+    `[codes, cell]`. `project(x)` is the part that depends on x alone;
     `step(projected, states)` is the rest; `call` composes both.
 
     Args:
@@ -266,25 +274,22 @@ class SLSTMCell(_MomentumCell):
                 initializer=self.bias_initializer,
             )
 
-    def project(self, inputs: Tensor) -> Tensor:
-        """x [W_d | W_i | W_f], with the biases: the part that depends on x alone."""
-        kernel = self.kernel
-        if kernel is None:
-            kernel = self.step_size * ops.transpose(self.dictionary)
-        projected = ops.matmul(
-            inputs, ops.concatenate([kernel, self.gate_kernel], axis=1)
-        )
+    def project(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """x W_d, and x [W_i | W_f] with the biases: what depends on x alone."""
+        gates = ops.matmul(inputs, self.gate_kernel)
         if self.gate_bias is not None:
-            projected += ops.pad(self.gate_bias, ((self.n_atoms, 0),))
-        return projected
+            gates += self.gate_bias
+        return super().project(inputs), gates
 
     def gates(
-        self, projected: Tensor, recurrent: Tensor
+        self, projected: tuple[Tensor, Tensor], recurrent: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        total = projected + recurrent
-        gates = ops.sigmoid(total[..., self.n_atoms :])
-        input_gate, forget_gate = ops.split(gates, 2, axis=-1)
-        return total[..., : self.n_atoms], input_gate, forget_gate
+        candidate, gates = projected
+        if recurrent is not None:
+            candidate = candidate + recurrent[..., : self.n_atoms]
+            gates = gates + recurrent[..., self.n_atoms :]
+        input_gate, forget_gate = ops.split(ops.sigmoid(gates), 2, axis=-1)
+        return candidate, input_gate, forget_gate
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -345,9 +350,12 @@ class UnfoldedRNN(keras.layers.RNN):
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
-        if initial_state is None:
+        if initial_state is None and self.n_steps == 1:
+            # With s_0 = 0 left out, the recurrent weights would have no gradient.
             initial_state = self.get_initial_state(ops.shape(sequences)[0])
-        states = [ops.cast(state, self.compute_dtype) for state in initial_state]
+        states: Any = None
+        if initial_state is not None:
+            states = [ops.cast(state, self.compute_dtype) for state in initial_state]
         projected = self.cell.project(sequences)
         steps = []
         for _ in range(self.n_steps):

@@ -58,16 +58,19 @@ def recursion(block, x):
             for arguments in zip(weights["threshold"], weights["scale"], strict=True)
         ]
     )
-    momentum = weights.get("momentum", [np.zeros(n_steps)])[0]
+    momentum = [0, *weights.get("momentum", [np.zeros(n_steps - 1)])[0]]
     previous = codes = np.zeros((len(x), n_atoms))
     history = []
     for t in range(n_steps):
         i = 0 if block.shared else t
         y = codes + momentum[t] * (codes - previous)
+        # The first step starts at zero.
+        kernel = (t - 1) % len(weights["recurrent_kernel"])
+        recurrent = y @ weights["recurrent_kernel"][kernel]
         function, arguments = activations[i]
         previous, codes = (
             codes,
-            function(y @ weights["recurrent_kernel"][i] + x @ kernels[i], *arguments),
+            function(recurrent + x @ kernels[i], *arguments),
         )
         history.append(codes)
     return np.stack(history, axis=1)
@@ -101,7 +104,7 @@ def test_unshared_blocks_have_one_set_of_weights_a_step(cls):
         block = cls(6, n_steps=4, shared=shared)
         block.build((None, 8))
         names[shared] = [w.name.rstrip("_0123456789") for w in block.weights]
-    for name, count in {"recurrent_kernel": 4, "threshold": 4, "dictionary": 1}.items():
+    for name, count in {"recurrent_kernel": 3, "threshold": 4, "dictionary": 1}.items():
         assert names[True].count(name) == 1
         assert names[False].count(name) == count
     assert "kernel" not in names[True]
@@ -111,7 +114,7 @@ def test_unshared_blocks_have_one_set_of_weights_a_step(cls):
 @pytest.mark.parametrize("cls", BLOCKS)
 @pytest.mark.parametrize("shared", [True, False])
 def test_passes_the_layer_test_of_keras(cls, shared):
-    per_set = 2 if shared else 2 * 3
+    per_set = 2 if shared else 2 + 3
     momentum = 1 if cls is LFISTABlock else 0
     kernel = 0 if shared else 1
     testing.TestCase().run_layer_test(
@@ -125,6 +128,18 @@ def test_passes_the_layer_test_of_keras(cls, shared):
         expected_num_losses=0,
         supports_masking=False,
     )
+
+
+@pytest.mark.parametrize("cls", BLOCKS)
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_single_step_has_no_weight_that_it_does_not_use(cls, shared):
+    block = cls(5, n_steps=1, shared=shared)
+    x = signals(3, 4)
+    codes = block(x)
+    expected = block.activations[0](block.project(x))
+    np.testing.assert_allclose(to_numpy(codes), to_numpy(expected), atol=1e-6)
+    names = {w.name.rstrip("_0123456789") for w in block.trainable_weights}
+    assert names == {"dictionary", "threshold"} | (set() if shared else {"kernel"})
 
 
 @pytest.mark.parametrize("cls", BLOCKS)

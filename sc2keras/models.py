@@ -147,8 +147,9 @@ class SparseCoder(keras.Model):
                 product with the dictionary a batch.
             jit_compile: Boolean, whether XLA compiles on TensorFlow; "auto": where the
                 training or the array is long enough to earn the seconds that it takes.
-            **kwargs: Of `keras.Model.compile`; with `steps_per_execution=20` callbacks
-                see every twentieth batch, and small models train up to twice as fast.
+            **kwargs: Of `keras.Model.compile`. `steps_per_execution=20` spares small
+                models most of what Keras does around a batch; callbacks then see every
+                twentieth.
         """
         if optimizer is None:
             optimizer = keras.optimizers.Adadelta(learning_rate=1.0, epsilon=1e-6)

@@ -306,6 +306,7 @@ class Job:
         model.compile(
             keras.optimizers.Adadelta(schedule, epsilon=1e-6),
             jit_compile=self.settings["jit_compile"],
+            steps_per_execution=20,
         )
         bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
         history = model.fit(

@@ -19,6 +19,9 @@ from sc2keras.validation import (
 
 Activation = Literal["double_tanh", "shrinkage"]
 ACTIVATIONS = ("double_tanh", "shrinkage")
+Recurrent = Literal["auto", "full", "factored"]
+_RECURRENTS = ("auto", "full", "factored")
+_MIN_ATOMS_TO_FACTOR = 2048
 
 
 class DictionaryLayer(keras.layers.Layer):
@@ -223,6 +226,29 @@ def make_activation(
     if activation == "shrinkage":
         return Shrinkage(threshold, dtype=dtype, name=name)
     return DoubleTanh(dtype=dtype, name=name)
+
+
+def is_factored(
+    recurrent: Recurrent, n_atoms: int, n_features: int, n_products: int
+) -> bool:
+    """Whether products with D replace `n_products` matrices of k × k.
+
+    "auto": where there are thousands of atoms, and a step then takes fewer operations,
+    (n_products + 1)·d·k in place of n_products·k².
+    """
+    if recurrent != "auto":
+        return recurrent == "factored"
+    is_cheaper = (n_products + 1) * n_features < n_products * n_atoms
+    return is_cheaper and n_atoms >= _MIN_ATOMS_TO_FACTOR
+
+
+def check_recurrent(value: Recurrent) -> Recurrent:
+    """`value` if it names a recurrent form, or a ValueError that lists them."""
+    if value not in _RECURRENTS:
+        raise ValueError(
+            f"recurrent must be one of {_RECURRENTS}; received recurrent={value!r}."
+        )
+    return value
 
 
 def lipschitz_constant(dictionary: NDArray) -> float:

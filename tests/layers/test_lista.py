@@ -143,6 +143,52 @@ def test_a_single_step_has_no_weight_that_it_does_not_use(cls, shared):
 
 
 @pytest.mark.parametrize("cls", BLOCKS)
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("trainable_dictionary", [True, False])
+def test_the_factored_form_is_the_full_one_with_coupled_matrices(
+    cls, shared, trainable_dictionary
+):
+    x, dictionary = signals(4, 8), unit_atoms(6, 8)
+    options = {
+        "n_steps": 4,
+        "shared": shared,
+        "dictionary": dictionary,
+        "trainable_dictionary": trainable_dictionary,
+        "return_sequences": True,
+    }
+    factored = cls(6, recurrent="factored", **options)
+    expected = SOLVER[cls](x, dictionary, 0.1, n_steps=4)
+    np.testing.assert_allclose(to_numpy(factored(x)), expected, atol=2e-5)
+
+    perturb(factored)
+    full = cls(6, recurrent="full", **options)
+    full.build(x.shape)
+    others = [w for w in full.weights if "recurrent_kernel" not in w.name]
+    for weight, twin in zip(factored.weights, others, strict=True):
+        twin.assign(weight)
+    d = to_numpy(full.dictionary)
+    for i, weight in enumerate(full.recurrent_kernels):
+        if full.kernel is None:
+            kernel = to_numpy(full.step_size) * d.T
+        else:
+            step = 0 if shared else i + 1
+            kernel = to_numpy(full.kernel)[:, 6 * step : 6 * (step + 1)]
+        weight.assign(np.eye(6) - d @ kernel)
+    np.testing.assert_allclose(to_numpy(factored(x)), to_numpy(full(x)), atol=2e-5)
+
+
+@pytest.mark.parametrize("cls", BLOCKS)
+def test_auto_factors_thousands_of_atoms_where_it_is_cheaper(cls):
+    for n_atoms, n_features, factored in [(2048, 16, True), (2048, 2000, False)]:
+        block = cls(n_atoms, n_steps=2, dictionary=unit_atoms(n_atoms, n_features))
+        block.build((None, n_features))
+        assert block.factored is factored
+        assert any(w.shape == (n_atoms, n_atoms) for w in block.weights) != factored
+    with pytest.raises(ValueError, match=r"one of .*received recurrent='low'"):
+        cls(5, recurrent="low")
+
+
+@pytest.mark.parametrize("cls", BLOCKS)
 def test_an_unknown_activation_is_named(cls):
     with pytest.raises(ValueError, match=r"one of .*received activation='relu'"):
         cls(5, activation="relu")

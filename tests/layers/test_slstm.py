@@ -19,6 +19,10 @@ PAIRS = [
     pytest.param(AdaptiveISTA, AdaptiveISTACell, {}, id="AdaptiveISTA"),
     pytest.param(SLSTM, SLSTMCell, {}, id="SLSTM"),
     pytest.param(SLSTM, SLSTMCell, {"use_bias": False}, id="SLSTM-unbiased"),
+    pytest.param(
+        AdaptiveISTA, AdaptiveISTACell, {"recurrent": "factored"}, id="AdaptiveISTA-fac"
+    ),
+    pytest.param(SLSTM, SLSTMCell, {"recurrent": "factored"}, id="SLSTM-factored"),
 ]
 LAYERS = [AdaptiveISTA, SLSTM]
 
@@ -39,7 +43,15 @@ def recursion(cell, sequences, states=None):
         w_d = to_numpy(cell.step_size) * to_numpy(cell.dictionary)
     else:
         w_d = to_numpy(cell.kernel).T
-    recurrent = to_numpy(cell.recurrent_kernel).astype("float64").T
+    if cell.factored:
+        kernels = [w_d.T]
+        if isinstance(cell, SLSTMCell):
+            kernels.append(to_numpy(cell.gate_kernel))
+        recurrent = -to_numpy(cell.dictionary) @ np.hstack(kernels)
+        recurrent[:, :n_atoms] += np.eye(n_atoms)
+    else:
+        recurrent = to_numpy(cell.recurrent_kernel).astype("float64")
+    recurrent = recurrent.T
     w = np.hstack([recurrent[:n_atoms], w_d])
     if isinstance(cell, SLSTMCell):
         gate = to_numpy(cell.gate_kernel).T
@@ -143,14 +155,14 @@ def test_rnn_of_the_cell_on_a_repeated_signal_equals_the_layer(
 
 
 @pytest.mark.parametrize("layer_class, cell_class, options", PAIRS)
-def test_project_and_step_compose_to_call(layer_class, cell_class, options):
+def test_prepare_and_step_compose_to_call(layer_class, cell_class, options):
     cell = cell_class(6, **options)
     x = keras.ops.convert_to_tensor(signals(3, 8))
     states = [keras.ops.convert_to_tensor(signals(3, 6, seed)) for seed in (3, 4)]
     cell(x, states)
     perturb(cell)
     codes, (new_codes, state) = cell(x, states)
-    again = cell.step(cell.project(x), states)
+    again = cell.step(cell.prepare(x), states)
     close(codes, new_codes)
     close(codes, again[0])
     close(state, again[1][1])
@@ -341,6 +353,17 @@ def test_cell_config_round_trip_keeps_every_argument(cell):
         assert config[name] == options[name]
     assert config["n_atoms"] == 5
     assert "dictionary" not in config
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_auto_factors_thousands_of_atoms_where_it_is_cheaper(cls):
+    for n_atoms, n_features, factored in [(2048, 16, True), (2048, 2000, False)]:
+        layer = cls(n_atoms, dictionary=unit_atoms(n_atoms, n_features))
+        layer.build((None, n_features))
+        assert layer.cell.factored is factored
+        assert hasattr(layer.cell, "recurrent_kernel") is not factored
+    with pytest.raises(ValueError, match=r"one of .*received recurrent='low'"):
+        cls(5, recurrent="low")
 
 
 @pytest.mark.parametrize("cls", LAYERS)

@@ -17,7 +17,7 @@ def compile_forward(
     """`model(x, training=False)` without the overhead of `predict`, in NumPy.
 
     The weights are read at every call: training between two calls shows. Every number
-    of rows is compiled once. The result of a call may share memory with the backend;
+    of rows is compiled once (on TensorFlow without XLA, all of them together). The result of a call may share memory with the backend;
     copy it to keep it.
 
     Args:
@@ -55,15 +55,25 @@ def _compile_tensorflow(
 ) -> Callable[[NDArray], NDArray]:
     import tensorflow as tf
 
-    @tf.function(jit_compile=jit_compile, autograph=False, reduce_retracing=True)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def forward(x):
         return _first_output(model(x, training=False))
 
+    # `forward` itself takes as long to find the trace of a shape as a vector to encode.
+    traces: dict[tuple, Callable] = {}
+
     def call(array: NDArray) -> NDArray:
+        n_rows = len(array) if jit_compile else None
+        shape = (n_rows, *array.shape[1:])
+        if shape not in traces:
+            spec = tf.TensorSpec(shape, array.dtype)
+            traces[shape] = forward.get_concrete_function(spec)
         if array.ctypes.data % _ALIGNMENT or not array.flags.carray:
-            return forward(tf.convert_to_tensor(array)).numpy()
-        # TensorFlow copies NumPy's arrays, at a tenth of the cost of encoding them.
-        return forward(tf.experimental.dlpack.from_dlpack(array.__dlpack__())).numpy()
+            tensor = tf.convert_to_tensor(array)
+        else:
+            # TensorFlow copies NumPy's arrays, at a tenth of the cost of encoding them.
+            tensor = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        return traces[shape](tensor).numpy()
 
     return call
 

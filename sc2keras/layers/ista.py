@@ -1,5 +1,6 @@
 """ISTA and FISTA: exact solvers of the LASSO for a given dictionary, as layers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from sc2keras.objective import duality_gap_and_correlation
 from sc2keras.validation import Shape, Tensor, check_non_negative
 
 _MIN_STEPS_PER_CHECK = 10
+_MAX_HALVINGS = 4
+_MIN_ROWS = 64
 
 
 class _ProximalGradient(UnfoldedEncoder):
@@ -73,7 +76,7 @@ class _ProximalGradient(UnfoldedEncoder):
             gram = ops.matmul(dictionary, ops.transpose(dictionary))
         threshold = step_size * self.l1
 
-        def step(state, center, correlation):
+        def step(state, x, center, correlation):
             # `correlation` is (x − center D)Dᵀ. Far from zero the differences to the
             # center are small, and so is what float32 loses in the product.
             codes, previous, t = state
@@ -89,53 +92,93 @@ class _ProximalGradient(UnfoldedEncoder):
                 t = self.restart(t, overshoot)
             return new, codes, t
 
+        if self.tol is not None:
+            codes = self._solve_to_tolerance(step, x, dictionary)
+            return ops.cast(codes, self.compute_dtype)
         correlation = ops.matmul(x, ops.transpose(dictionary))
         zeros = ops.zeros_like(correlation)
         state = (zeros, zeros, zeros[..., :1])
-        if self.tol is not None:
-            codes = self._solve_to_tolerance(step, state, x, dictionary, correlation)
-        elif self.return_sequences:
+        if self.return_sequences:
 
             def advance(state, _):
-                state = step(state, zeros, correlation)
+                state = step(state, x, zeros, correlation)
                 return state, state  # Keras wants both alike on TensorFlow.
 
             _, (codes, _, _) = ops.scan(advance, state, length=self.n_steps)
             codes = ops.moveaxis(codes, 0, -2)
         else:
             codes = ops.fori_loop(
-                0, self.n_steps, lambda _, s: step(s, zeros, correlation), state
+                0, self.n_steps, lambda _, s: step(s, x, zeros, correlation), state
             )[0]
         return ops.cast(codes, self.compute_dtype)
 
     def _solve_to_tolerance(
-        self,
-        step: Callable[..., tuple],
-        state: tuple,
-        x: Tensor,
-        dictionary: Tensor,
-        correlation: Tensor,
+        self, step: Callable[..., tuple], x: Tensor, dictionary: Tensor
     ) -> Tensor:
-        """Steps until the gap is small, with a new center at every check."""
-        # A check costs two products with the dictionary, a step one with k × k.
+        """Steps until every gap is small, with a new center at every check.
+
+        When half of the samples are done, the others go on in arrays of half the size.
+        """
         n_atoms, n_features = dictionary.shape
+        # A check costs two products with the dictionary, a step one with k × k.
         n_between = max(_MIN_STEPS_PER_CHECK, 2 * n_features // n_atoms)
 
-        def unfinished(n_done, gap, *_):
-            return ops.logical_and(n_done < self.n_steps, gap > self.tol)
-
-        def advance(n_done, _, center, correlation, *state):
+        def advance(n_done, _, x, correlation, *state):
             n_next = ops.minimum(n_done + n_between, self.n_steps)
+            center = state[0]
             state = ops.fori_loop(
-                0, n_next - n_done, lambda _, s: step(s, center, correlation), state
+                0, n_next - n_done, lambda _, s: step(s, x, center, correlation), state
             )
             gaps, correlation = duality_gap_and_correlation(
                 x, state[0], dictionary, self.l1
             )
-            return n_next, ops.max(gaps), state[0], correlation, *state
+            return n_next, gaps, x, correlation, *state
 
-        start = (ops.zeros((), dtype="int32"), ops.ones(()), state[0], correlation)
-        return ops.while_loop(unfinished, advance, (*start, *state))[2]
+        def solve(n_halvings, n_done, *samples):
+            n_half = ops.shape(samples[0])[0] // 2
+
+            def unfinished(n_done, gaps, *_):
+                n_open = ops.sum(ops.cast(gaps > self.tol, "int32"))
+                n_may_stay_open = n_half if n_halvings else 0
+                return ops.logical_and(n_done < self.n_steps, n_open > n_may_stay_open)
+
+            n_done, *samples = ops.while_loop(unfinished, advance, (n_done, *samples))
+            gaps, codes = samples[0], samples[3]
+            if not n_halvings:
+                return codes
+            order = ops.argsort(-gaps)
+            still_open = [ops.take(part, order[:n_half], axis=0) for part in samples]
+            codes = ops.concatenate(
+                [
+                    solve(n_halvings - 1, n_done, *still_open),
+                    ops.take(codes, order[n_half:], axis=0),
+                ]
+            )
+            return ops.take(codes, ops.argsort(order), axis=0)
+
+        shape = ops.shape(x)
+        x = ops.reshape(x, (-1, n_features))
+        correlation = ops.matmul(x, ops.transpose(dictionary))
+        zeros = ops.zeros_like(correlation)
+        codes = solve(
+            self._n_halvings(x.shape[0]),
+            ops.zeros((), dtype="int32"),
+            ops.ones_like(x[:, 0]),
+            x,
+            correlation,
+            zeros,
+            zeros,
+            zeros[:, :1],
+        )
+        return ops.reshape(codes, (*shape[:-1], n_atoms))
+
+    @staticmethod
+    def _n_halvings(n_samples: int | None) -> int:
+        """How often halving a batch pays: products of few rows are slow."""
+        if n_samples is None:
+            return _MAX_HALVINGS
+        n_halvings = math.floor(math.log2(max(1, n_samples / _MIN_ROWS)))
+        return min(_MAX_HALVINGS, n_halvings)
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "tol": self.tol}

@@ -17,8 +17,8 @@ def compile_forward(
     """`model(x, training=False)` without the overhead of `predict`, in NumPy.
 
     The weights are read at every call: training between two calls shows. Every number
-    of rows is compiled once (on TensorFlow without XLA, all of them together). The result of a call may share memory with the backend;
-    copy it to keep it.
+    of rows is compiled once (on TensorFlow without XLA, all of them together). The
+    result of a call may share memory with the backend; copy it to keep it.
 
     Args:
         model: A built `keras.Model`; the first of its outputs is returned.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sc2keras import metrics as sc_metrics
 from sc2keras.compiled import aligned_empty, compile_forward
+from sc2keras.input_pipeline import batches_of_arrays
 from sc2keras.layers.slstm import UnfoldedRNN
 from sc2keras.layers.unfolded import UnfoldedEncoder
 from sc2keras.losses import SparseCodingLoss, flatten_samples
@@ -295,8 +296,37 @@ class SparseCoder(keras.Model):
             strategy = getattr(self, "distribute_strategy", None)
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self.optimizer.build(self.trainable_variables)
+        if self._may_gather(x, y, kwargs):
+            arrays = [x, y, kwargs.pop("sample_weight", None)]
+            x, y = (
+                batches_of_arrays(
+                    [array for array in arrays if array is not None],
+                    batch_size or 32,
+                    kwargs.pop("shuffle", True),
+                ),
+                None,
+            )
+            kwargs["shuffle"] = False  # It is; Keras would warn that it cannot.
         return super().fit(
             x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
+        )
+
+    def _may_gather(self, x: Any, y: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether `batches_of_arrays` gives the batches that Keras would."""
+        if keras.backend.backend() != "tensorflow":
+            return False
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            return False
+        arrays = [x, y, kwargs.get("sample_weight")]
+        arrays = [array for array in arrays if array is not None]
+        return (
+            all(isinstance(array, np.ndarray) for array in arrays)
+            and len({len(array) for array in arrays}) == 1
+            and isinstance(kwargs.get("shuffle", True), bool)
+            and not any(
+                kwargs.get(name)
+                for name in ("validation_split", "class_weight", "steps_per_epoch")
+            )
         )
 
     def _may_choose_xla(self) -> bool:

@@ -1,0 +1,81 @@
+import keras
+import numpy as np
+import pytest
+from helpers import signals, to_numpy
+
+from sc2keras.applications import SC2Net
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Keras's own pipeline serves there"
+)
+
+
+def batches(*args, **kwargs):
+    from sc2keras.input_pipeline import batches_of_arrays
+
+    dataset = batches_of_arrays(*args, **kwargs)
+    return dataset, [keras.tree.map_structure(np.asarray, batch) for batch in dataset]
+
+
+def test_every_row_comes_once_an_epoch_in_a_new_order():
+    x, y = np.arange(22.0).reshape(11, 2), np.arange(11)
+    dataset, first = batches([x, y], 4)
+    second = [keras.tree.map_structure(np.asarray, batch) for batch in dataset]
+    assert len(dataset) == len(first) == 3
+    assert [len(rows) for rows, _ in first] == [4, 4, 3]
+    orders = []
+    for epoch in (first, second):
+        rows = np.concatenate([part for part, _ in epoch])
+        targets = np.concatenate([part for _, part in epoch])
+        np.testing.assert_array_equal(rows, x[targets])
+        assert sorted(targets) == list(range(11))
+        orders.append(targets.tolist())
+    assert orders[0] != orders[1]
+    assert (rows.dtype, targets.dtype) == ("float32", y.dtype)
+
+
+def test_the_seed_of_keras_decides_the_order():
+    orders = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        orders.append(np.concatenate(batches([np.arange(50)], 7)[1]))
+    np.testing.assert_array_equal(*orders)
+
+
+@pytest.mark.parametrize("targets", [False, True])
+def test_fit_gives_what_it_gives_with_the_pipeline_of_keras(targets):
+    import tensorflow as tf
+
+    x = signals(37, 6).astype("float32")
+    arguments = {"sample_weight": np.linspace(0, 2, 37, dtype="float32")}
+    losses, weights = [], []
+    for convert in (np.asarray, tf.constant):
+        keras.utils.set_random_seed(0)
+        model = SC2Net(4, (6,))
+        model.compile(loss="mse" if targets else None)
+        y = convert(np.ones((37, 4), dtype="float32")) if targets else None
+        history = model.fit(
+            convert(x), y, 8, epochs=3, verbose=0, shuffle=False, **arguments
+        )
+        losses.append(history.history["loss"])
+        weights.append(to_numpy(model.encoder.dictionary.value))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"validation_split": 0.25},
+        {"steps_per_epoch": 2},
+        {"shuffle": "batch"},
+        {"validation_data": (np.ones((4, 6), dtype="float32"),)},
+    ],
+)
+def test_other_arguments_of_fit_work_as_in_keras(arguments):
+    model = SC2Net(4, (6,))
+    model.compile()
+    x = signals(40, 6).astype("float32")
+    history = model.fit(x, batch_size=8, epochs=2, verbose=0, **arguments).history
+    assert len(history["loss"]) == 2
+    assert ("val_loss" in history) == any("validation" in name for name in arguments)

@@ -1,12 +1,15 @@
 """The Keras model around an encoder."""
 
 import contextlib
+import itertools
 import math
 import operator
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import keras
@@ -24,7 +27,8 @@ from sc2keras.validation import Tensor, check_non_negative, check_positive_integ
 
 # What is held of the signals and codes of a chunk of rows: large enough for the matrix
 # products to run at full rate, small enough for a step's tensors to stay in cache.
-_CHUNK_BYTES = 2**24
+_CHUNK_BYTES = 2**22
+_N_BATCHES_AT_A_TIME = 3
 _CHUNK = 4096
 
 # XLA takes two seconds to compile a step of training, and saves a few milliseconds.
@@ -379,37 +383,63 @@ class SparseCoder(keras.Model):
         """
         _warn_of_integers(x)
         if batch_size is None:
-            batch_size = self._batch_size_of_encode()
+            batch_size = self.batch_size_of_encode()
         return _collect(self._codes(x, batch_size), x, (self.encoder.n_atoms,), out)
 
-    def _batch_size_of_encode(self) -> int:
+    def batch_size_of_encode(self) -> int:
+        """The rows that `encode` takes at a time by itself, from the model's sizes."""
         n_values = math.prod(self.inputs[0].shape[1:]) + 3 * self.encoder.n_atoms
         return max(64, min(4096, 2 ** round(math.log2(_CHUNK_BYTES / 4 / n_values))))
 
     def _codes(self, x: Any, batch_size: int) -> Iterator[NDArray]:
         """The codes of a batch after the other; each may be lost at the next."""
         check_positive_integer("batch_size", batch_size)
+        staged = self._staged(x, batch_size)
+        rows, n_held = next(staged, (None, 0))
+        if rows is None:
+            return
+        if n_held < batch_size:
+            # So few rows do not earn back the second that XLA takes to compile.
+            yield self._forward(use_xla=False)(rows[:n_held])
+            return
+        forward = self._forward(use_xla=True)
+        yield forward(rows)  # Compiles, before there are threads.
+        # Batches side by side fill the gaps that one leaves on some of the cores.
+        with ThreadPoolExecutor(_N_BATCHES_AT_A_TIME) as pool:
+            running: deque = deque()
+            for rows, n_held in staged:
+                running.append((pool.submit(forward, rows), n_held))
+                if len(running) > _N_BATCHES_AT_A_TIME:
+                    codes, n_held = running.popleft()
+                    yield codes.result()[:n_held]
+            for codes, n_held in running:
+                yield codes.result()[:n_held]
+
+    def _staged(self, x: Any, batch_size: int) -> Iterator[tuple[NDArray, int]]:
+        """Batches in aligned memory, and how many of their rows hold samples.
+
+        The memory is used again when as many batches as run side by side have followed.
+        """
         n_rows = min(batch_size, x.shape[0]) if hasattr(x, "shape") else batch_size
-        rows = aligned_empty((n_rows, *self.inputs[0].shape[1:]), self.inputs[0].dtype)
-        n_held, is_first = 0, True
+        shape = (n_rows, *self.inputs[0].shape[1:])
+        buffers = itertools.cycle(
+            aligned_empty(shape, self.inputs[0].dtype)
+            for _ in range(_N_BATCHES_AT_A_TIME + 1)
+        )
+        rows, n_held = next(buffers), 0
         for part in _batches(x, batch_size):
-            part = _check_shape(np.asarray(part), rows.shape[1:])
+            part = _check_shape(np.asarray(part), shape[1:])
             n_read = 0
             while n_read < len(part):
                 n_next = min(n_rows - n_held, len(part) - n_read)
                 rows[n_held : n_held + n_next] = part[n_read : n_read + n_next]
                 n_held, n_read = n_held + n_next, n_read + n_next
                 if n_held == batch_size:
-                    yield self._forward(use_xla=True)(rows)
-                    n_held, is_first = 0, False
+                    yield rows, n_held
+                    rows, n_held = next(buffers), 0
         if n_held:
-            # So few rows do not earn back the second that XLA takes to compile; at the
-            # end of more, another size would have to be compiled.
-            if is_first:
-                yield self._forward(use_xla=False)(rows[:n_held])
-            else:
-                rows[n_held:] = 0
-                yield self._forward(use_xla=True)(rows)[:n_held]
+            rows[n_held:] = 0
+            yield rows, n_held
 
     def _forward(self, use_xla: bool) -> Callable[[NDArray], NDArray]:
         use_xla = use_xla and (self._may_choose_xla() or self.jit_compile)
@@ -450,7 +480,7 @@ class SparseCoder(keras.Model):
         """decode(encode(x)), a batch at a time."""
         _warn_of_integers(x)
         if batch_size is None:
-            batch_size = self._batch_size_of_encode()
+            batch_size = self.batch_size_of_encode()
         signals = (self.decode(codes) for codes in self._codes(x, batch_size))
         return _collect(signals, x, self.inputs[0].shape[1:], out)
 

@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -26,7 +25,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import sklearn
+from reporting import (
+    environment,
+    positive_integer,
+    positive_number,
+    replace_file,
+    save_figure,
+    write_json,
+)
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
@@ -180,20 +186,6 @@ def parse_arguments(argv):
     return args
 
 
-def positive_integer(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not an integer >= 1")
-    return value
-
-
-def positive_number(text):
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} is not a number > 0")
-    return value
-
-
 def load_data(name, args):
     try:
         data = datasets.load(name, data_dir=args.data_dir)
@@ -336,36 +328,6 @@ class Job:
         return dictionary, seconds
 
 
-def replace_file(path, write):
-    """Writes a file under another name first, so that `path` is never half a file."""
-    temporary = path.with_name("unfinished-" + path.name)
-    write(temporary)
-    os.replace(temporary, path)
-
-
-def write_json(path, value):
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    replace_file(path, lambda p: p.write_text(text))
-
-
-def environment():
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        cpu = next((s.split(": ")[1] for s in lines if s.startswith("model name")), cpu)
-    return {
-        "cpu": f"{cpu}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "sc2keras": sc2keras.__version__,
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "backend_version": sys.modules[keras.backend.backend()].__version__,
-        "numpy": np.__version__,
-        "scikit_learn": sklearn.__version__,
-    }
-
-
 def write_results(records, args):
     table = markdown_table(records, args)
     write_json(args.output / "results.json", records)
@@ -488,11 +450,6 @@ def draw(name, data, args):
     if curves:
         ax = plotting.plot_convergence(curves, f"objective, {name}, {len(x)} images")
         save_figure(ax.figure, args.output / f"{name}-convergence.png")
-
-
-def save_figure(figure, path):
-    replace_file(path, lambda p: figure.savefig(p, dpi=110))
-    plt.close(figure)
 
 
 if __name__ == "__main__":

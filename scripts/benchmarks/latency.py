@@ -1,0 +1,90 @@
+"""The time that one vector takes, by every way there is to run a model."""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from sc2keras import applications
+from sc2keras.compiled import aligned_empty, compile_forward
+
+from .measure import seconds_of
+
+
+def latency(x, args):
+    """Median and 99th percentile, in microseconds."""
+    n_calls = 200 if args.quick else 2000
+    row = aligned_empty((1, x.shape[1]), "float32")
+    row[:] = x[:1]
+    records = []
+    for n_steps in (3, 10):
+        model = applications.SC2Net(
+            args.n_atoms, x.shape[1:], n_steps, activation="shrinkage"
+        )
+        expected = model.encode(row)
+        with tempfile.TemporaryDirectory() as folder:
+            calls = _calls(model, row, folder)
+            for way, call in tqdm(
+                calls.items(), f"latency, T = {n_steps}", leave=False
+            ):
+                # What is fast and wrong is not fast.
+                np.testing.assert_allclose(call(), expected, atol=1e-4)
+                n = n_calls // 10 if way == "model(x)" else n_calls
+                seconds = np.array([seconds_of(call) for _ in range(n + 20)])[20:]
+                records.append(
+                    {
+                        "n_steps": n_steps,
+                        "way": way,
+                        "median_us": 1e6 * float(np.median(seconds)),
+                        "p99_us": 1e6 * float(np.percentile(seconds, 99)),
+                    }
+                )
+    return records
+
+
+def _calls(model, row, folder):
+    forward = compile_forward(model)
+    calls = {
+        "model(x)": lambda: keras.ops.convert_to_numpy(model(row, training=False)),
+        "model.encode(x)": lambda: model.encode(row),
+        "compile_forward(model)(x)": lambda: forward(row),
+    }
+    if keras.backend.backend() == "tensorflow":
+        calls["exported SavedModel"] = _saved_model(model, row, Path(folder) / "saved")
+        calls["exported LiteRT, one thread"] = _litert(
+            model, row, Path(folder) / "model.tflite"
+        )
+    return calls
+
+
+def _saved_model(model, row, path):
+    import tensorflow as tf
+
+    model.export(path, verbose=False)
+    loaded = tf.saved_model.load(path)
+    return lambda: loaded.serve(row).numpy()
+
+
+def _litert(model, row, path):
+    import tensorflow as tf
+
+    model.export(path, format="litert", verbose=False)
+    with warnings.catch_warnings():
+        # It recommends the package ai_edge_litert, which has the same interpreter.
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = tf.lite.Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    (source,), (target,) = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
+
+    def call():
+        interpreter.set_tensor(source["index"], row)
+        interpreter.invoke()
+        return interpreter.get_tensor(target["index"])
+
+    return call

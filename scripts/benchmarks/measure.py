@@ -1,0 +1,139 @@
+"""Interleaved timing, and the matrix products of a model by themselves."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from sc2keras.compiled import compile_forward
+
+
+def interleaved(functions, repeats, description):
+    """What each function returns, and the seconds it takes, `{label: [seconds, ...]}`.
+
+    After a call each to warm up, they take turns: a machine that slows down does so for
+    all of them, and a ratio of medians is not moved by it.
+    """
+    bar = tqdm(functions.items(), f"{description}, warm-up", leave=False)
+    results = {label: function() for label, function in bar}
+    seconds = {label: [] for label in functions}
+    for _ in tqdm(range(repeats), description, leave=False):
+        for label, function in functions.items():
+            seconds[label].append(seconds_of(function))
+    return results, seconds
+
+
+def seconds_of(function):
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def peak_memory_mb():
+    """The most memory that this process has held so far, in MB."""
+    peak = _status("VmHWM")
+    if peak is None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak / 1e6
+
+
+def memory_mb():
+    """The memory that this process holds now, in MB, without the files it maps."""
+    held = _status("RssAnon")
+    return peak_memory_mb() if held is None else held / 1e6
+
+
+def _status(field):
+    """A field of Linux's account of this process, in bytes, or None elsewhere.
+
+    `getrusage` would count the process that this one was forked from.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(fields[field].split()[0]) * 1024
+
+
+def encoder_products(n_steps, n_rows, n_features, n_atoms):
+    """The matrix products of an SLSTM, `[((m, k, n), how often)]`."""
+    return [
+        ((n_rows, n_features, n_atoms), 1),
+        ((n_rows, n_features, 2 * n_atoms), 1),
+        # The first step leaves out the product with s_0 = 0.
+        ((n_rows, n_atoms, 3 * n_atoms), n_steps - 1),
+    ]
+
+
+def training_products(n_steps, n_rows, n_features, n_atoms):
+    """Those of a training step: the encoder's, the decoder's, and of their gradients.
+
+    A product has two gradients; that for x is not needed.
+    """
+    return [
+        *encoder_products(n_steps, n_rows, n_features, n_atoms),
+        ((n_features, n_rows, 2 * n_atoms), 1),
+        ((n_atoms, n_rows, n_features), 1),
+        ((n_rows, 3 * n_atoms, n_atoms), n_steps - 1),
+        ((n_atoms, n_rows, 3 * n_atoms), n_steps - 1),
+        ((n_rows, n_atoms, n_features), 1),
+        ((n_rows, n_features, n_atoms), 1),
+        ((n_atoms, n_rows, n_features), 1),
+    ]
+
+
+def operations(products):
+    """Floating-point operations, 2·m·k·n each."""
+    return sum(2 * m * k * n * count for (m, k, n), count in products)
+
+
+class _Products(keras.layers.Layer):
+    """Matrix products of given shapes and nothing else, `repeats` times in a loop."""
+
+    def __init__(self, products, repeats):
+        super().__init__()
+        self.products, self.repeats = products, repeats
+
+    def build(self, input_shape):
+        def random(*shape):
+            return self.add_weight(shape=shape, initializer="random_normal")
+
+        self.factors = [(random(m, k), random(k, n)) for (m, k, n), _ in self.products]
+
+    def call(self, inputs):
+        factors = [tuple(map(ops.convert_to_tensor, pair)) for pair in self.factors]
+
+        def repeat(_, state):
+            result, factors = state
+            for i, ((m, _, n), count) in enumerate(self.products):
+                left, right = factors[i]
+                for _ in range(count):
+                    # What is too little to count keeps the compiler from taking the
+                    # product out of the loop.
+                    trace = 1e-30 * ops.matmul(left, right)[:1, :1]
+                    result += trace
+                    if m < n:
+                        left = ops.slice_update(left, (0, 0), trace)
+                    else:
+                        right = ops.slice_update(right, (0, 0), trace)
+                factors[i] = (left, right)
+            return result, factors
+
+        return ops.fori_loop(0, self.repeats, repeat, (inputs, factors))[0]
+
+
+def products_only(products, repeats):
+    """A function that makes only these products: the bound for a model that needs them.
+
+    It runs as one compiled graph, as the model does.
+    """
+    inputs = keras.Input((1,), batch_size=1)
+    model = keras.Model(inputs, _Products(products, repeats)(inputs))
+    forward = compile_forward(model)
+    return lambda: forward(np.zeros((1, 1), dtype="float32"))

@@ -1,0 +1,85 @@
+"""Time and memory as the sizes grow, each point in a process of its own."""
+
+import multiprocessing
+
+import numpy as np
+from tqdm import tqdm
+
+from sc2keras import applications
+from sc2keras.compiled import aligned_empty, compile_forward
+
+from .measure import peak_memory_mb, seconds_of
+
+BASE = {"n_atoms": 100, "n_features": 784, "n_steps": 3, "batch_size": 256}
+AXES = {
+    "n_atoms": [100, 400, 1600, 6400, 12_800],
+    "n_features": [64, 784, 3072, 12_288],
+    "n_steps": [1, 3, 10, 30],
+    "batch_size": [1, 64, 1024, 16_384],
+}
+QUICK_AXES = {"n_atoms": [100, 400]}
+N_REPEATS = 3
+
+
+def scale(args):
+    """Milliseconds of encoding and of a training step, MB, and fitted exponents."""
+    axes = QUICK_AXES if args.quick else AXES
+    points = [{**BASE, axis: v} for axis, values in axes.items() for v in values]
+    points = [p for i, p in enumerate(points) if p not in points[:i]]
+    context = multiprocessing.get_context("spawn")
+    # A fresh process for each, because the peak of a process never falls.
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        jobs = pool.imap(_measure, points)
+        figures = list(tqdm(jobs, "scale", len(points), leave=False))
+    measured = [{**p, **f} for p, f in zip(points, figures, strict=True)]
+    exponents = {}
+    for axis in axes:
+        rows = [p for p in measured if all(p[k] == BASE[k] for k in BASE if k != axis)]
+        rows.sort(key=lambda p: p[axis])
+        exponents[axis] = {
+            name: _exponent([p[axis] for p in rows], [p[name] for p in rows])
+            for name in ("encode_ms", "train_ms")
+        }
+    return {"points": measured, "exponents": exponents}
+
+
+def _exponent(sizes, values):
+    """The slope over the larger half, where constant costs no longer count."""
+    half = len(sizes) // 2 if len(sizes) > 2 else 0
+    return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
+
+
+def _measure(sizes):
+    import tensorflow as tf
+
+    n_rows = sizes["batch_size"]
+    before = peak_memory_mb()
+    model = applications.SC2Net(
+        sizes["n_atoms"],
+        (sizes["n_features"],),
+        sizes["n_steps"],
+        activation="shrinkage",
+    )
+    rows = aligned_empty((n_rows, sizes["n_features"]), "float32")
+    rows[:] = np.random.default_rng(0).random(rows.shape, dtype="float32")
+    forward = compile_forward(model)
+    encode = _median(lambda: forward(rows))
+    model.compile(jit_compile=True, steps_per_execution=2)
+
+    def fit(n_steps):
+        dataset = tf.data.Dataset.from_tensors(rows).repeat(n_steps)
+        model.fit(dataset, verbose=0, shuffle=False)
+
+    # A fit takes a constant time too, which would hide small steps.
+    two, ten = (_median(lambda n=n: fit(n)) for n in (2, 10))
+    return {
+        "recurrent": "factored" if model.encoder.cell.factored else "full",
+        "encode_ms": 1e3 * encode,
+        "train_ms": 1e3 * (ten - two) / 8,
+        "peak_mb": peak_memory_mb() - before,
+    }
+
+
+def _median(function):
+    function()
+    return np.median([seconds_of(function) for _ in range(N_REPEATS)])

@@ -50,6 +50,15 @@ def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:
     return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
+def tensorflow_tensor(array: NDArray) -> Any:
+    """A TensorFlow tensor of an array, without a copy if it is an `aligned_empty`."""
+    import tensorflow as tf
+
+    if array.ctypes.data % _ALIGNMENT or not array.flags.carray:
+        return tf.convert_to_tensor(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
 def _compile_tensorflow(
     model: keras.Model, jit_compile: bool
 ) -> Callable[[NDArray], NDArray]:
@@ -68,12 +77,7 @@ def _compile_tensorflow(
         if shape not in traces:
             spec = tf.TensorSpec(shape, array.dtype)
             traces[shape] = forward.get_concrete_function(spec)
-        if array.ctypes.data % _ALIGNMENT or not array.flags.carray:
-            tensor = tf.convert_to_tensor(array)
-        else:
-            # TensorFlow copies NumPy's arrays, at a tenth of the cost of encoding them.
-            tensor = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-        return traces[shape](tensor).numpy()
+        return traces[shape](tensorflow_tensor(array)).numpy()
 
     return call
 

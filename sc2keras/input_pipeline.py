@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from numpy.typing import NDArray
+
+from sc2keras.compiled import aligned_empty, tensorflow_tensor
 
 
 def batches_of_arrays(
@@ -32,6 +33,7 @@ def batches_of_arrays(
 
     Example:
 
+    >>> import numpy as np
     >>> x = np.arange(5.0)
     >>> [batch.numpy().tolist() for batch in batches_of_arrays((x,), 2, shuffle=False)]
     [[0.0, 1.0], [2.0, 3.0], [4.0]]
@@ -39,18 +41,20 @@ def batches_of_arrays(
     import tensorflow as tf
 
     with tf.device("CPU"):
-        tensors = [tf.convert_to_tensor(_as_floatx(array)) for array in arrays]
+        tensors = [tensorflow_tensor(_aligned(array)) for array in arrays]
     n_samples = len(arrays[0])
 
-    def order(seed):
-        rows = tf.range(n_samples, dtype="int64")
-        if not shuffle:
-            return rows
-        return tf.random.experimental.stateless_shuffle(rows, seed=[seed, seed])
+    n_full = n_samples // batch_size * batch_size
 
-    def epoch(rows):
-        starts = tf.data.Dataset.range(0, n_samples, batch_size)
-        return starts.map(lambda start: gather(rows[start : start + batch_size]))
+    def epoch(seed):
+        rows = tf.range(n_samples, dtype="int64")
+        if shuffle:
+            rows = tf.random.experimental.stateless_shuffle(rows, seed=[seed, seed])
+        full = tf.reshape(rows[:n_full], (-1, batch_size))
+        batches = tf.data.Dataset.from_tensor_slices(full)
+        if n_full < n_samples:
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(rows[n_full:]))
+        return batches
 
     def gather(rows):
         batch = tuple(tf.gather(tensor, rows) for tensor in tensors)
@@ -63,11 +67,14 @@ def batches_of_arrays(
     n_batches = tf.data.experimental.assert_cardinality(-(-n_samples // batch_size))
     # A random operation with a seed would repeat itself at every iteration.
     seed = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
-    dataset = seed.map(order).flat_map(epoch).apply(n_batches)
+    dataset = seed.flat_map(epoch).map(gather).apply(n_batches)
     return dataset.prefetch(2).with_options(options)
 
 
-def _as_floatx(array: NDArray) -> NDArray:
-    if array.dtype.kind == "f":
-        return np.asarray(array, dtype=keras.config.floatx())
-    return array
+def _aligned(array: NDArray) -> NDArray:
+    # TensorFlow's own copy is slower by far: its memory is not in huge pages.
+    is_float = array.dtype.kind == "f"
+    dtype = keras.config.floatx() if is_float else array.dtype.name
+    copy = aligned_empty(array.shape, dtype)
+    copy[...] = array
+    return copy

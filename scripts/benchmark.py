@@ -42,11 +42,11 @@ def main(argv=None):
     args = parse_arguments(argv)
     # TensorFlow warns that it traces anew for every model, of which there are many.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if args.guard is not None:
+        return guard(args)
     x, x_test = load_data(args)
     if args.quick:
         x, x_test = x[:10_000], x_test[:2_000]
-    if args.guard is not None:
-        return guard(x, args)
     args.output.mkdir(parents=True, exist_ok=True)
     results = Results(args.output / "results.json", args)
     sections = {
@@ -100,7 +100,8 @@ def load_data(args):
     return (split.reshape(len(split), -1) for split in (data.x_train, data.x_test))
 
 
-def guard(x, args):
+def guard(args):
+    x = np.random.default_rng(0).random((1000, 784), dtype="float32")
     record = training.against_a_loop(x, args)
     ratio = record["best_fit_over_loop"]
     print(f"fit runs at {ratio:.2f} of the rate of a hand-written loop, at best")
@@ -288,12 +289,7 @@ def scale_table(results):
     return table(header, rows)
 
 
-STYLES = {
-    "network": ("o", "C0", "network, for the given dictionary"),
-    "network, own dictionary": ("s", "C2", "network, with its own dictionary"),
-    "solver": ("^", "C1", "ISTA and FISTA of this package"),
-    "peer": ("x", "C3", "others"),
-}
+MARKERS = {"network": "o", "solver": "^", "peer": "X"}
 FLOOR = 1e-6
 
 
@@ -302,45 +298,67 @@ def draw(records, path):
     figure, axes = plt.subplots(
         1,
         len(records),
-        figsize=(6.4 * len(records), 5.6),
+        figsize=(5.2 * len(records) + 2.2, 5.2),
         layout="constrained",
         sharey=True,
         squeeze=False,
     )
+    points = [point for record in records for point in record["points"]]
+    families = list(dict.fromkeys(family(p)[0] for p in points))
+    colours = dict(zip(families, plt.get_cmap("tab20").colors, strict=False))
     for ax, record in zip(axes[0], records, strict=True):
-        found = record["points"]
-        for kind, (marker, colour, name) in STYLES.items():
-            chosen = [p for p in found if p["kind"] == kind]
-            x = [p["codes_per_second"] for p in chosen]
-            y = [max(p["gap"], FLOOR) for p in chosen]
-            ax.scatter(x, y, marker=marker, color=colour, label=name, zorder=3)
-        for p in found:
-            ax.annotate(
-                p["label"],
-                (p["codes_per_second"], max(p["gap"], FLOOR)),
-                xytext=(4, 3),
-                textcoords="offset points",
-                fontsize=6,
+        for p in record["points"]:
+            name, setting = family(p)
+            position = p["codes_per_second"], max(p["gap"], FLOOR)
+            own = "own" in p["kind"]
+            ax.plot(
+                *position,
+                MARKERS[p["kind"].split(",")[0]],
+                color=colours[name],
+                fillstyle="none" if own else "full",
+                markersize=7,
             )
-        front = pareto_front([p for p in found if "own" not in p["kind"]])
+            ax.annotate(
+                setting, position, (5, 3), textcoords="offset points", fontsize=7
+            )
+        front = pareto_front([p for p in record["points"] if "own" not in p["kind"]])
         ax.step(
             [p["codes_per_second"] for p in front],
             [max(p["gap"], FLOOR) for p in front],
-            where="pre",
+            where="post",
             color="0.6",
             linewidth=1,
-            label="Pareto front for the given dictionary",
+            zorder=0,
         )
-        ax.set(
-            xscale="log",
-            yscale="log",
-            xlabel="codes a second",
-            title=f"λ = {found[0]['l1']:g}",
-        )
+        l1 = record["points"][0]["l1"]
+        ax.set(xscale="log", yscale="log", xlabel="codes a second", title=f"λ = {l1:g}")
         ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("gap to the LASSO optimum of the dictionary, F/F* − 1")
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].set_ylabel(f"gap to the LASSO optimum, F/F* − 1, at least {FLOOR:g}")
+    kinds = {family(p)[0]: p["kind"].split(",")[0] for p in points}
+    handles = [
+        plt.Line2D([], [], linestyle="", marker=MARKERS[kinds[f]], color=colours[f])
+        for f in families
+    ]
+    hollow = plt.Line2D([], [], linestyle="", marker="o", color="0.4", fillstyle="none")
+    line = plt.Line2D([], [], color="0.6", linewidth=1)
+    figure.legend(
+        [*handles, hollow, line],
+        [*families, "trained with its own dictionary", "front, for the given one"],
+        loc="outside right center",
+        fontsize=8,
+        title="numbers: steps",
+    )
     save_figure(figure, path)
+
+
+def family(point):
+    """`(method, its setting)` of a point's label."""
+    name, _, setting = point["label"].partition(", ")
+    if setting.endswith("bfloat16"):
+        name = f"{name} in bfloat16"
+    if setting.startswith("duality"):
+        return f"{name} to a duality gap", setting.split()[-1]
+    return name, setting.split(" ")[0]
 
 
 def pareto_front(points):

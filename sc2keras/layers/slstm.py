@@ -322,10 +322,13 @@ class SLSTMCell(_MomentumCell):
         self, projected: tuple[Tensor, Tensor], recurrent: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         candidate, gates = projected
+        gates = ops.split(gates, 2, axis=-1)
         if recurrent is not None:
-            candidate = candidate + recurrent[..., : self.n_atoms]
-            gates = gates + recurrent[..., self.n_atoms :]
-        input_gate, forget_gate = ops.split(ops.sigmoid(gates), 2, axis=-1)
+            # A split's gradient is one concatenation; that of slices, sums of padding.
+            parts = ops.split(recurrent, 3, axis=-1)
+            candidate = candidate + parts[0]
+            gates = [gate + part for gate, part in zip(gates, parts[1:], strict=True)]
+        input_gate, forget_gate = map(ops.sigmoid, gates)
         return candidate, input_gate, forget_gate
 
     def get_config(self) -> dict[str, Any]:

@@ -26,6 +26,13 @@ def test_the_table_of_the_readme_is_that_of_the_results():
         assert table.split("\n\n")[0] in README
 
 
+def test_the_benchmark_of_the_readme_is_that_of_the_results():
+    tables = (ROOT / "results/benchmark/table.md").read_text().split("\n\n")[:-1]
+    quoted = [t for t in tables if t.splitlines()[0] in README]
+    assert len(quoted) >= 4
+    assert [t for t in quoted if t not in README] == []
+
+
 def test_the_pictures_of_the_readme_exist():
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert pictures

@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 from sc2keras.compiled import aligned_empty, tensorflow_tensor
 
+# Batches that lie ready: as many as an execution of twenty steps takes at once, unless
+# they are large.
+_MAX_PREFETCHED = 20
+_PREFETCHED_BYTES = 2**25
+
 
 def batches_of_arrays(
     arrays: Sequence[NDArray], batch_size: int, shuffle: bool = True
@@ -40,10 +45,10 @@ def batches_of_arrays(
     """
     import tensorflow as tf
 
+    aligned = [_aligned(array) for array in arrays]
     with tf.device("CPU"):
-        tensors = [tensorflow_tensor(_aligned(array)) for array in arrays]
+        tensors = [tensorflow_tensor(array) for array in aligned]
     n_samples = len(arrays[0])
-
     n_full = n_samples // batch_size * batch_size
 
     def epoch(seed):
@@ -68,7 +73,9 @@ def batches_of_arrays(
     # A random operation with a seed would repeat itself at every iteration.
     seed = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
     dataset = seed.flat_map(epoch).map(gather).apply(n_batches)
-    return dataset.prefetch(2).with_options(options)
+    batch_bytes = sum(array.nbytes for array in aligned) / n_samples * batch_size
+    n_ready = min(max(2, int(_PREFETCHED_BYTES / batch_bytes)), _MAX_PREFETCHED)
+    return dataset.prefetch(n_ready).with_options(options)
 
 
 def _aligned(array: NDArray) -> NDArray:

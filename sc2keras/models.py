@@ -325,7 +325,7 @@ class SparseCoder(keras.Model):
         arrays = [array for array in arrays if array is not None]
         return (
             all(isinstance(array, np.ndarray) for array in arrays)
-            and len({len(array) for array in arrays}) == 1
+            and all(len(array) == len(x) > 0 for array in arrays)
             and isinstance(kwargs.get("shuffle", True), bool)
             and not any(
                 kwargs.get(name)

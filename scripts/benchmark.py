@@ -35,6 +35,7 @@ from tqdm import tqdm
 from sc2keras import datasets
 
 T_OF_BOUND = (3, 10)
+PEERS = ("spams-bin", "celer")
 SIZES = ("n_atoms", "n_features", "n_steps", "batch_size")
 
 
@@ -78,7 +79,7 @@ def parse_arguments(argv):
     add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
     add("--n-atoms", type=positive_integer, default=100, help="k")
     add("--quick", action="store_true", help="two minutes, and figures that say less")
-    add("--repeats", type=positive_integer, help="by default 5, or 3 if --quick")
+    add("--repeats", type=positive_integer, help="by default 5, or 2 if --quick")
     add("--output", type=Path, default=Path("out/benchmark"))
     add(
         "--guard",
@@ -87,7 +88,7 @@ def parse_arguments(argv):
         "this fraction of its rate in every repeat",
     )
     args = parser.parse_args(argv)
-    args.repeats = args.repeats or (3 if args.quick else 5)
+    args.repeats = args.repeats or (2 if args.quick else 5)
     args.l1s = [0.1] if args.quick else [0.1, 1.0]
     return args
 
@@ -120,7 +121,7 @@ class Results:
             name: getattr(args, name)
             for name in ("dataset", "n_atoms", "quick", "repeats")
         }
-        self.content = {"settings": settings, "environment": environment()}
+        self.content = {"settings": settings, "environment": environment(PEERS)}
         self.content["seconds"] = {}
         if path.exists():
             found = json.loads(path.read_text())
@@ -156,10 +157,14 @@ def markdown(results):
         scale_table(results["scale"]),
     ]
     machine, settings = results["environment"], results["settings"]
+    hardware = machine["cpu"] if machine["device"] == "CPU" else machine["device"]
+    peers = ", ".join(f"{p} {machine[p]}" for p in PEERS if p in machine)
     return "\n\n".join(parts) + (
-        f"\n\n{settings['dataset']}, {settings['n_atoms']} atoms; {machine['cpu']}; "
+        f"\n\n{settings['dataset']}, {settings['n_atoms']} atoms; {hardware}; "
         f"Keras {machine['keras']} on {machine['backend']} "
-        f"{machine['backend_version']}. Medians of {settings['repeats']} repeats or "
+        f"{machine['backend_version']}; "
+        f"scikit-learn {machine['scikit_learn']}, {peers}; "
+        f"{machine['threads']} threads. Medians of {settings['repeats']} repeats or "
         "more, in turns.\n"
     )
 

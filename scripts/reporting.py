@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -42,14 +43,18 @@ def write_json(path, value):
     replace_file(path, lambda p: p.write_text(text))
 
 
-def environment():
+def environment(peers=()):
+    """Versions and machine of a result; `peers` are further packages, if installed."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text().splitlines()
         cpu = next((s.split(": ")[1] for s in lines if s.startswith("model name")), cpu)
+    installed = {d.metadata["Name"] for d in metadata.distributions()}
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "threads": _n_threads(),
+        "device": _accelerator() or "CPU",
         "python": platform.python_version(),
         "sc2keras": sc2keras.__version__,
         "keras": keras.__version__,
@@ -57,7 +62,35 @@ def environment():
         "backend_version": sys.modules[keras.backend.backend()].__version__,
         "numpy": np.__version__,
         "scikit_learn": sklearn.__version__,
+        **{peer: metadata.version(peer) for peer in peers if peer in installed},
     }
+
+
+def _n_threads():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _accelerator():
+    """The name of the GPU that the backend computes on, or None."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    if not devices:
+        return None
+    details = tf.config.experimental.get_device_details(devices[0])
+    return details.get("device_name", devices[0].name)
 
 
 def save_figure(figure, path):

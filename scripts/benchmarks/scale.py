@@ -2,6 +2,7 @@
 
 import multiprocessing
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -12,13 +13,14 @@ from .measure import peak_memory_mb, seconds_of
 
 BASE = {"n_atoms": 100, "n_features": 784, "n_steps": 3, "batch_size": 256}
 AXES = {
-    "n_atoms": [100, 400, 1600, 6400, 12_800],
+    "n_atoms": [100, 400, 1600, 6400, 12_800, 16_384],
     "n_features": [64, 784, 3072, 12_288],
     "n_steps": [1, 3, 10, 30],
     "batch_size": [1, 64, 1024, 16_384],
 }
 QUICK_AXES = {"n_atoms": [100, 400]}
-N_REPEATS = 3
+N_REPEATS = 2
+SECONDS_OF_FIT = 1.0
 
 
 def scale(args):
@@ -50,8 +52,6 @@ def _exponent(sizes, values):
 
 
 def _measure(sizes):
-    import tensorflow as tf
-
     n_rows = sizes["batch_size"]
     before = peak_memory_mb()
     model = applications.SC2Net(
@@ -67,17 +67,26 @@ def _measure(sizes):
     model.compile(jit_compile=True, steps_per_execution=2)
 
     def fit(n_steps):
-        dataset = tf.data.Dataset.from_tensors(rows).repeat(n_steps)
-        model.fit(dataset, verbose=0, shuffle=False)
+        model.fit(_repeated(rows, n_steps), verbose=0, shuffle=False)
 
     # A fit takes a constant time too, which would hide small steps.
-    two, ten = (_best(lambda n=n: fit(n)) for n in (2, 10))
+    few = _best(lambda: fit(2))
+    more = 2 + 2 * min(max(1, int(SECONDS_OF_FIT / few)), 10)
+    step = (_best(lambda: fit(more)) - few) / (more - 2)
     return {
         "recurrent": "factored" if model.encoder.cell.factored else "full",
         "encode_ms": 1e3 * encode,
-        "train_ms": 1e3 * (ten - two) / 8,
+        "train_ms": 1e3 * step,
         "peak_mb": peak_memory_mb() - before,
     }
+
+
+def _repeated(rows, n_steps):
+    if keras.backend.backend() != "tensorflow":
+        return ((rows,) for _ in range(n_steps))
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensors(rows).repeat(n_steps)
 
 
 def _best(function):

@@ -19,7 +19,7 @@ AXES = {
     "batch_size": [1, 64, 1024, 16_384],
 }
 QUICK_AXES = {"n_atoms": [100, 400]}
-N_REPEATS = 2
+N_REPEATS = 3
 SECONDS_OF_FIT = 1.0
 
 

@@ -17,6 +17,7 @@ from sc2keras.objective import relative_duality_gap
 
 from .measure import (
     encoder_products,
+    fast,
     interleaved,
     memory_mb,
     operations,
@@ -177,7 +178,7 @@ def fit(model, x, epochs, batch_size=256, callbacks=()):
     schedule = keras.optimizers.schedules.CosineDecay(1.0, steps)
     # Without the clipping, steps of 1.0 from a solver's weights diverge.
     optimizer = keras.optimizers.Adadelta(schedule, epsilon=1e-6, global_clipnorm=1.0)
-    model.compile(optimizer, steps_per_execution=20)
+    model.compile(optimizer, **fast())
     model.fit(
         x, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=list(callbacks)
     )

@@ -13,6 +13,13 @@ from tqdm import tqdm
 from sc2keras.compiled import compile_forward
 
 
+def fast(steps_per_execution=20):
+    """Arguments of `compile` for speed; PyTorch has neither."""
+    if keras.backend.backend() == "torch":
+        return {}
+    return {"jit_compile": True, "steps_per_execution": steps_per_execution}
+
+
 def interleaved(functions, repeats, description):
     """What each function returns, and the seconds it takes, `{label: [seconds, ...]}`.
 

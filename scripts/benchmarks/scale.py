@@ -9,7 +9,7 @@ from tqdm import tqdm
 from sc2keras import applications
 from sc2keras.compiled import aligned_empty, compile_forward
 
-from .measure import peak_memory_mb, seconds_of
+from .measure import fast, peak_memory_mb, seconds_of
 
 BASE = {"n_atoms": 100, "n_features": 784, "n_steps": 3, "batch_size": 256}
 AXES = {
@@ -64,7 +64,7 @@ def _measure(sizes):
     rows[:] = np.random.default_rng(0).random(rows.shape, dtype="float32")
     forward = compile_forward(model)
     encode = _best(lambda: forward(rows))
-    model.compile(jit_compile=True, steps_per_execution=2)
+    model.compile(**fast(steps_per_execution=2))
 
     def fit(n_steps):
         model.fit(_repeated(rows, n_steps), verbose=0, shuffle=False)

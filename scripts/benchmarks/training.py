@@ -10,7 +10,7 @@ import sc2keras
 from sc2keras import applications, evaluation
 
 from .encoding import fit
-from .measure import interleaved, operations, products_only, training_products
+from .measure import fast, interleaved, operations, products_only, training_products
 
 BATCH_SIZE = 256
 L1 = 0.1
@@ -25,7 +25,7 @@ def against_a_loop(x, args, n_steps=3):
     model = applications.SC2Net(
         args.n_atoms, x.shape[1:], n_steps, L1, activation="shrinkage"
     )
-    model.compile(jit_compile=True, steps_per_execution=20)
+    model.compile(**fast())
     loop = HandWrittenLoop(args.n_atoms, x.shape[1], n_steps)
     autoencoder = keras.Sequential(
         [
@@ -38,8 +38,7 @@ def against_a_loop(x, args, n_steps=3):
     autoencoder.compile(
         keras.optimizers.Adadelta(1.0, epsilon=EPSILON),
         loss="mse",
-        jit_compile=True,
-        steps_per_execution=20,
+        **fast(),
     )
     settings = {"batch_size": BATCH_SIZE, "epochs": epochs, "verbose": 0}
     products = training_products(n_steps, BATCH_SIZE, x.shape[1], args.n_atoms)

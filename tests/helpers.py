@@ -27,10 +27,16 @@ VARIANTS = [
     pytest.param(layers.LFISTABlock, {"shared": False}, id="LFISTABlock-unshared"),
     pytest.param(layers.SLSTM, {"use_bias": False}, id="SLSTM-unbiased"),
     *(
-        pytest.param(cls, {"trainable_dictionary": False}, id=f"{cls.__name__}-fixed")
+        pytest.param(cls, options, id=f"{cls.__name__}-{name}")
         for cls in TRAINABLE
+        for name, options in [
+            ("fixed", {"trainable_dictionary": False}),
+            ("untied", {"tied": False}),
+        ]
     ),
 ]
+# How W_d is coupled with the decoder.
+DECODERS = [{}, {"tied": False}, {"trainable_dictionary": False}]
 TRAINABLE_VARIANTS = [v for v in VARIANTS if v.values[0] in TRAINABLE]
 
 

@@ -49,7 +49,7 @@ _SOLVER = '`"shrinkage"`: the soft threshold belongs to the algorithm.'
 
 
 def _documented(
-    layer: str, extra: str = "`trainable_dictionary`"
+    layer: str, extra: str = "`tied`, `trainable_dictionary`"
 ) -> Callable[[_Builder], _Builder]:
     """Puts the arguments, which all builders share, into the builder's docstring."""
     solver = layer in ("ISTA", "FISTA")
@@ -66,7 +66,7 @@ def _documented(
     return decorate
 
 
-@_documented("SLSTM", extra="`use_bias`, `trainable_dictionary`")
+@_documented("SLSTM", extra="`use_bias`, `tied`, `trainable_dictionary`")
 def SC2Net(
     n_atoms: int = 100,
     input_shape: tuple[int, ...] = (28, 28, 1),
@@ -103,7 +103,7 @@ def SC2Net(
     return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
-@_documented("LISTABlock", extra="`shared`, `trainable_dictionary`")
+@_documented("LISTABlock", extra="`shared`, `tied`, `trainable_dictionary`")
 def LISTA(
     n_atoms: int = 100,
     input_shape: tuple[int, ...] = (28, 28, 1),
@@ -147,7 +147,7 @@ def LISTA(
     return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
-@_documented("LFISTABlock", extra="`shared`, `trainable_dictionary`")
+@_documented("LFISTABlock", extra="`shared`, `tied`, `trainable_dictionary`")
 def LFISTA(
     n_atoms: int = 100,
     input_shape: tuple[int, ...] = (28, 28, 1),

@@ -182,7 +182,7 @@ class _ProximalGradient(UnfoldedEncoder):
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "tol": self.tol}
-        del config["trainable_dictionary"]
+        del config["trainable_dictionary"], config["tied"]
         return config
 
 

@@ -36,13 +36,15 @@ class LISTABlock(UnfoldedEncoder):
         l1: Float >= 0, λ, the weight of the ℓ1 term.
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm.
-        shared: Boolean. If True, all steps share their weights, and W_d = τDᵀ stays
-            tied to the decoder (the paper). If False, each step has its own W_e, W_d
-            and thresholds, and D is trained as the decoder alone.
+        shared: Boolean. If True, all steps share their weights (the paper). If False,
+            each step has its own W_e, W_d and thresholds, and D is trained as the
+            decoder alone.
         activation: `"shrinkage"` or `"double_tanh"`, h.
-        trainable_dictionary: Boolean. If False, D stays as it is given, and W_d is
-            decoupled from it: a LISTA for a given dictionary, as Gregor and LeCun
-            train it.
+        trainable_dictionary: Boolean. If False, D stays as it is given: a LISTA for a
+            given dictionary, as Gregor and LeCun train it.
+        tied: Boolean. If True, W_d = τDᵀ is one matrix with the decoder, as in the
+            paper. If False, or if D is not trainable, W_d is a weight of its own that
+            starts at τDᵀ: the codes come much closer to the optimum.
         recurrent: `"full"`: W_e is a matrix of its own, k × k. `"factored"`:
             W_e = I − D W_d, so that s W_e + x W_d = s + (x − s D) W_d, two products
             with d × k matrices. `"auto"`: factored from 2,048 atoms on where it takes
@@ -83,6 +85,7 @@ class LISTABlock(UnfoldedEncoder):
         shared: bool = True,
         activation: Activation = "shrinkage",
         trainable_dictionary: bool = True,
+        tied: bool = True,
         recurrent: Recurrent = "auto",
         return_sequences: bool = False,
         **kwargs: Any,
@@ -93,6 +96,7 @@ class LISTABlock(UnfoldedEncoder):
             l1=l1,
             dictionary=dictionary,
             trainable_dictionary=trainable_dictionary,
+            tied=tied,
             return_sequences=return_sequences,
             **kwargs,
         )
@@ -103,7 +107,7 @@ class LISTABlock(UnfoldedEncoder):
 
     def build(self, input_shape: Shape) -> None:
         n_sets = 1 if self.shared else self.n_steps
-        tied = self.shared and self.trainable_dictionary
+        tied = self.shared and self.tied and self.trainable_dictionary
         step_size, dictionary = self.build_dictionary(
             input_shape[-1], n_kernels=0 if tied else n_sets
         )

@@ -40,6 +40,7 @@ class _MomentumCell(DictionaryLayer):
         dictionary: ArrayLike | None = None,
         activation: Activation = "shrinkage",
         trainable_dictionary: bool = True,
+        tied: bool = True,
         recurrent: Recurrent = "auto",
         **kwargs: Any,
     ) -> None:
@@ -48,6 +49,7 @@ class _MomentumCell(DictionaryLayer):
             l1=l1,
             dictionary=dictionary,
             trainable_dictionary=trainable_dictionary,
+            tied=tied,
             **kwargs,
         )
         # === Config ===
@@ -61,7 +63,7 @@ class _MomentumCell(DictionaryLayer):
     def build_candidate(self, n_features: int) -> NDArray | None:
         """Adds D, W_d, and the activation; the initial W_e, if that is a weight."""
         step_size, dictionary = self.build_dictionary(
-            n_features, n_kernels=0 if self.trainable_dictionary else 1
+            n_features, n_kernels=0 if self.tied and self.trainable_dictionary else 1
         )
         self.activation_layer = make_activation(
             self.activation, self.l1 * step_size, self.dtype_policy
@@ -147,8 +149,10 @@ class AdaptiveISTACell(_MomentumCell):
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm.
         activation: `"shrinkage"` or `"double_tanh"`, h.
-        trainable_dictionary: Boolean. If False, D stays as it is given, and W_d is a
-            weight of its own that starts at τDᵀ.
+        trainable_dictionary: Boolean. If False, D stays as it is given.
+        tied: Boolean. If True, W_d = τDᵀ is one matrix with the decoder, as in the
+            paper. If False, or if D is not trainable, W_d is a weight of its own that
+            starts at τDᵀ: the codes come much closer to the optimum.
         recurrent: `"full"`: W_e is a matrix of its own, k × k. `"factored"`:
             W_e = I − D W_d, so that c̃_t = s_{t−1} + (x_t − s_{t−1} D) W_d, two products
             with d × k matrices. `"auto"`: factored from 2,048 atoms on where it takes
@@ -225,8 +229,10 @@ class SLSTMCell(_MomentumCell):
         gate_initializer: Initializer of W_i, W_f, U_i and U_f. Zeros: every gate
             starts at σ(b), the same for all x, and training opens and closes it.
         bias_initializer: Initializer of b_i and b_f.
-        trainable_dictionary: Boolean. If False, D stays as it is given, and W_d is a
-            weight of its own that starts at τDᵀ.
+        trainable_dictionary: Boolean. If False, D stays as it is given.
+        tied: Boolean. If True, W_d = τDᵀ is one matrix with the decoder, as in the
+            paper. If False, or if D is not trainable, W_d is a weight of its own that
+            starts at τDᵀ: the codes come much closer to the optimum.
         recurrent: `"full"`: W_e, U_i and U_f are matrices of their own, k × k.
             `"factored"`: candidate and gates are products with what is left of x,
             c̃_t = s_{t−1} + (x_t − s_{t−1} D) W_d and σ((x_t − s_{t−1} D) W_i + b_i),
@@ -267,6 +273,7 @@ class SLSTMCell(_MomentumCell):
         gate_initializer: str | keras.initializers.Initializer = "zeros",
         bias_initializer: str | keras.initializers.Initializer = "zeros",
         trainable_dictionary: bool = True,
+        tied: bool = True,
         recurrent: Recurrent = "auto",
         **kwargs: Any,
     ) -> None:
@@ -276,6 +283,7 @@ class SLSTMCell(_MomentumCell):
             dictionary=dictionary,
             activation=activation,
             trainable_dictionary=trainable_dictionary,
+            tied=tied,
             recurrent=recurrent,
             **kwargs,
         )
@@ -468,7 +476,7 @@ class AdaptiveISTA(UnfoldedRNN):
     Args:
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, T, the number of steps on a 2-D input.
-        l1, dictionary, activation, trainable_dictionary, recurrent: See
+        l1, dictionary, activation, trainable_dictionary, tied, recurrent: See
             `AdaptiveISTACell`.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
@@ -507,6 +515,7 @@ class AdaptiveISTA(UnfoldedRNN):
         dictionary: ArrayLike | None = None,
         activation: Activation = "shrinkage",
         trainable_dictionary: bool = True,
+        tied: bool = True,
         recurrent: Recurrent = "auto",
         return_sequences: bool = False,
         **kwargs: Any,
@@ -517,6 +526,7 @@ class AdaptiveISTA(UnfoldedRNN):
             dictionary=dictionary,
             activation=activation,
             trainable_dictionary=trainable_dictionary,
+            tied=tied,
             recurrent=recurrent,
             **_cell_kwargs(kwargs),
         )
@@ -536,7 +546,7 @@ class SLSTM(UnfoldedRNN):
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, T, the number of steps on a 2-D input.
         l1, dictionary, activation, use_bias, gate_initializer, bias_initializer,
-            trainable_dictionary, recurrent: See `SLSTMCell`.
+            trainable_dictionary, tied, recurrent: See `SLSTMCell`.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`.
@@ -577,6 +587,7 @@ class SLSTM(UnfoldedRNN):
         gate_initializer: str | keras.initializers.Initializer = "zeros",
         bias_initializer: str | keras.initializers.Initializer = "zeros",
         trainable_dictionary: bool = True,
+        tied: bool = True,
         recurrent: Recurrent = "auto",
         return_sequences: bool = False,
         **kwargs: Any,
@@ -590,6 +601,7 @@ class SLSTM(UnfoldedRNN):
             gate_initializer=gate_initializer,
             bias_initializer=bias_initializer,
             trainable_dictionary=trainable_dictionary,
+            tied=tied,
             recurrent=recurrent,
             **_cell_kwargs(kwargs),
         )

@@ -38,10 +38,11 @@ class DictionaryLayer(keras.layers.Layer):
             of at most 1. None: random atoms of unit norm, drawn from the generator that
             `keras.utils.set_random_seed` seeds. It is an initial value: the
             configuration does not hold it, the saved weights do.
-        trainable_dictionary: Boolean. If True, one matrix encodes and decodes:
-            W_d = τDᵀ. If False, D stays as it is given, and W_d, where the layer is
-            trainable, is a weight of its own that starts at τDᵀ: an encoder is trained
-            for a given dictionary.
+        trainable_dictionary: Boolean. If False, D stays as it is given: an encoder is
+            trained for a given dictionary.
+        tied: Boolean. If True, one matrix encodes and decodes, W_d = τDᵀ, as in the
+            paper. If False, or if D is not trainable, W_d is a weight of its own that
+            starts at τDᵀ.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
     """
 
@@ -51,12 +52,14 @@ class DictionaryLayer(keras.layers.Layer):
         l1: float = 0.1,
         dictionary: ArrayLike | None = None,
         trainable_dictionary: bool = True,
+        tied: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.n_atoms = check_positive_integer("n_atoms", n_atoms)
         self.l1 = check_non_negative("l1", l1)
         self.trainable_dictionary = bool(trainable_dictionary)
+        self.tied = bool(tied)
         self._initial_dictionary = check_dictionary(dictionary, self.n_atoms)
         self.dictionary: keras.Variable = None
         self.n_features: int | None = None
@@ -130,6 +133,7 @@ class DictionaryLayer(keras.layers.Layer):
             "n_atoms": self.n_atoms,
             "l1": self.l1,
             "trainable_dictionary": self.trainable_dictionary,
+            "tied": self.tied,
         }
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from helpers import (
+    DECODERS,
     double_tanh,
     fista,
     ista,
@@ -20,11 +21,9 @@ SOLVER = {LISTABlock: ista, LFISTABlock: fista}
 
 @pytest.mark.parametrize("cls", BLOCKS)
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("trainable_dictionary", [True, False])
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("n_atoms", [5, 12])
-def test_untrained_equals_the_solver_that_it_unfolds(
-    cls, shared, trainable_dictionary, n_atoms
-):
+def test_untrained_equals_the_solver_that_it_unfolds(cls, shared, decoder, n_atoms):
     x, dictionary = signals(4, 8), unit_atoms(n_atoms, 8)
     block = cls(
         n_atoms,
@@ -32,7 +31,7 @@ def test_untrained_equals_the_solver_that_it_unfolds(
         l1=0.1,
         dictionary=dictionary,
         shared=shared,
-        trainable_dictionary=trainable_dictionary,
+        **decoder,
         return_sequences=True,
     )
     expected = SOLVER[cls](x, dictionary, 0.1, n_steps=15)
@@ -79,17 +78,15 @@ def recursion(block, x):
 @pytest.mark.parametrize("cls", BLOCKS)
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("activation", ["shrinkage", "double_tanh"])
-@pytest.mark.parametrize("trainable_dictionary", [True, False])
-def test_steps_with_any_weights_equal_the_recursion(
-    cls, shared, activation, trainable_dictionary
-):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_steps_with_any_weights_equal_the_recursion(cls, shared, activation, decoder):
     x = signals(4, 8)
     block = cls(
         6,
         n_steps=4,
         shared=shared,
         activation=activation,
-        trainable_dictionary=trainable_dictionary,
+        **decoder,
         return_sequences=True,
     )
     block.build(x.shape)
@@ -144,16 +141,14 @@ def test_a_single_step_has_no_weight_that_it_does_not_use(cls, shared):
 
 @pytest.mark.parametrize("cls", BLOCKS)
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("trainable_dictionary", [True, False])
-def test_the_factored_form_is_the_full_one_with_coupled_matrices(
-    cls, shared, trainable_dictionary
-):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_factored_form_is_the_full_one_with_coupled_matrices(cls, shared, decoder):
     x, dictionary = signals(4, 8), unit_atoms(6, 8)
     options = {
         "n_steps": 4,
         "shared": shared,
         "dictionary": dictionary,
-        "trainable_dictionary": trainable_dictionary,
+        **decoder,
         "return_sequences": True,
     }
     factored = cls(6, recurrent="factored", **options)

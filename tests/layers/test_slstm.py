@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    DECODERS,
     double_tanh,
     ista,
     perturb,
@@ -39,7 +40,7 @@ def recursion(cell, sequences, states=None):
     Returns the codes and the cell states after every step, `(batch, time, n_atoms)`.
     """
     n_atoms = cell.n_atoms
-    if cell.trainable_dictionary:
+    if cell.kernel is None:
         w_d = to_numpy(cell.step_size) * to_numpy(cell.dictionary)
     else:
         w_d = to_numpy(cell.kernel).T
@@ -114,15 +115,15 @@ def test_slstm_with_saturated_gates_and_shrinkage_equals_ista(n_atoms):
 
 @pytest.mark.parametrize("layer_class, cell_class, options", PAIRS)
 @pytest.mark.parametrize("act", ["shrinkage", "double_tanh"])
-@pytest.mark.parametrize("trainable_dictionary", [True, False])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_steps_with_any_weights_equal_the_equations(
-    layer_class, cell_class, options, act, trainable_dictionary
+    layer_class, cell_class, options, act, decoder
 ):
     layer = layer_class(
         6,
         4,
         activation=act,
-        trainable_dictionary=trainable_dictionary,
+        **decoder,
         return_sequences=True,
         **options,
     )

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from sklearn.decomposition import sparse_encode
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from sc2keras import applications, evaluation
+from sc2keras import applications, datasets, evaluation
 
 
 @pytest.fixture
@@ -100,10 +102,22 @@ def test_full_accuracy_does_not_depend_on_the_scale_of_the_codes():
         [1, 0, 0, 0, 0, 0]
     )
     split = (codes[:300], labels[:300], codes[300:], labels[300:])
-    accuracy, c = evaluation.full_accuracy(*split)
+    found = evaluation.full_accuracy(*split)
     scaled = evaluation.full_accuracy(
         1000 * split[0], split[1], 1000 * split[2], split[3]
     )
-    assert accuracy == pytest.approx(scaled[0], abs=0.011)
-    assert 0.5 < accuracy < 1.0
-    assert c in (0.001, 0.01, 0.1, 1.0, 10.0)
+    assert found.accuracy == pytest.approx(scaled.accuracy, abs=0.011)
+    assert 0.5 < found.accuracy < 1.0
+    assert found.C in (0.001, 0.01, 0.1, 1.0, 10.0)
+
+
+def test_full_accuracy_is_that_of_a_classifier_with_the_c_that_it_chose():
+    data = datasets.load("digits")
+    x, y = data.x_train.reshape(-1, 64)[:600], data.y_train[:600]
+    x_test, y_test = data.x_test.reshape(-1, 64), data.y_test
+    found = evaluation.full_accuracy(x, y, x_test, y_test)
+    pipeline = make_pipeline(
+        StandardScaler(), LogisticRegression(C=found.C, max_iter=5000, tol=1e-8)
+    ).fit(x, y)
+    assert found.accuracy == pytest.approx(pipeline.score(x_test, y_test), abs=0.006)
+    assert found.train_accuracy == pytest.approx(pipeline.score(x, y), abs=0.004)

@@ -65,9 +65,10 @@ class _ProximalGradient(UnfoldedEncoder):
         if reverse:
             return self.decode(inputs)
         # bfloat16 has 8 bits: no gap under 1 % would ever be seen.
-        x = ops.cast(inputs, "float32")
-        dictionary = ops.cast(self.dictionary, "float32")
-        step_size = ops.cast(self.step_size, "float32")
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        x = ops.cast(inputs, dtype)
+        dictionary = ops.cast(self.dictionary, dtype)
+        step_size = ops.cast(self.step_size, dtype)
         n_atoms, n_features = dictionary.shape
         # With many atoms two products with D take fewer operations than one with D Dᵀ.
         factored = n_atoms > 2 * n_features

@@ -103,13 +103,11 @@ def code_quality(
         dtype=dtype,
     )
     best = solver.predict(x, batch_size=2048, verbose=0)
-    left = relative_duality_gap(
-        *(
-            ops.convert_to_tensor(array.reshape(len(array), -1), dtype=dtype)
-            for array in (x, best, dictionary)
-        ),
-        l1,
-    )
+    tensors = [
+        ops.convert_to_tensor(array.reshape(len(array), -1), dtype=dtype)
+        for array in (x, best, dictionary)
+    ]
+    left = relative_duality_gap(tensors[0], tensors[1], tensors[2], l1)
     objective = mean_objective(x, codes, dictionary, l1)
     optimum = mean_objective(x, best, dictionary, l1)
     return CodeQuality(

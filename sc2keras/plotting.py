@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -96,7 +97,7 @@ def plot_reconstructions(
 
 
 def plot_convergence(
-    curves: Mapping[str, Sequence[float] | NDArray],
+    curves: Mapping[str, Sequence[float] | Sequence[tuple[int, float]] | NDArray],
     ylabel: str = "objective on the test split",
     ax: Axes | None = None,
 ) -> Axes:
@@ -104,7 +105,8 @@ def plot_convergence(
 
     Args:
         curves: Dictionary from a label to an array `(n_steps,)`, the figure after each
-            step. A curve of at most 30 steps, a network's, has markers.
+            step, or points `(step, figure)`. A curve of at most 30, a network's, has
+            markers.
         ylabel: String.
         ax: Matplotlib axes; None: new ones.
 
@@ -118,10 +120,12 @@ def plot_convergence(
     """
     ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
     for label, values in curves.items():
-        network = len(values) <= 30
+        points = np.asarray(values)
+        if points.ndim == 1:
+            points = np.stack([np.arange(1, len(points) + 1), points], axis=1)
+        network = len(points) <= 30
         ax.plot(
-            np.arange(1, len(values) + 1),
-            values,
+            *points.T,
             marker="o" if network else None,
             markersize=4,
             linestyle="-" if network else "--",
@@ -137,6 +141,40 @@ def plot_convergence(
     ax.set_ylabel(ylabel)
     ax.grid(alpha=0.3, which="both")
     ax.legend()
+    return ax
+
+
+def plot_tradeoff(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    xlabel: str,
+    ylabel: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws what is traded for what: points joined in their order, a curve a method.
+
+    Args:
+        curves: Dictionary from a label to points `(x, y)`, such as the nonzero fraction
+            and the accuracy as λ varies.
+        xlabel, ylabel: Strings.
+        ax: Matplotlib axes; None: new ones.
+
+    Returns:
+        The matplotlib axes.
+
+    Example:
+
+    >>> ax = plot_tradeoff({"SLSTM": [(0.9, 91.0), (0.2, 95.0)]}, "nonzero", "accuracy")
+    >>> plt.close(ax.figure)
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 4.6), layout="constrained")[1]
+    for (label, points), marker in zip(
+        curves.items(), cycle("osD^vP*X<>"), strict=False
+    ):
+        ax.plot(*zip(*points, strict=True), marker=marker, markersize=5, label=label)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small")
     return ax
 
 

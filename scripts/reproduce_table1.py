@@ -4,20 +4,18 @@ Trains every method on every dataset, saves each model, loads it again, encodes,
 logistic regression on the codes, and prints the paper's table beside its own:
 
     python scripts/reproduce_table1.py                          # digits, a minute
-    python scripts/reproduce_table1.py --datasets mnist cifar10 --output results/table1
+    python scripts/reproduce_table1.py --datasets mnist cifar10 --seeds 0 1 2 3 4 \
+        --protocol both --output results/table1
 
 What is finished is kept in --output and never computed again: a run that was stopped
 goes on where it was.
 """
 
 import argparse
-import json
 import logging
 import math
 import os
 import sys
-import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,8 +23,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+from experiments import (
+    CEILINGS,
+    METHODS,
+    PROTOCOLS,
+    RECIPES,
+    SOLVERS,
+    Ceiling,
+    Run,
+    hold_out,
+    load_data,
+    markdown,
+    paired_interval,
+    with_options,
+)
 from reporting import (
-    environment,
     positive_integer,
     positive_number,
     replace_file,
@@ -34,123 +45,37 @@ from reporting import (
     write_json,
 )
 from tqdm import tqdm
-from tqdm.keras import TqdmCallback
 
-import sc2keras
-from sc2keras import applications, datasets, evaluation, plotting
+from sc2keras import datasets, plotting
 
-N_CURVE_STEPS = 100
-N_CURVE_SAMPLES = 500
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the table: a builder, its arguments, and the paper's figures.
-
-    It starts from the classical dictionary, as the paper's baselines do, or from
-    normalised training samples: the SLSTM learns its dictionary end to end.
-    """
-
-    label: str
-    builder: str
-    paper: dict = field(default_factory=dict)
-    kwargs: dict = field(default_factory=dict)
-    trained: bool = True
-    classical_start: bool = True
-
-
-METHODS = {
-    "ista": Method(
-        "ISTA, converged",
-        "ISTA",
-        {"mnist": 85.25, "cifar10": 34.05},
-        {"tol": 1e-3, "n_steps": 3000},
-        trained=False,
-    ),
-    "ista-20": Method(
-        "ISTA, 20 steps",
-        "ISTA",
-        {"mnist": 85.25, "cifar10": 34.05},
-        {"n_steps": 20},
-        trained=False,
-    ),
-    "fista": Method(
-        "FISTA, converged",
-        "FISTA",
-        {"mnist": 86.65, "cifar10": 35.75},
-        {"tol": 1e-4, "n_steps": 3000},
-        trained=False,
-    ),
-    "fista-20": Method(
-        "FISTA, 20 steps",
-        "FISTA",
-        {"mnist": 86.65, "cifar10": 35.75},
-        {"n_steps": 20},
-        trained=False,
-    ),
-    "lista": Method("LISTA", "LISTA", {"mnist": 85.75, "cifar10": 35.12}),
-    "lfista": Method("LFISTA", "LFISTA", {"mnist": 85.55, "cifar10": 35.65}),
-    "adaptive-ista": Method("adaptive ISTA", "AdaptiveISTA"),
-    "slstm": Method(
-        "SLSTM, double tanh",
-        "SC2Net",
-        {"mnist": 89.81, "cifar10": 39.10},
-        {"activation": "double_tanh"},
-        classical_start=False,
-    ),
-    "slstm-shrinkage": Method(
-        "SLSTM, shrinkage",
-        "SC2Net",
-        {"mnist": 89.81, "cifar10": 39.10},
-        {"activation": "shrinkage"},
-        classical_start=False,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the networks of a dataset are trained; chosen on held-out training images."""
-
-    n_steps: int = 5
-    epochs: int = 12
-    batch_size: int = 256
-    learning_rate: float = 1.0
-    # XLA takes seconds to compile, which a small dataset does not earn back.
-    jit_compile: bool | str = "auto"
-
-
-RECIPES = {
-    "digits": Recipe(epochs=40, batch_size=128, jit_compile=False),
-    "mnist": Recipe(),
-    "cifar10": Recipe(learning_rate=0.3),
-}
+PAPER_L1 = 0.1
+L1_GRID = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+# The row that the others are compared with, by protocol.
+REFERENCE = {"paper": "slstm-shrinkage", "full": "slstm-untied"}
 
 
 def main(argv=None):
     args = parse_arguments(argv)
     # TensorFlow warns that it traces anew for every model, of which there are many.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    data = {name: load_data(name, args) for name in args.datasets}
-    for folder in ("models", "runs"):
-        (args.output / folder).mkdir(parents=True, exist_ok=True)
-    jobs = [
-        Job(name, key, seed, args)
-        for name in args.datasets
-        for seed in args.seeds
-        for key in args.methods
-    ]
-    for job in jobs:
-        job.check_settings()
-    bar = tqdm(jobs, "Table 1", unit="run")
-    records = []
-    for job in bar:
-        bar.set_postfix_str(job.name)
-        records.append(job.run(data[job.dataset]))
-    write_results(records, args)
+    data = {name: load_data(name, args.data_dir) for name in args.datasets}
+    search = search_runs(args)
+    # The λ of the table's own runs follow from the search: only its runs are known yet.
+    for run in [*search.values(), *table_runs("paper", {}, args).values()]:
+        run.check_settings()
+    held = {name: hold_out(each) for name, each in data.items()}
+    found = make(search, "choice of λ", held, ["full"], optimum=False)
+    chosen = choose(found)
+    tables = {}
+    for protocol in args.protocols:
+        runs = table_runs(protocol, chosen, args)
+        for run in runs.values():
+            run.check_settings()
+        tables[protocol] = make(runs, f"{protocol} protocol", data, [protocol])
+    write_results(found, tables, args)
     for name in args.datasets:
-        draw(name, data[name], args)
-    print(f"\nModels, runs, table and pictures are in {args.output}")
+        draw(name, data[name], chosen, args)
+    print(f"\nModels, runs, tables and pictures are in {args.output}")
 
 
 def parse_arguments(argv):
@@ -163,253 +88,282 @@ def parse_arguments(argv):
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--n-atoms", type=positive_integer, default=100, help="k")
     add("--n-steps", type=positive_integer, help="T; by default the dataset's recipe")
-    add("--l1", type=positive_number, default=0.1, help="λ")
     add("--epochs", type=positive_integer, help="by default the dataset's recipe")
     add("--seeds", type=int, nargs="+", default=[0])
     add(
         "--protocol",
-        choices=["paper", "full", "both"],
+        choices=[*PROTOCOLS, "both"],
         default="paper",
-        help="paper: classifier fitted on 4,000 codes, scored on 1,000, 10 draws; "
-        "full: all training codes, C chosen on a holdout, official test split",
+        help="paper: λ = 0.1, classifier fitted on 4,000 codes, scored on 1,000, 10 "
+        "draws; full: λ and C chosen on held-out training samples, all training codes, "
+        "official test split",
+    )
+    add(
+        "--l1-grid",
+        type=positive_number,
+        nargs="+",
+        default=list(L1_GRID),
+        help="the λ that the full protocol chooses from",
     )
     add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
     add("--output", type=Path, default=Path("out/table1"))
-    add(
-        "--validation",
-        action="store_true",
-        help="measure on a sixth of the training split, held out, in place of the test "
-        "split: for choosing a recipe",
-    )
     args = parser.parse_args(argv)
-    args.protocols = ["paper", "full"] if args.protocol == "both" else [args.protocol]
+    args.protocols = PROTOCOLS if args.protocol == "both" else (args.protocol,)
     return args
 
 
-def load_data(name, args):
-    try:
-        data = datasets.load(name, data_dir=args.data_dir)
-    except (datasets.DatasetUnavailableError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    if args.validation:
-        start = len(data.x_train) * 5 // 6
-        data = data._replace(
-            x_train=data.x_train[:start],
-            y_train=data.y_train[:start],
-            x_test=data.x_train[start:],
-            y_test=data.y_train[start:],
-        )
-    return data
-
-
-class Job:
-    """One method on one dataset with one seed: its files, and how they are made."""
-
-    def __init__(self, dataset, key, seed, args):
-        self.dataset, self.key, self.seed, self.args = dataset, key, seed, args
-        self.method = METHODS[key]
-        self.name = f"{dataset}-{key}-seed{seed}"
-        self.model_path = args.output / "models" / f"{self.name}.keras"
-        self.record_path = args.output / "runs" / f"{self.name}.json"
-        recipe = RECIPES[dataset]
-        self.settings = {"n_atoms": args.n_atoms, "l1": args.l1}
-        if self.method.trained:
-            self.settings |= asdict(recipe)
-            self.settings["n_steps"] = args.n_steps or recipe.n_steps
-            self.settings["epochs"] = args.epochs or recipe.epochs
-        self.settings["validation"] = args.validation
-
-    def check_settings(self):
-        """Exits, before any work, if --output holds runs with other settings."""
-        if self.record_path.exists():
-            found = json.loads(self.record_path.read_text())["settings"]
-            if found != self.settings:
-                sys.exit(
-                    f"error: {self.record_path} was made with {found}, but now "
-                    f"{self.settings} is asked for. Choose another --output, or delete "
-                    "that file."
-                )
-
-    def run(self, data):
-        """The record of this job: read, or made and written."""
-        record = {}
-        if self.record_path.exists():
-            record = json.loads(self.record_path.read_text())
-        missing = [p for p in self.args.protocols if p not in record]
-        if record and not missing:
-            return record
-        if not record:
-            record = self.train(data)
-        model = keras.saving.load_model(self.model_path)
-        codes_train = model.encode(data.x_train)
-        started = time.perf_counter()
-        codes_test = model.encode(data.x_test)
-        seconds = time.perf_counter() - started
-        if "objective" not in record:
-            record["codes_per_second"] = len(codes_test) / seconds
-            quality = evaluation.code_quality(model, data.x_test, codes_test)
-            record.update(quality._asdict())
-        codes = (codes_train, data.y_train, codes_test, data.y_test)
-        if "paper" in missing:
-            draws = evaluation.make_draws(len(data.x_train), len(data.x_test))
-            record["paper"] = evaluation.paper_accuracy(*codes, draws).tolist()
-        if "full" in missing:
-            accuracy, c = evaluation.full_accuracy(*codes)
-            record["full"], record["full_C"] = accuracy, c
-        write_json(self.record_path, record)
-        return record
-
-    def train(self, data):
-        """Makes the model and writes its file; returns the start of the record."""
-        dictionary, seconds = self.start(data.x_train)
-        keras.utils.set_random_seed(self.seed)
-        kwargs = {**self.method.kwargs, "dictionary": dictionary}
-        if self.method.trained:
-            kwargs["n_steps"] = self.settings["n_steps"]
-        model = getattr(applications, self.method.builder)(
-            n_atoms=self.args.n_atoms,
-            input_shape=data.x_train.shape[1:],
-            l1=self.args.l1,
-            **kwargs,
-        )
-        losses = []
-        if self.method.trained:
-            started = time.perf_counter()
-            losses = self.fit(model, data.x_train)
-            seconds += time.perf_counter() - started
-        replace_file(self.model_path, model.save)
-        return {
-            "dataset": self.dataset,
-            "note": data.note,
-            "method": self.key,
-            "label": self.method.label,
-            "seed": self.seed,
-            "settings": self.settings,
-            "training_seconds": seconds,
-            "loss": losses,
-            "environment": environment(),
-        }
-
-    def fit(self, model, x):
-        epochs, batch_size = self.settings["epochs"], self.settings["batch_size"]
-        schedule = keras.optimizers.schedules.CosineDecay(
-            self.settings["learning_rate"], epochs * math.ceil(len(x) / batch_size)
-        )
-        model.compile(
-            keras.optimizers.Adadelta(schedule, epsilon=1e-6),
-            jit_compile=self.settings["jit_compile"],
-            steps_per_execution=20,
-        )
-        bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
-        history = model.fit(
-            x, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[bar]
-        )
-        return history.history["loss"]
-
-    def start(self, x):
-        """The dictionary that the method starts from, and the seconds it took."""
-        if not self.method.classical_start:
-            return sc2keras.sample_dictionary(x, self.args.n_atoms, self.seed), 0.0
-        name = f"{self.dataset}-dictionary-seed{self.seed}.npz"
-        path = self.args.output / "models" / name
-        settings = {"n_atoms": self.args.n_atoms, "l1": self.args.l1}
-        settings |= {"n_samples": len(x), "seed": self.seed}
-        if path.exists():
-            with np.load(path) as saved:
-                if json.loads(str(saved["settings"])) == settings:
-                    return saved["dictionary"], float(saved["seconds"])
-        started = time.perf_counter()
-        dictionary = sc2keras.learn_dictionary(
-            x, self.args.n_atoms, self.args.l1, seed=self.seed
-        )
-        seconds = time.perf_counter() - started
-        content = {"dictionary": dictionary, "settings": json.dumps(settings)}
-        replace_file(path, lambda p: np.savez(p, seconds=seconds, **content))
-        return dictionary, seconds
-
-
-def write_results(records, args):
-    table = markdown_table(records, args)
-    write_json(args.output / "results.json", records)
-    replace_file(args.output / "table.md", lambda p: p.write_text(table))
-    print("\n" + table)
-
-
-def markdown_table(records, args):
-    """The table as Markdown, a row for each dataset and method, means over seeds."""
-    accuracies = [f"{protocol} protocol, %" for protocol in args.protocols]
-    header = [
-        "dataset",
-        "method",
-        "the paper, %",
-        *accuracies,
-        "objective",
-        "optimum",
-        "gap, %",
-        "nonzero",
-        "training, s",
-        "codes/s",
-    ]
-    rows = []
-    for dataset in args.datasets:
-        for key in args.methods:
-            found = [
-                r for r in records if (r["dataset"], r["method"]) == (dataset, key)
-            ]
-            if found:
-                rows.append(table_row(found, METHODS[key], args.protocols))
-    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2), *rows]
-    n_seeds = len(args.seeds)
-    spread = f"over {n_seeds} seeds" if n_seeds > 1 else "over the draws of one seed"
-    split = "images held out of the training split" if args.validation else "test split"
-    return (
-        "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        + f"\n\nMean ± standard deviation {spread}. Objective and optimum: on the "
-        f"{split}, λ = {args.l1:g}, {args.n_atoms} atoms; the optimum is that of the "
-        "LASSO with the same dictionary. Training includes the classical dictionary "
-        "where the method starts from one.\n"
+def make_run(dataset, key, l1, seed, args, validation=False):
+    recipe = with_options(RECIPES[dataset], n_steps=args.n_steps, epochs=args.epochs)
+    return Run(
+        name=f"{dataset}-{key}-l1-{l1:g}-seed{seed}",
+        folder=args.output / "holdout" if validation else args.output,
+        dataset=dataset,
+        method=METHODS[key],
+        recipe=recipe,
+        l1=l1,
+        seed=seed,
+        n_atoms=args.n_atoms,
+        validation=validation,
     )
 
 
-def table_row(records, method, protocols):
-    def mean(name):
-        return np.mean([record[name] for record in records])
+def search_runs(args):
+    """The runs on held-out samples that choose λ, `{(dataset, method, λ): Run}`."""
+    if "full" not in args.protocols:
+        return {}
+    return {
+        (name, key, l1): make_run(name, key, l1, args.seeds[0], args, validation=True)
+        for name in args.datasets
+        for l1 in args.l1_grid
+        for key in args.methods
+    }
 
-    cells = []
-    for protocol in protocols:
-        values = [100 * np.mean(record[protocol]) for record in records]
-        spread = values
-        if len(values) == 1 and protocol == "paper":
-            spread = [100 * a for a in records[0]["paper"]]
-        deviation = f" ± {np.std(spread):.2f}" if len(spread) > 1 else ""
-        cells.append(f"{np.mean(values):.2f}{deviation}")
-    dataset, note = records[0]["dataset"], records[0]["note"]
-    paper = method.paper.get(dataset)
+
+def choose(found):
+    """`{(dataset, method): λ}` of the best accuracy on held-out samples."""
+    best = {}
+    for (name, key, l1), record in found.items():
+        best[name, key] = max(best.get((name, key), (0, 0)), (record["full"], l1))
+    return {pair: l1 for pair, (_, l1) in best.items()}
+
+
+def table_runs(protocol, chosen, args):
+    """The runs of a table, `{(dataset, row, seed): Run}`."""
+    runs = {}
+    for name in args.datasets:
+        # Seed by seed, so that a run that is stopped leaves whole seeds.
+        for seed in args.seeds:
+            for key in args.methods:
+                l1 = chosen.get((name, key)) if protocol == "full" else PAPER_L1
+                runs[name, key, seed] = make_run(name, key, l1, seed, args)
+            if protocol != "full":
+                continue
+            for kind, label in CEILINGS.items():
+                if kind != "autoencoder" and seed != args.seeds[0]:
+                    continue
+                runs[name, kind, seed] = Ceiling(
+                    name=f"{name}-{kind}-seed{seed}",
+                    folder=args.output,
+                    dataset=name,
+                    kind=kind,
+                    label=label,
+                    recipe=with_options(RECIPES[name], epochs=args.epochs),
+                    seed=seed,
+                    n_features=args.n_atoms,
+                )
+    return runs
+
+
+def make(runs, description, data, protocols, optimum=True):
+    """The record of every run, `{key: record}`."""
+    bar = tqdm(runs.items(), description, unit="run", disable=not runs)
+    records = {}
+    for key, run in bar:
+        bar.set_postfix_str(run.name)
+        records[key] = run.run(data[run.dataset], protocols, optimum)
+    return records
+
+
+def write_results(found, tables, args):
+    results = [
+        {"table": table, "row": key, **record}
+        for table, records in [("choice of λ", found), *tables.items()]
+        for (_, key, _), record in records.items()
+    ]
+    write_json(args.output / "results.json", results)
+    parts = [table(protocol, records, args) for protocol, records in tables.items()]
+    if "full" in tables:
+        parts.append(seen_and_unseen(tables["full"], args))
+    text = "\n".join(parts)
+    replace_file(args.output / "table.md", lambda p: p.write_text(text))
+    print("\n" + text)
+    if found:
+        figure = draw_choice(found)
+        save_figure(figure, args.output / "accuracy-nonzero.png")
+
+
+def table(protocol, records, args):
+    """A protocol's table as Markdown, a row for each dataset and method."""
+    full = protocol == "full"
+    reference = REFERENCE[protocol]
+    known = reference in args.methods
+    header = ["dataset", "method", "λ" if full else "the paper, %", "accuracy, %"]
+    if known:
+        header.append(f"{METHODS[reference].label} − row")
+    header += ["objective", "optimum", "gap, %", "above the best, %", "nonzero"]
+    rows = []
+    for name in args.datasets:
+        groups = {}
+        for (dataset, key, seed), record in records.items():
+            if dataset == name:
+                groups.setdefault(key, {})[seed] = record
+        best = best_optima(groups)
+        for key, group in groups.items():
+            row = table_row(key, group, protocol, best)
+            if known:
+                row.insert(4, difference(groups[reference], group, protocol))
+            rows.append(row)
+    n_seeds = len(args.seeds)
+    spread = (
+        f"Mean ± standard deviation over {n_seeds} seeds; differences with the 95 % "
+        "interval of Student's t, paired by seed."
+        if n_seeds > 1
+        else "One seed"
+        + (", mean ± standard deviation over the draws." if not full else ".")
+    )
+    chosen = "chosen on held-out training samples for each row" if full else "0.1"
+    return (
+        markdown(header, rows)
+        + f"\n{protocol.capitalize()} protocol, {args.n_atoms} atoms, λ {chosen}. "
+        + spread
+        + " Objective and optimum: on the test split; the optimum is that of the LASSO "
+        "with the same dictionary, the best the lowest optimum of any row at that λ.\n"
+    )
+
+
+def seen_and_unseen(records, args):
+    """Objective and accuracy on the training and the test split, as Markdown."""
+    header = ["dataset", "method"]
+    for name in ("objective", "nonzero", "accuracy, %"):
+        header += [f"{name}: training split", "test split"]
+    rows = []
+    for name, key in dict.fromkeys((name, key) for name, key, _ in records):
+        group = [r for (n, k, _), r in records.items() if (n, k) == (name, key)]
+        if "objective" not in group[0]:
+            continue
+        row = [name, group[0]["label"]]
+        for figure, scale, digits in [
+            ("{}objective", 1, 3),
+            ("{}nonzero", 1, 3),
+            ("full{}", 100, 2),
+        ]:
+            of_train = "train_" if figure.startswith("{}") else "_train"
+            for split in (of_train, ""):
+                values = [record[figure.format(split)] for record in group]
+                row.append(f"{scale * np.mean(values):.{digits}f}")
+        rows.append(row)
+    return markdown(header, rows) + (
+        f"\nThe models of the full protocol, means over {len(args.seeds)} seeds.\n"
+    )
+
+
+def best_optima(groups):
+    """The lowest optimum of any dictionary of these rows, `{λ: optimum}`."""
+    best = {}
+    for group in groups.values():
+        if all("optimum" in record for record in group.values()):
+            l1 = next(iter(group.values()))["settings"]["l1"]
+            optimum = min(record["optimum"] for record in group.values())
+            best[l1] = min(best.get(l1, math.inf), optimum)
+    return best
+
+
+def percent(records, protocol):
+    """Accuracy in percent, by seed."""
+    return {s: 100 * float(np.mean(r[protocol])) for s, r in records.items()}
+
+
+def difference(reference, group, protocol):
+    if group is reference:
+        return ""
+    a, b = percent(reference, protocol), percent(group, protocol)
+    if len(b) < len(a):  # Deterministic features: the same for every seed.
+        b = dict.fromkeys(a, next(iter(b.values())))
+    mean, half = paired_interval([a[seed] - b[seed] for seed in a])
+    return f"{mean:+.2f}" + ("" if math.isnan(half) else f" ± {half:.2f}")
+
+
+def table_row(key, group, protocol, best):
+    values = list(percent(group, protocol).values())
+    first = next(iter(group.values()))
+    spread = values
+    if len(values) == 1 and protocol == "paper":
+        spread = [100 * a for a in first["paper"]]
+    deviation = f" ± {np.std(spread, ddof=1):.2f}" if len(spread) > 1 else ""
+    note = f" ({first['note']})" if first["note"] else ""
+    cells = [first["dataset"] + note, first["label"]]
+    sparse = "objective" in first
+    if protocol == "full":
+        cells.append(f"{first['settings']['l1']:g}" if sparse else "")
+    else:
+        paper = METHODS[key].paper.get(first["dataset"])
+        cells.append(f"{paper:.2f}" if paper else "")
+    cells.append(f"{np.mean(values):.2f}{deviation}")
+    if not sparse:
+        return [*cells, "", "", "", "", ""]
+
+    def mean(name):
+        return np.mean([record[name] for record in group.values()])
+
+    objective = mean("objective")
+    above = objective / best[first["settings"]["l1"]] - 1
     return [
-        f"{dataset} ({note})" if note else dataset,
-        method.label,
-        f"{paper:.2f}" if paper else "",
         *cells,
-        f"{mean('objective'):.3f}",
+        f"{objective:.3f}",
         f"{mean('optimum'):.3f}",
         f"{100 * mean('gap'):.2f}",
+        f"{100 * above:.2f}",
         f"{mean('nonzero'):.2f}",
-        f"{mean('training_seconds'):.0f}",
-        f"{mean('codes_per_second'):,.0f}",
     ]
 
 
-def draw(name, data, args):
-    """The three pictures of a dataset, from its models of the first seed."""
-    models = {
-        key: keras.saving.load_model(Job(name, key, args.seeds[0], args).model_path)
-        for key in args.methods
-    }
+def draw_choice(found):
+    """Accuracy on held-out samples against the nonzero fraction, as λ varies."""
+    names = list(dict.fromkeys(name for name, _, _ in found))
+    figure, axes = plt.subplots(
+        1,
+        len(names),
+        figsize=(6 * len(names), 4.6),
+        layout="constrained",
+        squeeze=False,
+    )
+    for ax, name in zip(axes.flat, names, strict=True):
+        curves = {}
+        for (dataset, key, _), record in found.items():
+            if dataset == name:
+                point = (record["nonzero"], 100 * record["full"])
+                curves.setdefault(METHODS[key].label, []).append(point)
+        plotting.plot_tradeoff(curves, "nonzero entries of a code", "accuracy, %", ax)
+        ax.set_title(f"{name}, held-out samples; along a curve λ grows to the left")
+    return figure
+
+
+def draw(name, data, chosen, args):
+    """Atoms and reconstructions of a dataset, from its models of the first seed."""
+    models = {}
+    for key in args.methods:
+        l1 = PAPER_L1 if "paper" in args.protocols else chosen[name, key]
+        run = make_run(name, key, l1, args.seeds[0], args)
+        if not run.model_path.exists():
+            print(f"{run.model_path} is not there: no new pictures of {name}")
+            return
+        models[key] = keras.saving.load_model(run.model_path)
     shape = data.x_test.shape[1:]
-    # The solvers share one dictionary: it is drawn once.
+    # The solvers share one dictionary where they share λ: it is drawn once.
     dictionaries = {}
     for key, model in models.items():
-        label = METHODS[key].label if METHODS[key].trained else "scikit-learn"
+        method = METHODS[key]
+        label = "scikit-learn" if method.builder in SOLVERS else method.label
         dictionaries[label] = model.dictionary
     n_columns = min(3, len(dictionaries))
     n_rows = math.ceil(len(dictionaries) / n_columns)
@@ -431,25 +385,6 @@ def draw(name, data, args):
     reconstructions = {METHODS[k].label: m.reconstruct(x) for k, m in models.items()}
     ax = plotting.plot_reconstructions(x, reconstructions, shape)
     save_figure(ax.figure, args.output / f"{name}-reconstructions.png")
-
-    x = data.x_test[:N_CURVE_SAMPLES]
-    curves = {}
-    for key, model in models.items():
-        if key in ("ista-20", "fista-20"):
-            continue
-        label = METHODS[key].label
-        if not METHODS[key].trained:
-            label = METHODS[key].builder
-            model = getattr(applications, label)(
-                args.n_atoms, shape, N_CURVE_STEPS, args.l1, dictionary=model.dictionary
-            )
-        curves[label] = [
-            evaluation.mean_objective(x, codes, model.dictionary, args.l1)
-            for codes in evaluation.step_codes(model, x)
-        ]
-    if curves:
-        ax = plotting.plot_convergence(curves, f"objective, {name}, {len(x)} images")
-        save_figure(ax.figure, args.output / f"{name}-convergence.png")
 
 
 if __name__ == "__main__":

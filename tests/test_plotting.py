@@ -70,6 +70,20 @@ def test_convergence_draws_each_curve_from_step_one_on_log_scales():
         np.testing.assert_array_equal(line.get_ydata(), values)
 
 
+def test_convergence_draws_points_at_their_steps():
+    ax = plotting.plot_convergence({"network": [(2, 0.5), (8, 0.1)]})
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[2, 0.5], [8, 0.1]])
+
+
+def test_a_tradeoff_joins_the_points_of_a_method_in_their_order():
+    points = [(0.9, 91.0), (0.2, 95.0), (0.5, 93.0)]
+    ax = plotting.plot_tradeoff({"a": points, "b": points[:2]}, "nonzero", "accuracy")
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), points)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("nonzero", "accuracy")
+    assert ax.lines[0].get_marker() != ax.lines[1].get_marker()
+
+
 def test_given_axes_are_drawn_on():
     ax = plt.subplots()[1]
     assert plotting.plot_atoms(np.eye(4), (2, 2), ax=ax) is ax

@@ -166,7 +166,7 @@ class LISTABlock(UnfoldedEncoder):
         if self.kernel is None or self.n_sets == 1:
             return self.project(inputs)
         kernel = self.kernel[:, i * self.n_atoms : (i + 1) * self.n_atoms]
-        return ops.matmul(inputs, kernel)
+        return self.step_size * ops.matmul(inputs, kernel)
 
     @property
     def n_sets(self) -> int:

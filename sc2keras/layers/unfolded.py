@@ -67,7 +67,7 @@ class DictionaryLayer(keras.layers.Layer):
     def build_dictionary(
         self, n_features: int, n_kernels: int = 0
     ) -> tuple[float, NDArray]:
-        """Creates D and τ, and `n_kernels` input kernels of their own.
+        """Creates D and τ, and a `kernel` that holds `n_kernels` W_d/τ side by side.
 
         Returns:
             `(tau, D)`: a float and an array in float64, for the initial values of what
@@ -100,7 +100,9 @@ class DictionaryLayer(keras.layers.Layer):
         )
         self.kernel = None
         if n_kernels:
-            kernel = np.tile(step_size * initial.T, (1, n_kernels))
+            # W_d over τ: its entries have the size of D's, whatever τ is, and an
+            # optimizer's first steps do not wipe them out where τ is small.
+            kernel = np.tile(initial.T, (1, n_kernels))
             self.kernel = self.add_weight(
                 name="kernel", shape=kernel.shape, initializer=constant(kernel)
             )
@@ -108,9 +110,10 @@ class DictionaryLayer(keras.layers.Layer):
 
     def project(self, inputs: Tensor) -> Tensor:
         """W_d x for every sample, the part of a step that depends on x alone."""
-        if self.kernel is not None:
-            return ops.matmul(inputs, self.kernel)
-        return self.step_size * ops.matmul(inputs, ops.transpose(self.dictionary))
+        kernel = self.kernel
+        if kernel is None:
+            kernel = ops.transpose(self.dictionary)
+        return self.step_size * ops.matmul(inputs, kernel)
 
     def decode(self, codes: Tensor) -> Tensor:
         """x̂ = (1/τ) W_dᵀ s = s D (eq. 7 of the paper)."""

@@ -45,10 +45,8 @@ def recursion(block, x):
         name = weight.name.rstrip("_0123456789")
         weights.setdefault(name, []).append(to_numpy(weight).astype("float64"))
     n_steps, n_atoms = block.n_steps, block.n_atoms
-    if "kernel" in weights:
-        kernels = np.split(weights["kernel"][0], block.n_sets, axis=1)
-    else:
-        kernels = [weights["step_size"][0] * weights["dictionary"][0].T]
+    kernel = weights["kernel"][0] if "kernel" in weights else weights["dictionary"][0].T
+    kernels = np.split(weights["step_size"][0] * kernel, block.n_sets, axis=1)
     activations = (
         [(shrink, (threshold,)) for threshold in weights["threshold"]]
         if "scale" not in weights
@@ -163,12 +161,11 @@ def test_the_factored_form_is_the_full_one_with_coupled_matrices(cls, shared, de
         twin.assign(weight)
     d = to_numpy(full.dictionary)
     for i, weight in enumerate(full.recurrent_kernels):
-        if full.kernel is None:
-            kernel = to_numpy(full.step_size) * d.T
-        else:
+        kernel = d.T
+        if full.kernel is not None:
             step = 0 if shared else i + 1
             kernel = to_numpy(full.kernel)[:, 6 * step : 6 * (step + 1)]
-        weight.assign(np.eye(6) - d @ kernel)
+        weight.assign(np.eye(6) - d @ (to_numpy(full.step_size) * kernel))
     np.testing.assert_allclose(to_numpy(factored(x)), to_numpy(full(x)), atol=2e-5)
 
 

@@ -43,7 +43,7 @@ def recursion(cell, sequences, states=None):
     if cell.kernel is None:
         w_d = to_numpy(cell.step_size) * to_numpy(cell.dictionary)
     else:
-        w_d = to_numpy(cell.kernel).T
+        w_d = to_numpy(cell.step_size) * to_numpy(cell.kernel).T
     if cell.factored:
         kernels = [w_d.T]
         if isinstance(cell, SLSTMCell):

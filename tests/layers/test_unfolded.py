@@ -118,8 +118,7 @@ def test_dictionary_is_trained_just_where_it_is_trainable(cls, options):
     assert ("kernel" in names) is separate
     if separate:
         kernel = to_numpy(layer.weights[layer_index(layer, "kernel")])
-        tied = to_numpy(layer_weight(layer, "step_size")) * to_numpy(layer.dictionary).T
-        np.testing.assert_allclose(kernel[:, :6], tied, atol=1e-6)
+        np.testing.assert_array_equal(kernel[:, :6], to_numpy(layer.dictionary).T)
 
 
 def layer_index(layer, name):

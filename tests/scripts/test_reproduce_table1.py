@@ -1,7 +1,11 @@
 import json
+import shutil
 
+import experiments
+import numpy as np
 import pytest
 from helpers import load_program
+from scipy import stats
 
 from sc2keras import datasets
 
@@ -35,7 +39,12 @@ def few_digits(monkeypatch):
 
 def arguments(output, *more):
     settings = ["--n-atoms", "8", "--epochs", "1", "--output", str(output)]
-    return ["--methods", "fista-20", "slstm-shrinkage", *settings, *more]
+    grid = ["--l1-grid", "0.1", "0.5"]
+    methods = ["fista-20", "slstm-shrinkage", "slstm-untied"]
+    return ["--methods", *methods, *settings, *grid, *more]
+
+
+BOTH = ("--protocol", "both", "--seeds", "0", "1")
 
 
 @pytest.fixture(scope="module")
@@ -43,43 +52,107 @@ def finished(script, tmp_path_factory):
     output = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
         use_few_digits(patch)
-        script.main(arguments(output, "--protocol", "both"))
+        script.main(arguments(output, *BOTH))
     return output
 
 
-def test_a_run_writes_models_records_table_and_pictures(finished):
+def results_of(finished, table):
+    records = json.loads((finished / "results.json").read_text())
+    return [record for record in records if record["table"] == table]
+
+
+def cells_of(finished, table, label):
+    """The cells of a row, by column."""
+    text = (finished / "table.md").read_text().split("| dataset ")[1 + table]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    header = ["dataset", *lines[0][:]] if lines[0][0] != "dataset" else lines[0]
+    row = next(line for line in lines if line[1] == label)
+    return dict(zip(header, row, strict=True))
+
+
+def test_a_run_writes_models_records_tables_and_pictures(finished):
     written = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
     assert {
-        "models/digits-fista-20-seed0.keras",
-        "models/digits-slstm-shrinkage-seed0.keras",
-        "runs/digits-fista-20-seed0.json",
-        "runs/digits-slstm-shrinkage-seed0.json",
+        "models/digits-fista-20-l1-0.1-seed0.keras",
+        "runs/digits-slstm-untied-l1-0.1-seed1.json",
+        "runs/digits-pixels-seed0.json",
+        "runs/digits-autoencoder-seed1.json",
+        "holdout/runs/digits-slstm-shrinkage-l1-0.5-seed0.json",
         "results.json",
         "table.md",
         "digits-atoms.png",
         "digits-reconstructions.png",
-        "digits-convergence.png",
+        "accuracy-nonzero.png",
     } <= written
+    assert "runs/digits-pixels-seed1.json" not in written
     assert not [name for name in written if "unfinished" in name]
 
 
-def test_the_table_holds_the_figures_of_the_records(finished):
-    records = json.loads((finished / "results.json").read_text())
-    lines = (finished / "table.md").read_text().splitlines()
-    for record, line in zip(records, lines[2:4], strict=True):
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        mean = 100 * sum(record["paper"]) / len(record["paper"])
-        assert cells[0] == "digits" and cells[1] == record["label"]
-        assert cells[3].startswith(f"{mean:.2f} ±")
-        assert cells[4] == f"{100 * record['full']:.2f}"
-        assert cells[5] == f"{record['objective']:.3f}"
-        assert cells[8] == f"{record['nonzero']:.2f}"
+def test_the_tables_hold_the_figures_of_the_records(finished):
+    for number, protocol in enumerate(("paper", "full")):
+        for key in ("fista-20", "slstm-untied"):
+            records = [r for r in results_of(finished, protocol) if r["row"] == key]
+            assert [r["settings"]["seed"] for r in records] == [0, 1]
+            cells = cells_of(finished, number, records[0]["label"])
+            values = [100 * np.mean(record[protocol]) for record in records]
+            mean, deviation = np.mean(values), np.std(values, ddof=1)
+            assert cells["accuracy, %"] == f"{mean:.2f} ± {deviation:.2f}"
+            for name in ("objective", "optimum"):
+                expected = np.mean([record[name] for record in records])
+                assert cells[name] == f"{expected:.3f}"
+
+
+def test_the_last_table_compares_the_training_split_with_the_test_split(finished):
+    records = [r for r in results_of(finished, "full") if r["row"] == "slstm-untied"]
+    text = (finished / "table.md").read_text()
+    row = [line for line in text.splitlines() if records[0]["label"] in line][-1]
+    figures = [cell.strip() for cell in row.strip("|").split("|")][2:]
+    expected = [
+        np.mean([record[name] for record in records])
+        for name in ("train_objective", "objective", "train_nonzero", "nonzero")
+    ]
+    assert figures[:4] == [f"{value:.3f}" for value in expected]
+    expected = [np.mean([r[name] for r in records]) for name in ("full_train", "full")]
+    assert figures[4:] == [f"{100 * value:.2f}" for value in expected]
+
+
+def test_differences_are_paired_by_seed_and_have_an_interval(finished):
+    records = results_of(finished, "full")
+    by_row = {
+        key: [100 * r["full"] for r in records if r["row"] == key]
+        for key in ("slstm-untied", "fista-20", "pixels")
+    }
+    reference = np.array(by_row["slstm-untied"])
+    for key, label in [("fista-20", "FISTA, 20 steps"), ("pixels", "raw features")]:
+        cells = cells_of(finished, 1, label)
+        found = next(v for k, v in cells.items() if k.endswith("− row"))
+        differences = reference - np.array(by_row[key])
+        low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+        assert found == f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
+
+
+def test_lambda_is_chosen_by_accuracy_on_samples_of_the_training_split(
+    script, finished
+):
+    search = results_of(finished, "choice of λ")
+    assert all(record["settings"]["validation"] for record in search)
+    for key in ("fista-20", "slstm-shrinkage"):
+        tried = [r for r in search if r["row"] == key]
+        assert {r["settings"]["l1"] for r in tried} == {0.1, 0.5}
+        best = max(r["full"] for r in tried)
+        chosen = [r for r in results_of(finished, "full") if r["row"] == key]
+        (l1,) = {r["settings"]["l1"] for r in chosen}
+        assert best == next(r["full"] for r in tried if r["settings"]["l1"] == l1)
 
 
 def test_a_record_names_its_settings_and_its_machine(finished):
-    path = finished / "runs" / "digits-slstm-shrinkage-seed0.json"
+    path = finished / "runs" / "digits-slstm-shrinkage-l1-0.1-seed0.json"
     record = json.loads(path.read_text())
-    assert record["settings"]["epochs"] == 1 and record["seed"] == 0
+    assert record["settings"]["epochs"] == 1 and record["settings"]["seed"] == 0
     assert len(record["loss"]) == 1 and len(record["paper"]) == 10
     assert record["environment"]["keras"] and record["environment"]["cpu"]
     assert record["gap"] == pytest.approx(record["objective"] / record["optimum"] - 1)
@@ -89,38 +162,51 @@ def test_nothing_that_is_finished_is_computed_again(script, finished, monkeypatc
     def fail(*args, **kwargs):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(script.Job, "train", fail)
-    monkeypatch.setattr(script.evaluation, "paper_accuracy", fail)
+    monkeypatch.setattr(experiments.Run, "train", fail)
+    monkeypatch.setattr(experiments, "accuracies", fail)
     before = (finished / "table.md").read_text()
-    script.main(arguments(finished, "--protocol", "both"))
+    script.main(arguments(finished, *BOTH))
     assert (finished / "table.md").read_text() == before
 
 
+def test_the_tables_are_made_of_records_where_the_models_are_absent(
+    script, finished, tmp_path, capsys
+):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "models")
+    before = (tmp_path / "table.md").read_text()
+    script.main(arguments(tmp_path, *BOTH))
+    assert (tmp_path / "table.md").read_text() == before
+    assert "no new pictures of digits" in capsys.readouterr().out
+
+
 def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path, monkeypatch):
-    train, trained = script.Job.train, []
+    train, trained = experiments.Run.train, []
 
-    def interrupted(job, data):
-        if job.key == "slstm-shrinkage" and not trained.count("slstm-shrinkage"):
-            trained.append(job.key)
+    def interrupted(run, data):
+        key = run.name.split("-l1-")[0]
+        trained.append(key)
+        if trained.count("digits-slstm-shrinkage") == 1:
             raise KeyboardInterrupt
-        trained.append(job.key)
-        return train(job, data)
+        return train(run, data)
 
-    monkeypatch.setattr(script.Job, "train", interrupted)
+    monkeypatch.setattr(experiments.Run, "train", interrupted)
+    only = ("--methods", "fista-20", "slstm-shrinkage")
     with pytest.raises(KeyboardInterrupt):
-        script.main(arguments(tmp_path))
+        script.main(arguments(tmp_path, *only))
     assert not (tmp_path / "table.md").exists()
-    script.main(arguments(tmp_path))
-    assert trained == ["fista-20", "slstm-shrinkage", "slstm-shrinkage"]
+    script.main(arguments(tmp_path, *only))
+    shrinkage = "digits-slstm-shrinkage"
+    assert trained == ["digits-fista-20", shrinkage, shrinkage]
     assert (tmp_path / "table.md").exists()
 
 
 def test_other_settings_in_the_same_folder_are_an_error_before_any_work(
     script, finished, monkeypatch
 ):
-    monkeypatch.setattr(script.Job, "run", lambda *args: pytest.fail("worked"))
-    with pytest.raises(SystemExit, match=r"'l1': 0.2.*another --output"):
-        script.main(arguments(finished, "--l1", "0.2"))
+    monkeypatch.setattr(experiments.Run, "run", lambda *args: pytest.fail("worked"))
+    with pytest.raises(SystemExit, match=r"'n_atoms': 9.*another --output"):
+        script.main(arguments(finished, "--n-atoms", "9"))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +215,7 @@ def test_other_settings_in_the_same_folder_are_an_error_before_any_work(
         ("--datasets", "svhn", "invalid choice: 'svhn'"),
         ("--methods", "omp", "invalid choice: 'omp'"),
         ("--n-atoms", "0", "0 is not an integer >= 1"),
-        ("--l1", "-1", "-1.0 is not a number > 0"),
+        ("--l1-grid", "-1", "-1.0 is not a number > 0"),
     ],
 )
 def test_bad_options_name_the_value(script, capsys, option, value, message):
@@ -141,11 +227,3 @@ def test_bad_options_name_the_value(script, capsys, option, value, message):
 def test_a_dataset_that_is_not_there_is_an_error_with_two_ways_out(script, tmp_path):
     with pytest.raises(SystemExit, match=r"(?s)mnist.*--data-dir.*--datasets digits"):
         script.main(["--datasets", "mnist", "--data-dir", str(tmp_path)])
-
-
-def test_held_out_images_come_from_the_training_split(script):
-    args = script.parse_arguments(["--validation"])
-    held = script.load_data("digits", args)
-    full = datasets.load("digits")
-    assert len(held.x_train) + len(held.x_test) == len(full.x_train)
-    assert (held.x_test == full.x_train[len(held.x_train) :]).all()

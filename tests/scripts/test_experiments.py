@@ -1,0 +1,165 @@
+import json
+from dataclasses import replace
+
+import experiments
+import keras
+import numpy as np
+import pytest
+from experiments import METHODS, Ceiling, Method, Recipe, Run
+
+from sc2keras import datasets, evaluation
+
+RECIPE = Recipe(n_steps=2, epochs=1, batch_size=64, jit_compile=False)
+
+
+@pytest.fixture(scope="module")
+def data():
+    digits = datasets.load("digits")
+    return digits._replace(
+        x_train=digits.x_train[:200],
+        y_train=digits.y_train[:200],
+        x_test=digits.x_test[:80],
+        y_test=digits.y_test[:80],
+    )
+
+
+def make_run(folder, method=METHODS["slstm-untied"], recipe=RECIPE, **options):
+    options = {"name": "a", "dataset": "digits", "l1": 0.1, "n_atoms": 6} | options
+    return Run(folder=folder, method=method, recipe=recipe, **options)
+
+
+def test_a_record_has_the_objective_of_the_saved_model_on_both_splits(tmp_path, data):
+    run = make_run(tmp_path)
+    record = run.run(data)
+    assert record == json.loads(run.record_path.read_text())
+    model = keras.saving.load_model(run.model_path)
+    for prefix, x in [("", data.x_test), ("train_", data.x_train)]:
+        codes = model.encode(x)
+        objective = evaluation.mean_objective(x, codes, model.dictionary, 0.1)
+        assert record[prefix + "objective"] == pytest.approx(objective, rel=1e-5)
+        nonzero = np.mean(np.abs(codes) > 1e-3)
+        assert record[prefix + "nonzero"] == pytest.approx(nonzero)
+    assert record["optimum"] <= record["objective"]
+
+
+def test_a_protocol_is_added_without_training_again(tmp_path, data, monkeypatch):
+    run = make_run(tmp_path)
+    first = run.run(data, optimum=False)
+    assert "optimum" not in first and "paper" not in first
+    monkeypatch.setattr(Run, "train", lambda *args: pytest.fail("trained again"))
+    both = run.run(data, ["paper", "full"])
+    assert both.items() >= first.items()
+    assert len(both["paper"]) == 10 and 0 < both["full"] <= 1
+
+
+def test_a_lost_model_is_made_again_for_a_protocol_that_is_missing(tmp_path, data):
+    run = make_run(tmp_path)
+    first = run.run(data, ["paper"])
+    run.model_path.unlink()
+    again = run.run(data, ["full"])
+    assert again["objective"] == pytest.approx(first["objective"], rel=1e-3)
+    assert "full" in again
+
+
+def test_other_settings_are_refused(tmp_path, data):
+    make_run(tmp_path).run(data, optimum=False)
+    make_run(tmp_path).check_settings()
+    for options in ({"l1": 0.2}, {"seed": 1}, {"recipe": replace(RECIPE, epochs=2)}):
+        with pytest.raises(SystemExit, match="Choose another --output"):
+            make_run(tmp_path, **options).check_settings()
+
+
+def test_a_solver_does_not_depend_on_the_recipe(tmp_path):
+    solver = {"method": METHODS["fista"]}
+    settings = make_run(tmp_path, **solver).settings
+    other = make_run(tmp_path, **solver, recipe=replace(RECIPE, epochs=9)).settings
+    assert settings == other and "epochs" not in settings
+
+
+def test_runs_with_one_lambda_and_seed_share_the_classical_dictionary(
+    tmp_path, data, monkeypatch
+):
+    calls = []
+    learn = experiments.sc2keras.learn_dictionary
+
+    def counted(*args, **kwargs):
+        calls.append(args[2])
+        return learn(*args, **kwargs)
+
+    monkeypatch.setattr(experiments.sc2keras, "learn_dictionary", counted)
+    (tmp_path / "models").mkdir()
+    first = make_run(tmp_path).start(data.x_train)
+    again = make_run(tmp_path, method=METHODS["lista"]).start(data.x_train)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert first[1] == again[1] > 0
+    make_run(tmp_path, l1=0.2).start(data.x_train)
+    make_run(tmp_path).start(data.x_train[:100])
+    assert calls == [0.1, 0.2, 0.1]
+    samples, seconds = make_run(tmp_path, method=METHODS["slstm"]).start(data.x_train)
+    assert samples.shape == (6, 64) and seconds == 0
+    assert make_run(tmp_path, method=Method("", "SC2Net", start="random")).start(
+        data.x_train
+    ) == (None, 0.0)
+
+
+def test_a_cascade_records_the_accuracy_of_its_own_classifier(tmp_path, data):
+    method = Method("cascade", "SC2Net", kwargs={"classes": 10}, start="samples")
+    run = make_run(tmp_path, method=method, recipe=replace(RECIPE, epochs=60))
+    record = run.run(data, optimum=False)
+    model = keras.saving.load_model(run.model_path)
+    predicted = model.predict(data.x_test, verbose=0)[1].argmax(axis=1)
+    assert record["head"] == pytest.approx(np.mean(predicted == data.y_test))
+    assert record["head_train"] > 0.3
+
+
+def ceiling(kind, folder, recipe=RECIPE):
+    return Ceiling("c", folder, "digits", kind, kind, recipe, n_features=10)
+
+
+def test_the_raw_features_are_classified_as_they_are(tmp_path, data):
+    record = ceiling("pixels", tmp_path).run(data, ["full"])
+    expected = evaluation.full_accuracy(
+        data.x_train.reshape(200, -1),
+        data.y_train,
+        data.x_test.reshape(80, -1),
+        data.y_test,
+    )
+    assert record["full"] == expected.accuracy
+
+
+def test_ten_components_and_ten_trained_units_beat_chance_by_far(tmp_path, data):
+    for kind in ("pca", "autoencoder"):
+        trained = replace(RECIPE, epochs=60)
+        record = ceiling(kind, tmp_path / kind, trained).run(data, ["full"])
+        assert record["full"] > 0.6
+        assert record["settings"]["n_features"] == 10
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    recipe = Recipe(epochs=4, learning_rate=0.5, warmup_epochs=1)
+    schedule = recipe.schedule(10)
+    rates = [float(schedule(step)) for step in (0, 5, 10, 40)]
+    np.testing.assert_allclose(rates, [0, 0.25, 0.5, 0], atol=1e-6)
+    plain = Recipe(epochs=4, learning_rate=0.5).schedule(10)
+    rates = [float(plain(step)) for step in (0, 20, 40)]
+    np.testing.assert_allclose(rates, [0.5, 0.25, 0], atol=1e-6)
+
+
+def test_held_out_samples_come_from_the_end_of_the_training_split():
+    full = datasets.load("digits")
+    held = experiments.hold_out(full)
+    assert len(held.x_train) + len(held.x_test) == len(full.x_train)
+    assert (held.x_test == full.x_train[len(held.x_train) :]).all()
+    assert (held.y_test == full.y_train[len(held.x_train) :]).all()
+
+
+def test_the_interval_is_that_of_students_t():
+    mean, half = experiments.paired_interval([1.0, 2.0, 3.0])
+    assert (mean, half) == (2.0, pytest.approx(2.4841, abs=1e-4))
+    mean, half = experiments.paired_interval([1.5])
+    assert mean == 1.5 and np.isnan(half)
+
+
+def test_a_markdown_table_aligns_its_figures():
+    text = experiments.markdown(["a", "b", "c"], [["x", "y", "1"]])
+    assert text == "| a | b | c |\n| --- | --- | ---: |\n| x | y | 1 |\n"

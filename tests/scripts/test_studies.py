@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+import studies
+
+from sc2keras import datasets
+
+
+@pytest.fixture(autouse=True)
+def little_work(monkeypatch):
+    digits = datasets.load("digits")
+    small = digits._replace(
+        x_train=digits.x_train[:300],
+        y_train=digits.y_train[:300],
+        x_test=digits.x_test[:80],
+        y_test=digits.y_test[:80],
+    )
+    monkeypatch.setattr(studies, "load_data", lambda name, data_dir: small)
+    chosen = ["the recipe", "constant learning rate", "W_d untied"]
+    variations = {label: studies.VARIATIONS[label] for label in chosen}
+    monkeypatch.setattr(studies, "VARIATIONS", variations)
+    monkeypatch.setattr(studies, "GAP_L1", (0.5,))
+    monkeypatch.setattr(studies, "GAP_METHODS", ("lista", "slstm-untied"))
+    monkeypatch.setattr(studies, "NETWORK_STEPS", (1, 4))
+    monkeypatch.setattr(studies, "N_CURVE_STEPS", 20)
+    patches = {"photo-patches": lambda: small._replace(name="photo-patches")}
+    monkeypatch.setattr(studies, "OTHERS", patches)
+
+
+def run(section, output, *more):
+    options = ["--n-atoms", "8", "--epochs", "1", "--output", str(output), *more]
+    studies.main([section, *options])
+    records = json.loads((output / f"{section}.json").read_text())
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (output / f"{section}.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    return records, rows[0], rows[2:]
+
+
+@pytest.mark.parametrize("section", ["recipe", "gap", "transfer"])
+def test_the_table_of_a_section_holds_the_figures_of_its_records(section, tmp_path):
+    records, header, rows = run(section, tmp_path)
+    assert len(records) == len(rows) > 2
+    for record, row in zip(records, rows, strict=True):
+        cells = dict(zip(header, row, strict=True))
+        if "optimum" in record:
+            assert cells["objective"] == f"{record['objective']:.3f}"
+            assert cells["gap, %"] == f"{100 * record['gap']:.2f}"
+            assert cells["nonzero"] == f"{record['nonzero']:.2f}"
+
+
+def test_a_variation_changes_what_it_names_and_nothing_else(tmp_path):
+    records, _, _ = run("recipe", tmp_path)
+    base, constant, untied = (record["settings"] for record in records)
+    assert base["validation"] and base["decay"]
+    assert constant == base | {"decay": False}
+    assert untied == base | {"kwargs": base["kwargs"] | {"tied": False}}
+
+
+def test_every_variation_is_another_recipe():
+    base = studies.RECIPES["mnist"]
+    varied = [
+        (studies.vary(base, training), building)
+        for training, building in studies.VARIATIONS.values()
+    ]
+    assert all(varied.count(variation) == 1 for variation in varied)
+    halved = studies.vary(base, {"epochs": 0.5, "learning_rate": 0.5})
+    assert halved.epochs == base.epochs // 2
+    assert halved.learning_rate == base.learning_rate / 2
+
+
+def test_a_constant_learning_rate_is_constant():
+    assert studies.Variation(decay=False, learning_rate=0.5).schedule(10) == 0.5
+    assert float(studies.Variation(epochs=2).schedule(10)(20)) == 0
+
+
+def test_gate_biases_open_one_gate_and_close_the_other():
+    model = studies.applications.SC2Net(
+        3, (8,), 2, bias_initializer=studies.GateBias(3.0, -3.0)
+    )
+    bias = np.array(model.encoder.cell.gate_bias)
+    np.testing.assert_array_equal(bias, [3, 3, 3, -3, -3, -3])
+
+
+def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
+    records, header, rows = run("convergence", tmp_path)
+    assert (tmp_path / "convergence.png").stat().st_size > 10_000
+    assert header[2:] == ["1", "4", "20"]
+    cells = {row[1]: row[2:] for row in rows}
+    for label in ("ISTA", "FISTA"):
+        gaps = [float(cell) for cell in cells[label]]
+        assert gaps[0] > gaps[1] > gaps[2] > 0
+    assert set(cells) == {"ISTA", "FISTA", *studies.CURVES}
+    assert all(not r["settings"]["kwargs"]["trainable_dictionary"] for r in records)
+
+
+def test_the_cascade_stands_beside_the_codes_alone(tmp_path):
+    records, header, rows = run("cascade", tmp_path)
+    cells = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
+    assert cells["codes alone"]["its classifier, %"] == ""
+    for record in records[1:]:
+        row = cells[record["row"].split("/")[1]]
+        assert row["its classifier, %"] == f"{100 * record['head']:.2f}"
+
+
+def test_the_transferred_recipe_is_that_of_mnist_where_the_norm_is():
+    x = np.zeros((60_000, 1), dtype="float32") + np.sqrt(80.0)
+    recipe = studies.transferred_recipe(x)
+    mnist = studies.RECIPES["mnist"]
+    assert (recipe.epochs, recipe.learning_rate) == (mnist.epochs, 1.0)
+    dense = studies.transferred_recipe(np.full((500, 1), 29.0))
+    assert dense.learning_rate == pytest.approx(0.1, abs=0.01)
+    assert dense.epochs * 2 == pytest.approx(20 * 235, abs=2)
+
+
+def test_the_other_data_are_floats_of_either_sign():
+    for load in (studies.breast_cancer, studies.photo_patches):
+        other = load()
+        assert other.x_train.dtype == other.x_test.dtype == np.float32
+        assert len(other.x_train) == len(other.y_train)
+        assert len(other.x_test) == len(other.y_test)
+        assert other.x_train.min() < 0 < other.x_train.max()
+        assert set(other.y_train) == {0, 1}
+
+
+def test_an_unknown_section_is_named(capsys):
+    with pytest.raises(SystemExit):
+        studies.main(["ablation"])
+    assert "'ablation' is not one of recipe, gap" in capsys.readouterr().err

@@ -240,6 +240,8 @@ class Run:
         codes = (codes_train, data.y_train, codes_test, data.y_test)
         record.update(accuracies(codes, missing, self.seed))
         write_json(self.record_path, record)
+        # Keras keeps the graphs of every model: gigabytes over a hundred runs.
+        keras.backend.clear_session()
         return record
 
     def train(self, data):

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import sklearn
 
@@ -94,5 +93,8 @@ def _accelerator():
 
 
 def save_figure(figure, path):
+    # Not every script draws, and matplotlib is an extra.
+    import matplotlib.pyplot as plt
+
     replace_file(path, lambda p: figure.savefig(p, dpi=110))
     plt.close(figure)

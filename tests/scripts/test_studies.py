@@ -24,6 +24,7 @@ def little_work(monkeypatch):
     monkeypatch.setattr(studies, "GAP_METHODS", ("lista", "slstm-untied"))
     monkeypatch.setattr(studies, "NETWORK_STEPS", (1, 4))
     monkeypatch.setattr(studies, "N_CURVE_STEPS", 20)
+    monkeypatch.setattr(studies, "CASCADE_WEIGHTS", (1.0, 0.01))
     patches = {"photo-patches": lambda: small._replace(name="photo-patches")}
     monkeypatch.setattr(studies, "OTHERS", patches)
 

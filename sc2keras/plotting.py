@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
+from sc2keras.evaluation import mean_objective, step_codes
+from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder
 
 
@@ -55,7 +57,7 @@ def plot_atoms(
 
 def plot_reconstructions(
     x: NDArray,
-    reconstructions: Mapping[str, NDArray],
+    reconstructions: Mapping[str, NDArray | SparseCoder],
     image_shape: tuple[int, ...],
     ax: Axes | None = None,
 ) -> Axes:
@@ -63,7 +65,8 @@ def plot_reconstructions(
 
     Args:
         x: Array `(n_samples, ...)` in [0, 1].
-        reconstructions: Dictionary from a label to an array of the shape of `x`.
+        reconstructions: Dictionary from a label to an array of the shape of `x`, or to
+            a `SparseCoder` that reconstructs `x`.
         image_shape: Tuple, `(height, width)` or `(height, width, channels)`.
         ax: Matplotlib axes; None: new ones.
 
@@ -76,7 +79,10 @@ def plot_reconstructions(
     >>> ax = plot_reconstructions(x, {"itself": x}, (4, 4))
     >>> plt.close(ax.figure)
     """
-    rows = {"original": x, **reconstructions}
+    rows = {"original": x} | {
+        label: value.reconstruct(x) if isinstance(value, SparseCoder) else value
+        for label, value in reconstructions.items()
+    }
     images = np.concatenate(
         [_as_images(label, row, image_shape) for label, row in rows.items()]
     )
@@ -97,18 +103,22 @@ def plot_reconstructions(
 
 
 def plot_convergence(
-    curves: Mapping[str, Sequence[float] | Sequence[tuple[int, float]] | NDArray],
-    ylabel: str = "objective on the test split",
+    curves: Mapping[
+        str, Sequence[float] | Sequence[tuple[int, float]] | NDArray | SparseCoder
+    ],
+    ylabel: str = "objective",
     ax: Axes | None = None,
+    x: NDArray | None = None,
 ) -> Axes:
     """Draws figures against the number of steps, both on log scales.
 
     Args:
         curves: Dictionary from a label to an array `(n_steps,)`, the figure after each
-            step, or points `(step, figure)`. A curve of at most 30, a network's, has
-            markers.
+            step, or points `(step, figure)`, or to a `SparseCoder`, whose objective on
+            `x` is drawn. A curve of at most 30 steps, a network's, has markers.
         ylabel: String.
         ax: Matplotlib axes; None: new ones.
+        x: Array `(n_samples, ...)`, needed where a curve is a model.
 
     Returns:
         The matplotlib axes.
@@ -120,6 +130,8 @@ def plot_convergence(
     """
     ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
     for label, values in curves.items():
+        if isinstance(values, SparseCoder):
+            values = _objectives(label, values, x)
         points = np.asarray(values)
         if points.ndim == 1:
             points = np.stack([np.arange(1, len(points) + 1), points], axis=1)
@@ -178,6 +190,42 @@ def plot_tradeoff(
     return ax
 
 
+def plot_nonzeros(
+    codes: Mapping[str, NDArray | SparseCoder] | NDArray | SparseCoder,
+    x: NDArray | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws how many entries of a code are not zero: a histogram over samples.
+
+    Args:
+        codes: Array `(n_samples, n_atoms)`, or a `SparseCoder`, or a dictionary from a
+            label to either. An entry counts above 1e-3 in magnitude.
+        x: Array `(n_samples, ...)` that is encoded, where `codes` is a model.
+        ax: Matplotlib axes; None: new ones.
+
+    Returns:
+        The matplotlib axes.
+
+    Example:
+
+    >>> ax = plot_nonzeros(np.eye(5))
+    >>> plt.close(ax.figure)
+    """
+    groups = codes if isinstance(codes, Mapping) else {"": codes}
+    ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
+    for label, values in groups.items():
+        if isinstance(values, SparseCoder):
+            values = values.encode(_signals(label, x))
+        counts = np.count_nonzero(np.abs(values) > NONZERO_THRESHOLD, axis=1)
+        bins = (np.arange(np.shape(values)[1] + 2) - 0.5).tolist()
+        ax.hist(counts, bins, alpha=0.5, label=label or None)
+    ax.set_xlabel("nonzero entries of a code")
+    ax.set_ylabel("samples")
+    if list(groups) != [""]:
+        ax.legend()
+    return ax
+
+
 def tile_images(images: NDArray, fill: float, n_columns: int | None = None) -> NDArray:
     """Images `(n, height, width, channels)` as one, a pixel of `fill` between them.
 
@@ -197,6 +245,23 @@ def tile_images(images: NDArray, fill: float, n_columns: int | None = None) -> N
         top, left = row * (height + 1), column * (width + 1)
         grid[top : top + height, left : left + width] = image
     return grid
+
+
+def _signals(label: str, x: NDArray | None) -> NDArray:
+    if x is None:
+        raise ValueError(
+            f"x must be given, the samples that the model {label!r} encodes; received "
+            "x=None."
+        )
+    return x
+
+
+def _objectives(label: str, model: SparseCoder, x: NDArray | None) -> list[float]:
+    x = _signals(label, x)
+    return [
+        mean_objective(x, codes, model.dictionary, model.encoder.l1)
+        for codes in step_codes(model, x)
+    ]
 
 
 def _as_images(name: str, x: NDArray, image_shape: tuple[int, ...]) -> NDArray:

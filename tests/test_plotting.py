@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from sc2keras import applications, plotting
+from sc2keras.applications import SC2Net
+from sc2keras.evaluation import mean_objective
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,42 @@ def test_a_tradeoff_joins_the_points_of_a_method_in_their_order():
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("nonzero", "accuracy")
     assert ax.lines[0].get_marker() != ax.lines[1].get_marker()
+
+
+@pytest.fixture
+def model():
+    return SC2Net(6, (2, 2), n_steps=3, activation="shrinkage")
+
+
+def test_a_model_is_drawn_as_its_own_reconstructions_and_objectives(model):
+    x = np.random.default_rng(0).random((5, 2, 2), dtype="float32")
+    ax = plotting.plot_reconstructions(x, {"model": model}, (2, 2))
+    arrays = {"model": model.reconstruct(x)}
+    expected = drawn(plotting.plot_reconstructions(x, arrays, (2, 2)))
+    np.testing.assert_array_equal(drawn(ax), expected)
+    ax = plotting.plot_convergence({"model": model}, x=x)
+    steps = ax.lines[0].get_ydata()
+    assert len(steps) == 3
+    last = mean_objective(x, model.encode(x), model.dictionary, 0.1)
+    assert steps[-1] == pytest.approx(last, rel=1e-5)
+    with pytest.raises(ValueError, match=r"the model 'model' encodes.*x=None"):
+        plotting.plot_convergence({"model": model})
+
+
+def test_the_histogram_counts_the_nonzero_entries_of_each_code(model):
+    codes = np.zeros((7, 4))
+    codes[:3, 0] = 1
+    codes[3:, :2] = -0.5
+    codes[:, 3] = 1e-4  # No more than a double tanh leaves of a zero.
+    ax = plotting.plot_nonzeros(codes)
+    assert [bar.get_height() for bar in ax.patches] == [0, 3, 4, 0, 0]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in ax.patches] == [0, 1, 2, 3, 4]
+    assert ax.get_legend() is None
+    x = np.random.default_rng(0).random((5, 2, 2), dtype="float32")
+    ax = plotting.plot_nonzeros({"model": model, "codes": codes}, x=x)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["model", "codes"]
+    with pytest.raises(ValueError, match="x=None"):
+        plotting.plot_nonzeros(model)
 
 
 def test_given_axes_are_drawn_on():

@@ -1,6 +1,6 @@
 """sc2keras: a Keras 3 model zoo for learned sparse coding."""
 
-from sc2keras import applications, datasets, layers, losses, metrics
+from sc2keras import applications, datasets, layers, losses, metrics, sklearn
 from sc2keras._version import __version__
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
@@ -15,4 +15,5 @@ __all__ = [
     "losses",
     "metrics",
     "sample_dictionary",
+    "sklearn",
 ]

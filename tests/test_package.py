@@ -71,7 +71,14 @@ def test_in_sc2net_an_rnn_holds_the_cell_and_projects_the_signal_once(monkeypatc
 
 def test_names_at_the_top_are_those_a_user_needs():
     assert sc2keras.SparseCoder is sc2keras.models.SparseCoder
-    for name in ("layers", "losses", "metrics", "applications", "datasets"):
+    for name in (
+        "layers",
+        "losses",
+        "metrics",
+        "applications",
+        "datasets",
+        "sklearn",
+    ):
         assert hasattr(sc2keras, name)
 
 

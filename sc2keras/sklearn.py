@@ -1,0 +1,391 @@
+"""A scikit-learn transformer around a SparseCoder."""
+
+import math
+import os
+from typing import Any, Literal, Self
+
+import keras
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from sc2keras import applications
+from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
+from sc2keras.models import SparseCoder
+from sc2keras.validation import check_non_negative, check_positive_integer
+
+_SOLVERS = ("ISTA", "FISTA")
+_BUILDERS = ("SC2Net", "LISTA", "LFISTA", "AdaptiveISTA", *_SOLVERS)
+_STARTS = ("classical", "samples", "random")
+
+# Compiling several updates into one takes a third of a second more, and saves one or
+# two milliseconds an update.
+_MIN_UPDATES_TO_GROUP = 500
+_GROUP = 20
+
+
+def _has_partial_fit(transformer: "SparseCodeTransformer") -> bool:
+    if transformer.model is None and transformer.builder in _SOLVERS:
+        raise AttributeError(
+            f"builder={transformer.builder!r} has nothing that partial_fit could train."
+            " Use fit, or a network such as builder='LISTA'."
+        )
+    return True
+
+
+class SparseCodeTransformer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """Sparse codes by a trained network, as a scikit-learn transformer.
+
+    Stands where `sklearn.decomposition.DictionaryLearning`,
+    `MiniBatchDictionaryLearning` or `SparseCoder` would. `fit` learns a dictionary D
+    and a network s(x) that
+
+        minimise mean_i ½‖x_i − s(x_i) D‖² + l1·‖s(x_i)‖₁   with ‖d_j‖ ≤ 1
+
+    after which `transform` takes a few matrix products where scikit-learn solves a
+    LASSO problem for every sample. `n_atoms` is scikit-learn's `n_components`, and `l1`
+    its `alpha`: bring the data to about [0, 1], or scale `l1` with them.
+
+    Parameters
+    ----------
+    n_atoms : int, default=100
+        Number of atoms, the size of a code.
+    l1 : float, default=0.1
+        Weight of the ℓ1 term; above 0 where `start="classical"`.
+    builder : {"SC2Net", "LISTA", "LFISTA", "AdaptiveISTA", "ISTA", "FISTA"}, \
+default="SC2Net"
+        What makes the codes: a network of `sc2keras.applications`, which is trained;
+        or a solver of it, "ISTA" or "FISTA", for which `fit` learns the dictionary
+        alone.
+    n_steps : int, default=None
+        Number of steps of the network or solver. None means the builder's own.
+    builder_kwargs : dict, default=None
+        Further arguments of the builder, such as `{"trainable_dictionary": False}`, or
+        `{"tol": 1e-4}` for a solver. The activation is "shrinkage", whose codes have
+        exact zeros, unless it is given here.
+    start : {"classical", "samples", "random"} or array (n_atoms, n_features), \
+default="classical"
+        Where the dictionary starts: from `sc2keras.learn_dictionary`, from
+        `sc2keras.sample_dictionary`, from random directions, or as it is given. Atoms
+        for which there are too few samples start from random directions.
+    epochs : int, default=20
+        Passes of the training over the data.
+    batch_size : int, default=256
+        Samples an update.
+    learning_rate : float, default=1.0
+        Learning rate of Adadelta. In `fit` it falls to zero as a cosine; in
+        `partial_fit` it is constant.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the start and of the order of the samples. An int gives equal results
+        at every call, whatever the global random states are.
+    verbose : {0, 1, 2}, default=0
+        As in `keras.Model.fit`.
+    model : SparseCoder, str or path, default=None
+        A trained model, or the path of its `.keras` file. If given, it makes the codes
+        as it is: `fit` and `partial_fit` check the number of features, and all
+        parameters above are unused.
+
+    Attributes
+    ----------
+    model_ : SparseCoder
+        The model that makes the codes.
+    components_ : float32 ndarray of shape (n_atoms, n_features)
+        The dictionary, its atoms as rows.
+    n_features_in_ : int
+        Number of features seen during `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where `X` has names that are strings.
+
+    Notes
+    -----
+    Everything is computed in float32, and codes are float32 whatever `X` was.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sc2keras.datasets import load
+    >>> from sc2keras.sklearn import SparseCodeTransformer
+    >>> digits = load("digits")
+    >>> train, test = (x.reshape(-1, 64) for x in (digits.x_train, digits.x_test))
+    >>> coder = SparseCodeTransformer(n_atoms=32, epochs=5, random_state=0)
+    >>> classifier = make_pipeline(coder, LogisticRegression(max_iter=1000))
+    >>> classifier.fit(train, digits.y_train).score(test, digits.y_test) > 0.8
+    True
+    >>> coder.transform(test).shape, coder.components_.shape
+    ((360, 32), (32, 64))
+
+    References
+    ----------
+    J. T. Zhou et al.: An End-to-End Sparse Coding. 2017.
+    """
+
+    def __init__(
+        self,
+        n_atoms: int = 100,
+        l1: float = 0.1,
+        *,
+        builder: str = "SC2Net",
+        n_steps: int | None = None,
+        builder_kwargs: dict[str, Any] | None = None,
+        start: Literal["classical", "samples", "random"] | ArrayLike = "classical",
+        epochs: int = 20,
+        batch_size: int = 256,
+        learning_rate: float = 1.0,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        model: SparseCoder | str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.n_atoms = n_atoms
+        self.l1 = l1
+        self.builder = builder
+        self.n_steps = n_steps
+        self.builder_kwargs = builder_kwargs
+        self.start = start
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+        self.verbose = verbose
+        self.model = model
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Learn the dictionary and train the network.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Signals.
+        y : ignored
+
+        Returns
+        -------
+        self : SparseCodeTransformer
+
+        Raises
+        ------
+        ValueError
+            If a parameter or `X` is unusable, or the training diverges.
+        """
+        self._check_parameters()
+        x: NDArray = validate_data(self, X, dtype="float32")
+        if self.model is not None:
+            self.model_ = self._given_model()
+            return self
+        random_state = check_random_state(self.random_state)
+        model = self._untrained_model(x, random_state)
+        if model.trainable_weights:
+            batches = _ShuffledBatches(x, self.batch_size, random_state)
+            n_updates = self.epochs * len(batches)
+            cosine = keras.optimizers.schedules.CosineDecay(
+                self.learning_rate, n_updates
+            )
+            self._compile(model, cosine, n_updates)
+            model.fit(batches, epochs=self.epochs, verbose=self.verbose, shuffle=False)
+            # For `partial_fit`: the cosine has come to zero.
+            self._compile(model, self.learning_rate)
+        self.model_ = model
+        return self
+
+    @available_if(_has_partial_fit)
+    def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Train on a part of the data: one pass, in its order, at a constant rate.
+
+        The first call makes the start from its samples, unless `fit` came before. The
+        state of the optimizer is kept from call to call. Solvers have no `partial_fit`.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Signals.
+        y : ignored
+
+        Returns
+        -------
+        self : SparseCodeTransformer
+
+        Raises
+        ------
+        ValueError
+            As `fit`.
+        """
+        self._check_parameters()
+        is_first = not hasattr(self, "model_")
+        x: NDArray = validate_data(self, X, reset=is_first, dtype="float32")
+        if self.model is not None:
+            self.model_ = self._given_model()
+            return self
+        if is_first:
+            model = self._untrained_model(x, check_random_state(self.random_state))
+            self._compile(model, self.learning_rate)
+        else:
+            model = self.model_
+        model.fit(x, batch_size=self.batch_size, shuffle=False, verbose=self.verbose)
+        self.model_ = model
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """The sparse codes of signals.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Signals.
+
+        Returns
+        -------
+        codes : float32 ndarray of shape (n_samples, n_atoms)
+        """
+        check_is_fitted(self)
+        x: NDArray = validate_data(self, X, reset=False, dtype="float32")
+        return self.model_.encode(x.reshape(-1, *self.model_.input_shape[1:]))
+
+    def inverse_transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """The signals that codes stand for, `X @ components_`.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_atoms)
+            Codes.
+
+        Returns
+        -------
+        signals : float32 ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        codes: NDArray[np.float32] = check_array(X, dtype="float32")
+        if codes.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X has {codes.shape[1]} columns, but codes of this transformer have "
+                f"{self._n_features_out}, one for each atom. Pass what transform "
+                "returns."
+            )
+        return codes @ self.components_
+
+    @property
+    def components_(self) -> NDArray[np.float32]:
+        return self.model_.dictionary
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_.encoder.n_atoms
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def _check_parameters(self) -> None:
+        """What the builder does not check."""
+        check_positive_integer("n_atoms", self.n_atoms)
+        if self.builder not in _BUILDERS:
+            raise ValueError(
+                f"builder must be one of {_BUILDERS}; received builder="
+                f"{self.builder!r}. For a model of your own, train it and pass model=."
+            )
+        if isinstance(self.start, str | None) and self.start not in _STARTS:
+            raise ValueError(
+                f"start must be one of {_STARTS} or an array (n_atoms, n_features); "
+                f"received start={self.start!r}."
+            )
+        check_positive_integer("epochs", self.epochs)
+        check_positive_integer("batch_size", self.batch_size)
+        check_non_negative("learning_rate", self.learning_rate)
+
+    def _given_model(self) -> SparseCoder:
+        model = self.model
+        if isinstance(model, (str, os.PathLike)):
+            model = keras.saving.load_model(model)
+        if not isinstance(model, SparseCoder):
+            raise ValueError(
+                "model must be a sc2keras.SparseCoder or the path of its .keras file; "
+                f"received model={self.model!r}."
+            )
+        n_features = math.prod(model.input_shape[1:])
+        if n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {self.n_features_in_} features, but the given model takes "
+                f"{n_features}: its inputs have shape {model.input_shape[1:]}. Pass "
+                "such data, or train another model with model=None."
+            )
+        return model
+
+    def _untrained_model(
+        self, x: NDArray, random_state: np.random.RandomState
+    ) -> SparseCoder:
+        if not isinstance(self.start, str):
+            return self._build(x.shape[1], self.start)
+        dictionary = random_state.standard_normal((self.n_atoms, x.shape[1]))
+        dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+        # Before a dictionary is learned, so that a wrong argument shows at once.
+        model = self._build(x.shape[1], dictionary)
+        n_usable = int(x.any(axis=1).sum())
+        # A single feature has room for one direction.
+        n_found = min(self.n_atoms, n_usable, 1 if x.shape[1] == 1 else n_usable)
+        if self.start == "random" or n_found == 0:
+            return model
+        seed = random_state.randint(2**31)
+        if self.start == "samples":
+            dictionary[:n_found] = sample_dictionary(x, n_found, seed)
+        else:
+            dictionary[:n_found] = learn_dictionary(
+                x, n_found, self.l1, seed=seed, verbose=int(bool(self.verbose))
+            )
+        return self._build(x.shape[1], dictionary)
+
+    def _build(self, n_features: int, dictionary: ArrayLike) -> SparseCoder:
+        kwargs = {"activation": "shrinkage", **(self.builder_kwargs or {})}
+        if self.n_steps is not None:
+            kwargs["n_steps"] = self.n_steps
+        return getattr(applications, self.builder)(
+            n_atoms=self.n_atoms,
+            input_shape=(n_features,),
+            l1=self.l1,
+            dictionary=dictionary,
+            **kwargs,
+        )
+
+    def _compile(
+        self, model: SparseCoder, learning_rate: Any, n_updates: int = 0
+    ) -> None:
+        is_long = n_updates >= _MIN_UPDATES_TO_GROUP
+        # Keras has no steps_per_execution on PyTorch.
+        may_group = keras.backend.backend() != "torch"
+        model.compile(
+            keras.optimizers.Adadelta(learning_rate, epsilon=1e-6),
+            steps_per_execution=_GROUP if is_long and may_group else 1,
+        )
+        # Keras warns when it loads a pickled optimizer that was never built.
+        model.optimizer.build(model.trainable_variables)
+
+
+class _ShuffledBatches(keras.utils.PyDataset):
+    """Batches in a new order each epoch, which no global random state decides."""
+
+    def __init__(
+        self, x: NDArray, batch_size: int, random_state: np.random.RandomState
+    ) -> None:
+        super().__init__()
+        self._x = x
+        self._batch_size = batch_size
+        self._random_state = random_state
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._x) / self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray]:
+        start = index * self._batch_size
+        return (self._x[self._order[start : start + self._batch_size]],)
+
+    def on_epoch_end(self) -> None:
+        self._order = self._random_state.permutation(len(self._x))

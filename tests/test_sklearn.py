@@ -1,0 +1,329 @@
+import copy
+import pickle
+import random
+
+import keras
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.decomposition import SparseCoder as SolvingCoder
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import sc2keras
+from sc2keras import applications, layers
+from sc2keras.datasets import load
+from sc2keras.evaluation import mean_objective
+from sc2keras.sklearn import SparseCodeTransformer
+
+SMALL = {"n_steps": 2, "start": "samples", "epochs": 2, "random_state": 0}
+SOLVER = {"builder": "FISTA", "start": "samples", "random_state": 0}
+_ROUNDING = (
+    "asks for equality to 1e-7, where products in float32 round a row by its place "
+    "in the batch"
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load("digits")
+    return data.x_train[:300].reshape(-1, 64), data.y_train[:300]
+
+
+@pytest.fixture(scope="module")
+def fitted(digits):
+    return SparseCodeTransformer(20, **SMALL | {"epochs": 10, "batch_size": 64}).fit(
+        digits[0]
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """A model on images, with a classifier beside its codes."""
+    model = applications.LISTA(12, input_shape=(8, 8, 1), n_steps=2, classes=10)
+    model.compile(loss="sparse_categorical_crossentropy")
+    model.fit(digits[0].reshape(-1, 8, 8, 1), digits[1], verbose=0)
+    return model
+
+
+def objective(transformer, x):
+    codes = transformer.transform(x)
+    return mean_objective(x, codes, transformer.components_, transformer.l1)
+
+
+@parametrize_with_checks(
+    [
+        SparseCodeTransformer(3, n_steps=1, start="samples", epochs=1),
+        SparseCodeTransformer(3, builder="FISTA", n_steps=20, start="samples"),
+    ],
+    expected_failed_checks=lambda transformer: {
+        "check_methods_sample_order_invariance": _ROUNDING,
+        "check_methods_subset_invariance": _ROUNDING,
+    },
+)
+def test_check_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def test_the_codes_of_a_sample_do_not_depend_on_its_batch(fitted, digits):
+    x = digits[0]
+    codes = fitted.transform(x)
+    np.testing.assert_allclose(fitted.transform(x[::-1])[::-1], codes, atol=1e-6)
+    np.testing.assert_allclose(fitted.transform(x[7:8]), codes[7:8], atol=1e-6)
+
+
+def test_a_solver_of_a_given_dictionary_equals_the_sparse_coder_of_scikit_learn(digits):
+    x = digits[0][:50]
+    dictionary = sc2keras.sample_dictionary(x, 15)
+    ours = SparseCodeTransformer(
+        15, 0.2, builder="FISTA", start=dictionary, builder_kwargs={"tol": 1e-6}
+    )
+    theirs = SolvingCoder(
+        dictionary.astype("float64"),
+        transform_algorithm="lasso_cd",
+        transform_alpha=0.2,
+        transform_max_iter=10000,
+    )
+    np.testing.assert_allclose(
+        ours.fit_transform(x), theirs.fit_transform(x.astype("float64")), atol=1e-3
+    )
+    np.testing.assert_array_equal(ours.components_, dictionary)
+
+
+def test_the_default_start_is_a_learned_dictionary(digits):
+    x = digits[0]
+    learned = SparseCodeTransformer(20, builder="FISTA", random_state=0).fit(x)
+    sampled = SparseCodeTransformer(20, **SOLVER).fit(x)
+    assert objective(learned, x) < 0.8 * objective(sampled, x)
+
+
+@pytest.mark.parametrize(
+    ("builder", "layer"),
+    [
+        ("SC2Net", layers.SLSTM),
+        ("LISTA", layers.LISTABlock),
+        ("LFISTA", layers.LFISTABlock),
+        ("AdaptiveISTA", layers.AdaptiveISTA),
+        ("ISTA", layers.ISTA),
+    ],
+)
+def test_builders_and_the_zeros_of_their_codes(builder, layer, digits):
+    transformer = SparseCodeTransformer(6, l1=2.0, builder=builder, **SMALL)
+    codes = transformer.fit_transform(digits[0])
+    assert isinstance(transformer.model_.encoder, layer)
+    assert transformer.model_.encoder.n_steps == 2
+    assert 0 < np.mean(codes == 0) < 1
+
+
+def test_arguments_reach_the_builder(digits):
+    transformer = SparseCodeTransformer(
+        6,
+        l1=0.3,
+        builder="LISTA",
+        n_steps=4,
+        start="random",
+        epochs=1,
+        builder_kwargs={"activation": "double_tanh", "trainable_dictionary": False},
+    ).fit(digits[0])
+    encoder = transformer.model_.encoder
+    assert (encoder.n_atoms, encoder.n_steps, encoder.l1) == (6, 4, 0.3)
+    assert encoder.activation == "double_tanh"
+    assert not encoder.trainable_dictionary
+
+
+def test_fit_lowers_the_objective(fitted, digits):
+    untrained = clone(fitted).set_params(learning_rate=0.0, epochs=1).fit(digits[0])
+    assert objective(fitted, digits[0]) < 0.8 * objective(untrained, digits[0])
+    assert np.linalg.norm(fitted.components_, axis=1).max() < 1 + 1e-5
+
+
+def test_a_long_training_is_as_good(fitted, digits, monkeypatch):
+    monkeypatch.setattr("sc2keras.sklearn._MIN_UPDATES_TO_GROUP", 1)
+    grouped = clone(fitted).fit(digits[0])
+    assert grouped.model_.steps_per_execution == 1
+    np.testing.assert_allclose(grouped.components_, fitted.components_, atol=1e-4)
+
+
+def test_partial_fit_lowers_the_objective_call_by_call(digits):
+    x = digits[0]
+    transformer = SparseCodeTransformer(20, batch_size=64, **SMALL)
+    objectives = []
+    for _ in range(3):
+        for part in np.split(x, 2):
+            transformer.partial_fit(part)
+        objectives.append(objective(transformer, x))
+    assert objectives == sorted(objectives, reverse=True)
+    # Two parts of three batches, three times: the optimizer was kept.
+    assert int(transformer.model_.optimizer.iterations) == 18
+
+
+def test_partial_fit_goes_on_from_fit(fitted, digits):
+    more = copy.deepcopy(fitted)
+    for _ in range(3):
+        more.partial_fit(digits[0])
+    assert objective(more, digits[0]) < objective(fitted, digits[0])
+
+
+def test_a_solver_has_no_partial_fit(digits):
+    transformer = SparseCodeTransformer(6, **SOLVER)
+    with pytest.raises(AttributeError) as error:
+        transformer.partial_fit(digits[0])
+    assert "builder='FISTA' has nothing" in str(error.value.__cause__)
+
+
+def test_equal_random_states_give_equal_codes(fitted, digits):
+    again = clone(fitted).fit(digits[0])
+    np.testing.assert_array_equal(
+        again.transform(digits[0]), fitted.transform(digits[0])
+    )
+    other = clone(fitted).set_params(random_state=1).fit(digits[0])
+    assert np.abs(other.components_ - fitted.components_).max() > 0.01
+
+
+@pytest.mark.parametrize("start", ["classical", "samples", "random"])
+def test_global_random_states_decide_nothing(start, digits):
+    transformer = SparseCodeTransformer(6, **SMALL | {"start": start})
+    components = []
+    for seed in (0, 1):
+        keras.utils.set_random_seed(seed)
+        state = random.getstate()
+        components.append(transformer.fit(digits[0]).components_)
+        assert random.getstate() == state
+    np.testing.assert_array_equal(*components)
+
+
+@pytest.mark.parametrize("start", ["classical", "samples", "random"])
+@pytest.mark.parametrize(
+    "x",
+    [
+        pytest.param(np.zeros((5, 4)), id="zeros"),
+        pytest.param(np.ones((5, 4)), id="constant"),
+        pytest.param(np.arange(12.0).reshape(3, 4), id="few samples"),
+        pytest.param(np.arange(1.0, 21.0)[:, None], id="one feature"),
+        pytest.param(np.ones((1, 1)), id="one value"),
+    ],
+)
+def test_more_atoms_than_the_data_give(start, x):
+    transformer = SparseCodeTransformer(8, builder="FISTA", start=start).fit(x)
+    assert np.isfinite(transformer.transform(x)).all()
+    norms = np.linalg.norm(transformer.components_, axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-6)
+
+
+def test_clone_keeps_the_parameters_and_nothing_else(fitted):
+    copied = clone(fitted)
+    assert copied.get_params() == fitted.get_params()
+    assert not hasattr(copied, "model_")
+    assert not hasattr(copied, "components_")
+
+
+def test_pickled_before_fit(fitted, digits):
+    again = pickle.loads(pickle.dumps(clone(fitted))).fit(digits[0])
+    np.testing.assert_array_equal(again.components_, fitted.components_)
+
+
+def test_pickled_after_transform_it_gives_the_same_codes_and_training(digits, recwarn):
+    x = digits[0]
+    transformer = SparseCodeTransformer(20, **SMALL).partial_fit(x)
+    codes = transformer.transform(x)
+    copied = pickle.loads(pickle.dumps(transformer))
+    np.testing.assert_array_equal(copied.transform(x), codes)
+    for each in (transformer, copied):
+        each.partial_fit(x)
+    np.testing.assert_array_equal(copied.components_, transformer.components_)
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+
+
+def test_pickled_after_fit_it_is_quiet(fitted, digits, recwarn):
+    copied = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(
+        copied.transform(digits[0]), fitted.transform(digits[0])
+    )
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+
+
+def test_grid_search_over_a_pipeline(digits):
+    x, y = digits[0][:200], digits[1][:200]
+    coder = SparseCodeTransformer(builder="LISTA", **SMALL | {"epochs": 1})
+    grid = {
+        "sparsecodetransformer__l1": [0.1, 50.0],
+        "sparsecodetransformer__n_atoms": [1, 40],
+    }
+    pipeline = make_pipeline(coder, LogisticRegression(C=100, max_iter=1000))
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(x, y)
+    # So large an l1 leaves no codes, and one atom does not tell ten digits apart.
+    assert list(search.best_params_.values()) == [0.1, 40]
+    assert search.best_score_ > 0.6
+    assert search.predict(x).shape == y.shape
+
+
+def test_frames_have_names_with_the_prefix_of_the_class(fitted, digits):
+    pandas = pytest.importorskip("pandas")
+    transformer = copy.deepcopy(fitted).set_output(transform="pandas")
+    frame = transformer.transform(digits[0])
+    assert isinstance(frame, pandas.DataFrame)
+    names = [f"sparsecodetransformer{i}" for i in range(20)]
+    assert list(frame.columns) == list(fitted.get_feature_names_out()) == names
+    np.testing.assert_array_equal(frame, fitted.transform(digits[0]))
+
+
+def test_inverse_transform_is_the_product_with_the_dictionary(fitted, digits):
+    codes = fitted.transform(digits[0])
+    assert codes.dtype == "float32"
+    np.testing.assert_array_equal(
+        fitted.inverse_transform(codes), codes @ fitted.components_
+    )
+    with pytest.raises(ValueError, match=r"X has 19 columns.* 20, one for each atom"):
+        fitted.inverse_transform(codes[:, 1:])
+
+
+def test_a_trained_model_is_used_as_it_is(trained, digits, tmp_path):
+    x = digits[0]
+    trained.save(tmp_path / "model.keras")
+    before = [weight.copy() for weight in trained.get_weights()]
+    expected = trained.encode(x.reshape(-1, 8, 8, 1))
+    for model in (trained, tmp_path / "model.keras", str(tmp_path / "model.keras")):
+        transformer = clone(SparseCodeTransformer(model=model)).fit(x).partial_fit(x)
+        np.testing.assert_array_equal(transformer.transform(x), expected)
+        np.testing.assert_array_equal(transformer.components_, trained.dictionary)
+    transformer = SparseCodeTransformer(model=trained).fit(x).partial_fit(x)
+    assert transformer.model_ is trained
+    for weight, value in zip(trained.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_atoms": 0}, "received n_atoms=0"),
+        ({"l1": -1}, "received l1=-1"),
+        ({"builder": "OMP"}, "received builder='OMP'"),
+        ({"n_steps": 0}, "received n_steps=0"),
+        ({"builder_kwargs": {"activation": "relu"}}, "received activation='relu'"),
+        ({"start": "svd"}, "received start='svd'"),
+        ({"start": None}, "received start=None"),
+        ({"start": np.eye(3)}, r"received dictionary.shape=\(3, 3\)"),
+        ({"epochs": 0}, "received epochs=0"),
+        ({"batch_size": 2.5}, "received batch_size=2.5"),
+        ({"learning_rate": np.nan}, "received learning_rate=nan"),
+        ({"random_state": "zero"}, "'zero' cannot be used to seed"),
+        ({"model": keras.Sequential()}, "received model=<Sequential"),
+        ({"model": "none.keras"}, "not found: filepath=none.keras"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_wrong_values_are_named_before_anything_is_learned(
+    method, parameters, message, monkeypatch
+):
+    monkeypatch.setattr("sc2keras.sklearn.learn_dictionary", None)
+    transformer = SparseCodeTransformer(**{"n_atoms": 4} | parameters)
+    with pytest.raises(ValueError, match=message):
+        getattr(transformer, method)(np.ones((10, 5)))
+    assert not hasattr(transformer, "model_")
+
+
+def test_a_trained_model_for_other_features_is_an_error(trained):
+    with pytest.raises(ValueError, match=r"X has 5 features.*takes 64.*\(8, 8, 1\)"):
+        SparseCodeTransformer(model=trained).fit(np.ones((10, 5)))

@@ -36,6 +36,8 @@ class Method:
     paper: dict = field(default_factory=dict)
     kwargs: dict = field(default_factory=dict)
     start: str = "classical"
+    # Where a dataset's own learning rate is not the best for this method.
+    learning_rates: dict = field(default_factory=dict)
 
 
 METHODS = {
@@ -66,6 +68,7 @@ METHODS = {
         {"mnist": 89.81, "cifar10": 39.10},
         {"activation": "double_tanh"},
         start="samples",
+        learning_rates={"cifar10": 0.3},
     ),
     "slstm-shrinkage": Method(
         "SLSTM, shrinkage",
@@ -73,6 +76,7 @@ METHODS = {
         {"mnist": 89.81, "cifar10": 39.10},
         {"activation": "shrinkage"},
         start="samples",
+        learning_rates={"cifar10": 0.3},
     ),
     "slstm-classical": Method(
         "SLSTM, classical start",
@@ -127,6 +131,13 @@ RECIPES = {
     "mnist": Recipe(epochs=20),
     "cifar10": Recipe(learning_rate=0.1),
 }
+
+
+def recipe_of(dataset, method):
+    """The recipe of a method on a dataset."""
+    return with_options(
+        RECIPES[dataset], learning_rate=method.learning_rates.get(dataset)
+    )
 
 
 def load_data(name, data_dir=None, validation=False):

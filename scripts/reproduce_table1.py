@@ -35,6 +35,7 @@ from experiments import (
     load_data,
     markdown,
     paired_interval,
+    recipe_of,
     with_options,
 )
 from reporting import (
@@ -113,7 +114,9 @@ def parse_arguments(argv):
 
 
 def make_run(dataset, key, l1, seed, args, validation=False):
-    recipe = with_options(RECIPES[dataset], n_steps=args.n_steps, epochs=args.epochs)
+    recipe = with_options(
+        recipe_of(dataset, METHODS[key]), n_steps=args.n_steps, epochs=args.epochs
+    )
     return Run(
         name=f"{dataset}-{key}-l1-{l1:g}-seed{seed}",
         folder=args.output / "holdout" if validation else args.output,

@@ -35,6 +35,7 @@ from experiments import (
     hold_out,
     load_data,
     markdown,
+    recipe_of,
     with_options,
 )
 from reporting import positive_integer, replace_file, save_figure, write_json
@@ -190,7 +191,7 @@ def recipe(data, args):
             building = dict(building)
             start = building.pop("start", base.start)
             method = replace(base, start=start, kwargs=base.kwargs | building)
-            changed = vary(RECIPES[name], training)
+            changed = vary(recipe_of(name, base), training)
             stem = f"variation{number}"
             run = make_run("recipe", name, stem, method, changed, L1, args, True)
             runs[name, label] = run
@@ -232,7 +233,7 @@ GAP_L1 = (0.5, 1.0)
 def gap(data, args):
     runs = {
         (name, f"{l1:g}", METHODS[key].label): make_run(
-            "gap", name, key, METHODS[key], RECIPES[name], l1, args
+            "gap", name, key, METHODS[key], recipe_of(name, METHODS[key]), l1, args
         )
         for name in args.datasets
         for l1 in GAP_L1

@@ -93,19 +93,19 @@ def code_quality(
     dictionary, l1 = model.dictionary, model.encoder.l1
     # JAX has no float64 unless it is configured, and float32 proves about 1e-5.
     dtype = "float32" if keras.backend.backend() == "jax" else "float64"
+    signals, atoms = _in_span(x.reshape(len(x), -1), dictionary)
     solver = FISTA(
         n_atoms=len(dictionary),
-        input_shape=x.shape[1:],
+        input_shape=signals.shape[1:],
         n_steps=max_steps,
         l1=l1,
-        dictionary=dictionary,
+        dictionary=atoms,
         tol=tol,
         dtype=dtype,
     )
-    best = solver.predict(x, batch_size=2048, verbose=0)
+    best = solver.predict(signals, batch_size=2048, verbose=0)
     tensors = [
-        ops.convert_to_tensor(array.reshape(len(array), -1), dtype=dtype)
-        for array in (x, best, dictionary)
+        ops.convert_to_tensor(array, dtype=dtype) for array in (signals, best, atoms)
     ]
     left = relative_duality_gap(tensors[0], tensors[1], tensors[2], l1)
     objective = mean_objective(x, codes, dictionary, l1)
@@ -116,6 +116,23 @@ def code_quality(
         gap=objective / optimum - 1.0,
         optimum_gap=float(ops.mean(left)),
         nonzero=float(np.mean(np.abs(codes) > NONZERO_THRESHOLD)),
+    )
+
+
+def _in_span(x: NDArray, dictionary: NDArray) -> tuple[NDArray, NDArray]:
+    """Signals and atoms of the same LASSO problem in at most n_atoms + 1 features.
+
+    In an orthonormal basis of the atoms' span, and with what a signal has outside of it
+    as one more feature, every product and norm stays what it was.
+    """
+    if len(dictionary) + 1 >= dictionary.shape[1]:
+        return x, dictionary
+    basis, coordinates = np.linalg.qr(dictionary.T.astype("float64"))
+    inside = x @ basis
+    squared = np.sum(np.square(x), axis=1, dtype="float64") - np.sum(inside**2, axis=1)
+    outside = np.sqrt(np.maximum(squared, 0.0))
+    return np.column_stack([inside, outside]), np.column_stack(
+        [coordinates.T, np.zeros(len(dictionary))]
     )
 
 

@@ -37,6 +37,7 @@ from tqdm import tqdm
 import sc2keras
 from sc2keras import datasets
 from sc2keras.applications import preprocess_input
+from sc2keras.applications.pretrained import file_sha256
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 IMAGE_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -82,7 +83,7 @@ def main(argv=None):
     batch_rows = args.batch_rows or default_batch_rows(model)
     batch_size = min(batch_size, batch_rows)
     settings = {
-        "model_sha256": sha256(args.model),
+        "model_sha256": file_sha256(args.model),
         **source.fingerprint,
         "n_rows": source.n_rows,
         "threshold": args.threshold,
@@ -228,11 +229,6 @@ def load_model(path):
 def one_line(error):
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return text if len(text) < 300 else text[:297] + "..."
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_fingerprint(path):

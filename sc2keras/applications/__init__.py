@@ -9,6 +9,7 @@ from sc2keras.applications.builders import (
     SC2Net,
     preprocess_input,
 )
+from sc2keras.applications.pretrained import list_weights, weights_card, weights_path
 
 __all__ = [
     "FISTA",
@@ -17,5 +18,8 @@ __all__ = [
     "LISTA",
     "AdaptiveISTA",
     "SC2Net",
+    "list_weights",
     "preprocess_input",
+    "weights_card",
+    "weights_path",
 ]

@@ -10,24 +10,36 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from sc2keras import layers as sc_layers
-from sc2keras.layers.slstm import UnfoldedRNN
-from sc2keras.layers.unfolded import Activation, UnfoldedEncoder
+from sc2keras.applications.pretrained import weights_path
+from sc2keras.layers.unfolded import Activation
 from sc2keras.models import SparseCoder
 from sc2keras.validation import Tensor, check_positive_integer
 
 _Builder = TypeVar("_Builder", bound=Callable[..., SparseCoder])
 
+# The layer of each builder, and its activation, where that can be chosen.
+_ENCODERS: dict[str, tuple[type[keras.layers.Layer], dict[str, str]]] = {
+    "SC2Net": (sc_layers.SLSTM, {"activation": "double_tanh"}),
+    "LISTA": (sc_layers.LISTABlock, {"activation": "shrinkage"}),
+    "LFISTA": (sc_layers.LFISTABlock, {"activation": "shrinkage"}),
+    "AdaptiveISTA": (sc_layers.AdaptiveISTA, {"activation": "shrinkage"}),
+    "ISTA": (sc_layers.ISTA, {}),
+    "FISTA": (sc_layers.FISTA, {}),
+}
+# Arguments that named weights leave open.
+_FREE = ("name", "dtype", "trainable")
+
 _ARGUMENTS = """
     Args:
         n_atoms: Integer, k, the number of atoms and the size of a code.
-        input_shape: Tuple, the shape of one sample. It is flattened inside.
+        input_shape: Tuple, the shape of one sample, (28, 28, 1) by default. It is
+            flattened inside.
         n_steps: Integer, T, the number of steps{n_steps}.
-        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        l1: Float >= 0, λ, the weight of the ℓ1 term, 0.1 by default.
         activation: {activation}
         dictionary: Array `(n_atoms, n_features)`, where the dictionary starts; for
             instance of `sc2keras.learn_dictionary`. None: random atoms of unit norm.
-        weights: None, or the path of a `.keras` or `.weights.h5` file of a model with
-            the same arguments.
+        weights: {weights}
         classes: Integer or None. If given, a dense layer of that many classes stands on
             the codes, and the model's outputs are `[codes, predictions]`. Train it with
             `compile(loss=...)` and `fit(x, y)`.
@@ -41,10 +53,17 @@ _ARGUMENTS = """
         A `sc2keras.SparseCoder`, not compiled.
 
     Raises:
-        ValueError: If an argument is unusable.
+        ValueError: If an argument is unusable, or contradicts named weights.
+        OSError: If the file of named weights is truncated or altered.
 """
 
-_TRAINED = '`"double_tanh"` (codes small) or `"shrinkage"` (codes exactly zero).'
+_PATH = """None, or the path of a `.keras` or `.weights.h5` file of a model with
+            the same arguments"""
+_NAME = """; or a name of `list_weights()`, such as `"mnist"`:
+            weights that ship with the package, whose card (`weights_card`) then gives
+            the defaults of all arguments. A classifier on top starts untrained."""
+_ACTIVATION = """`"double_tanh"` (codes small) or `"shrinkage"` (codes exactly
+            zero); `"{default}"` by default."""
 _SOLVER = '`"shrinkage"`: the soft threshold belongs to the algorithm.'
 
 
@@ -53,12 +72,18 @@ def _documented(
 ) -> Callable[[_Builder], _Builder]:
     """Puts the arguments, which all builders share, into the builder's docstring."""
     solver = layer in ("ISTA", "FISTA")
-    n_steps = ", or their cap where `tol` is given" if solver else ""
-    activation = _SOLVER if solver else _TRAINED
+    n_steps = ", or their cap where `tol` is given" if solver else ", 5 by default"
+    activation = _ACTIVATION.format(
+        default="double_tanh" if layer == "SLSTM" else "shrinkage"
+    )
 
     def decorate(builder):
         arguments = _ARGUMENTS.format(
-            layer=layer, n_steps=n_steps, activation=activation, extra=extra
+            layer=layer,
+            n_steps=n_steps,
+            activation=_SOLVER if solver else activation,
+            weights=_PATH + ("." if solver else _NAME),
+            extra=extra,
         )
         builder.__doc__ = builder.__doc__.replace("\n    ARGUMENTS\n", arguments)
         return builder
@@ -69,10 +94,10 @@ def _documented(
 @_documented("SLSTM", extra="`use_bias`, `tied`, `trainable_dictionary`")
 def SC2Net(
     n_atoms: int = 100,
-    input_shape: tuple[int, ...] = (28, 28, 1),
-    n_steps: int = 5,
-    l1: float = 0.1,
-    activation: Activation = "double_tanh",
+    input_shape: tuple[int, ...] | None = None,
+    n_steps: int | None = None,
+    l1: float | None = None,
+    activation: Activation | None = None,
     dictionary: ArrayLike | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
@@ -97,19 +122,26 @@ def SC2Net(
     Reference:
         Zhou et al., An End-to-End Sparse Coding, section 3.
     """
-    layer = sc_layers.SLSTM(
-        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    return _build(
+        "SC2Net",
+        {"n_steps": n_steps, "l1": l1, "activation": activation},
+        {"n_atoms": n_atoms, **kwargs},
+        input_shape,
+        dictionary,
+        weights,
+        classes,
+        classifier_activation,
+        name,
     )
-    return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
 @_documented("LISTABlock", extra="`shared`, `tied`, `trainable_dictionary`")
 def LISTA(
     n_atoms: int = 100,
-    input_shape: tuple[int, ...] = (28, 28, 1),
-    n_steps: int = 5,
-    l1: float = 0.1,
-    activation: Activation = "shrinkage",
+    input_shape: tuple[int, ...] | None = None,
+    n_steps: int | None = None,
+    l1: float | None = None,
+    activation: Activation | None = None,
     dictionary: ArrayLike | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
@@ -141,19 +173,26 @@ def LISTA(
         Gregor and LeCun, Learning Fast Approximations of Sparse Coding, 2010. Zhou et
         al., An End-to-End Sparse Coding, section 2.
     """
-    layer = sc_layers.LISTABlock(
-        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    return _build(
+        "LISTA",
+        {"n_steps": n_steps, "l1": l1, "activation": activation},
+        {"n_atoms": n_atoms, **kwargs},
+        input_shape,
+        dictionary,
+        weights,
+        classes,
+        classifier_activation,
+        name,
     )
-    return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
 @_documented("LFISTABlock", extra="`shared`, `tied`, `trainable_dictionary`")
 def LFISTA(
     n_atoms: int = 100,
-    input_shape: tuple[int, ...] = (28, 28, 1),
-    n_steps: int = 5,
-    l1: float = 0.1,
-    activation: Activation = "shrinkage",
+    input_shape: tuple[int, ...] | None = None,
+    n_steps: int | None = None,
+    l1: float | None = None,
+    activation: Activation | None = None,
     dictionary: ArrayLike | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
@@ -178,19 +217,26 @@ def LFISTA(
         Moreau and Bruna, Understanding Neural Sparse Coding with Matrix Factorization,
         2017. Zhou et al., An End-to-End Sparse Coding, section 4.1.
     """
-    layer = sc_layers.LFISTABlock(
-        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    return _build(
+        "LFISTA",
+        {"n_steps": n_steps, "l1": l1, "activation": activation},
+        {"n_atoms": n_atoms, **kwargs},
+        input_shape,
+        dictionary,
+        weights,
+        classes,
+        classifier_activation,
+        name,
     )
-    return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
 @_documented("AdaptiveISTA")
 def AdaptiveISTA(
     n_atoms: int = 100,
-    input_shape: tuple[int, ...] = (28, 28, 1),
-    n_steps: int = 5,
-    l1: float = 0.1,
-    activation: Activation = "shrinkage",
+    input_shape: tuple[int, ...] | None = None,
+    n_steps: int | None = None,
+    l1: float | None = None,
+    activation: Activation | None = None,
     dictionary: ArrayLike | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
@@ -212,16 +258,23 @@ def AdaptiveISTA(
     Reference:
         Zhou et al., An End-to-End Sparse Coding, section 3.1.
     """
-    layer = sc_layers.AdaptiveISTA(
-        n_atoms, n_steps, l1, dictionary, activation=activation, **kwargs
+    return _build(
+        "AdaptiveISTA",
+        {"n_steps": n_steps, "l1": l1, "activation": activation},
+        {"n_atoms": n_atoms, **kwargs},
+        input_shape,
+        dictionary,
+        weights,
+        classes,
+        classifier_activation,
+        name,
     )
-    return _build(layer, input_shape, weights, classes, classifier_activation, name)
 
 
 @_documented("ISTA", extra="`tol`")
 def ISTA(
     n_atoms: int = 100,
-    input_shape: tuple[int, ...] = (28, 28, 1),
+    input_shape: tuple[int, ...] | None = None,
     n_steps: int = 300,
     l1: float = 0.1,
     activation: Activation = "shrinkage",
@@ -250,14 +303,23 @@ def ISTA(
         Zhou et al., An End-to-End Sparse Coding, eq. 4 to 6.
     """
     _check_solver_activation(activation)
-    layer = sc_layers.ISTA(n_atoms, n_steps, l1, dictionary, **kwargs)
-    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+    return _build(
+        "ISTA",
+        {"n_steps": n_steps, "l1": l1},
+        {"n_atoms": n_atoms, **kwargs},
+        input_shape,
+        dictionary,
+        weights,
+        classes,
+        classifier_activation,
+        name,
+    )
 
 
 @_documented("FISTA", extra="`tol`")
 def FISTA(
     n_atoms: int = 100,
-    input_shape: tuple[int, ...] = (28, 28, 1),
+    input_shape: tuple[int, ...] | None = None,
     n_steps: int = 300,
     l1: float = 0.1,
     activation: Activation = "shrinkage",
@@ -287,8 +349,17 @@ def FISTA(
         Inverse Problems, 2009.
     """
     _check_solver_activation(activation)
-    layer = sc_layers.FISTA(n_atoms, n_steps, l1, dictionary, **kwargs)
-    return _build(layer, input_shape, weights, classes, classifier_activation, name)
+    return _build(
+        "FISTA",
+        {"n_steps": n_steps, "l1": l1},
+        {"n_atoms": n_atoms, **kwargs},
+        input_shape,
+        dictionary,
+        weights,
+        classes,
+        classifier_activation,
+        name,
+    )
 
 
 def preprocess_input(x: Tensor) -> Tensor:
@@ -320,16 +391,33 @@ def preprocess_input(x: Tensor) -> Tensor:
 
 
 def _build(
-    layer: UnfoldedEncoder | UnfoldedRNN,
-    input_shape: tuple[int, ...],
+    builder: str,
+    given: dict[str, Any],
+    kwargs: dict[str, Any],
+    input_shape: tuple[int, ...] | None,
+    dictionary: ArrayLike | None,
     weights: str | os.PathLike[str] | None,
     classes: int | None,
     classifier_activation: str | Callable[[Tensor], Tensor] | None,
     name: str,
 ) -> SparseCoder:
-    """The model around an encoder, with its weights loaded."""
+    """The model around an encoder, with its weights loaded.
+
+    Where `given` arguments of the layer are None, those of named weights or the
+    defaults stand; `kwargs` are taken as they are.
+    """
+    layer_class, activation = _ENCODERS[builder]
+    given = {k: v for k, v in given.items() if v is not None} | kwargs
+    path = named = None
     if weights is not None:
-        weights = _check_weights(weights)
+        path, named = _find_weights(builder, weights)
+    if named is None:
+        arguments = {"n_steps": 5, "l1": 0.1, **activation, **given}
+        input_shape = (28, 28, 1) if input_shape is None else input_shape
+    else:
+        arguments = named.encoder.get_config() | given
+        input_shape = _check_named(named, weights, given, input_shape, dictionary)
+    layer = layer_class(dictionary=dictionary, **arguments)
     inputs = keras.Input(_check_input_shape(input_shape), name="inputs")
     signals = inputs
     if len(inputs.shape) > 2:
@@ -344,12 +432,14 @@ def _build(
         )
         outputs = [outputs, head(outputs)]
     model = SparseCoder(inputs, outputs, name=name)
-    if weights is not None:
+    if named is not None:
+        layer.set_weights(named.encoder.get_weights())
+    elif path is not None:
         try:
-            model.load_weights(weights)
+            model.load_weights(path)
         except ValueError as error:
             raise ValueError(
-                f"The weights in {weights!r} do not fit this {name} with n_atoms="
+                f"The weights in {path!r} do not fit this {name} with n_atoms="
                 f"{layer.n_atoms} and input_shape={tuple(input_shape)}. Build it with "
                 "the arguments of the saved model, or open a .keras file with "
                 "keras.saving.load_model."
@@ -357,14 +447,47 @@ def _build(
     return model
 
 
-def _check_weights(weights: str | os.PathLike[str]) -> str:
+def _find_weights(
+    builder: str, weights: str | os.PathLike[str]
+) -> tuple[str | None, SparseCoder | None]:
+    """`(path, None)` of a file of weights, or `(None, model)` of those with a name."""
     path = os.fspath(weights)
-    if not path.endswith((".keras", ".weights.h5")) or not os.path.isfile(path):
-        raise ValueError(
-            "weights must be None or the path of an existing .keras or .weights.h5 "
-            f"file; received weights={path!r}. No named weights ship with this version."
-        )
-    return path
+    if path.endswith((".keras", ".weights.h5")):
+        if not os.path.isfile(path):
+            raise ValueError(
+                "weights must be None, the path of an existing .keras or .weights.h5 "
+                f"file, or a name; received weights={path!r}, which is no file."
+            )
+        return path, None
+    return None, keras.saving.load_model(weights_path(builder, path), compile=False)
+
+
+def _check_named(
+    named: SparseCoder,
+    weights: Any,
+    given: dict[str, Any],
+    input_shape: tuple[int, ...] | None,
+    dictionary: ArrayLike | None,
+) -> tuple[int, ...]:
+    """The shape of the input, if nothing contradicts the model of named weights."""
+    shape = named.input_shape[1:]
+    config = named.encoder.get_config()
+    expected = {k: config[k] for k in given if k in config and k not in _FREE}
+    if dictionary is not None:
+        given, expected["dictionary"] = given | {"dictionary": "an array"}, None
+    if input_shape is not None:
+        input_shape = _check_input_shape(input_shape)
+        # The same numbers in another order would be other signals.
+        if input_shape != (named.encoder.n_features,):
+            given, expected["input_shape"] = given | {"input_shape": input_shape}, shape
+    for key, value in expected.items():
+        if given[key] != value:
+            raise ValueError(
+                f"weights={weights!r} were made with {key}={value!r}; received "
+                f"{key}={given[key]!r}. Leave {key} out, or train a model of your own, "
+                "with weights=None."
+            )
+    return shape if input_shape is None else input_shape
 
 
 def _check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:

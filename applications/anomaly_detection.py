@@ -9,6 +9,7 @@ and of an Isolation Forest.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def main(argv=None):
     figure = draw(data, results, scores)
     figure.savefig(args.output / "anomaly_detection.png", dpi=110)
     plt.close(figure)
+    text = json.dumps(results, indent=1) + "\n"
+    (args.output / "anomaly_detection.json").write_text(text)
     return results
 
 

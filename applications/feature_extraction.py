@@ -6,10 +6,12 @@
 
 The model is the SC2Net that ships with the package for the dataset, trained on its
 training split without labels, or a saved one. A logistic regression is fitted on the
-features of 100, 500 and 4,000 labelled samples, ten times, and scored on the test split.
+features of 100, 500 and 4,000 labelled samples, ten draws each, and scored on the test
+split.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -65,8 +67,14 @@ def main(argv=None):
     print(f"Nonzero entries of the codes: {np.mean(np.abs(codes) > 1e-3):.0%}")
     args.output.mkdir(parents=True, exist_ok=True)
     figure = draw(model, data, results)
+    rows = {
+        label: {n: values.tolist() for n, values in accuracies.items()}
+        for label, accuracies in results.items()
+    }
     figure.savefig(args.output / "feature_extraction.png", dpi=110)
     plt.close(figure)
+    text = json.dumps(rows, indent=1) + "\n"
+    (args.output / "feature_extraction.json").write_text(text)
     return results
 
 

@@ -9,6 +9,7 @@ patches. The photograph ships with scikit-learn.
 """
 
 import argparse
+import json
 import os
 import time
 import warnings
@@ -64,6 +65,8 @@ def main(argv=None):
     figure = draw(image, pictures, results)
     figure.savefig(args.output / "image_denoising.png", dpi=110)
     plt.close(figure)
+    text = json.dumps(results, indent=1) + "\n"
+    (args.output / "image_denoising.json").write_text(text)
     return results
 
 

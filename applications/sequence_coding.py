@@ -9,6 +9,7 @@ mean row; the code of the SLSTM is sparse.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -56,10 +57,13 @@ def main(argv=None):
     for label, error in errors.items():
         print(f"{label:<18} mean squared error of the next row {error:.4f}")
     print(f"{nonzero:.0%} of the entries of the SLSTM's codes are not zero")
+    results = {**errors, "nonzero": nonzero}
     figure = draw(x_test, predictions, histories)
     figure.savefig(args.output / "sequence_coding.png", dpi=110)
     plt.close(figure)
-    return {**errors, "nonzero": nonzero}
+    text = json.dumps(results, indent=1) + "\n"
+    (args.output / "sequence_coding.json").write_text(text)
+    return results
 
 
 def train(layer, x, x_test, epochs):

@@ -9,6 +9,7 @@ saw a label.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def main(argv=None):
     figure = draw(models, data)
     figure.savefig(args.output / "supervised_codes.png", dpi=110)
     plt.close(figure)
+    text = json.dumps(results, indent=1) + "\n"
+    (args.output / "supervised_codes.json").write_text(text)
     return results
 
 

@@ -396,9 +396,9 @@ class Ceiling:
 
 
 CEILINGS = {
-    "pixels": "raw features",
-    "pca": "PCA",
     "autoencoder": "ReLU autoencoder",
+    "pca": "PCA",
+    "pixels": "raw features",
 }
 
 

@@ -159,11 +159,9 @@ def table_runs(protocol, chosen, args):
             for key in args.methods:
                 l1 = chosen.get((name, key)) if protocol == "full" else PAPER_L1
                 runs[name, key, seed] = make_run(name, key, l1, seed, args)
-            if protocol != "full":
-                continue
-            for kind, label in CEILINGS.items():
-                if kind != "autoencoder" and seed != args.seeds[0]:
-                    continue
+        # Last, because the classifier on thousands of raw features takes longest.
+        for kind, label in CEILINGS.items() if protocol == "full" else ():
+            for seed in args.seeds if kind == "autoencoder" else args.seeds[:1]:
                 runs[name, kind, seed] = Ceiling(
                     name=f"{name}-{kind}-seed{seed}",
                     folder=args.output,

@@ -1,5 +1,7 @@
 """Each application on a small setting: its figures, and its picture."""
 
+import json
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -11,11 +13,13 @@ from helpers import load_program
 
 
 def run(name, output, *options):
-    """What `main` returns, after a look at the picture."""
+    """What `main` returns, after a look at the picture and the file of figures."""
     program = load_program(f"applications/{name}.py")
     results = program.main([*options, "--output", str(output)])
     picture = matplotlib.image.imread(output / f"{name}.png")
     assert picture.shape[1] > 500 and picture[..., :3].std() > 0.05
+    written = json.loads((output / f"{name}.json").read_text())
+    assert written == json.loads(json.dumps(results))
     return results
 
 

@@ -138,7 +138,7 @@ def test_a_damaged_file_is_an_error_with_the_remedy(copies, damage):
 
 def test_a_file_that_is_missing_is_an_error(copies):
     (copies / "lista-digits.keras").unlink()
-    with pytest.raises(FileNotFoundError, match="is missing. Install sc2keras again"):
+    with pytest.raises(FileNotFoundError, match=r"is missing\. Install sc2keras again"):
         applications.LISTA(weights="digits")
 
 

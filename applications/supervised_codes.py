@@ -103,6 +103,7 @@ def draw(models, data):
     figure, axes = plt.subplots(
         1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.4)
     )
+    figure.get_layout_engine().set(wspace=0.05)
     first, *_, last = models
     for ax, label in zip(axes, (first, last), strict=False):
         plotting.plot_atoms(models[label], data.x_train.shape[1:], ax=ax)

@@ -50,7 +50,7 @@ from sc2keras import applications, datasets, evaluation, plotting
 L1 = 0.1
 N_CURVE_STEPS = 100
 N_CURVE_SAMPLES = 2000
-NETWORK_STEPS = (1, 2, 3, 5, 8, 12, 16)
+NETWORK_STEPS = (1, 2, 4, 8, 16)
 # Where the rule of `transferred_recipe` meets the rates chosen for MNIST and CIFAR-10.
 SQUARED_NORM_OF_RATE_1 = 85.0
 

@@ -21,7 +21,7 @@ def test_shipped_codes_are_compared_at_several_numbers_of_labels(
 ):
     options = ["--labels", "50", "4000", "--output", str(tmp_path)]
     results = application.main(options)
-    assert list(results) == ["raw pixels (64)", "PCA (64)", "sparse codes (100)"]
+    assert list(results) == ["raw pixels (64)", "PCA (32)", "sparse codes (100)"]
     printed = capsys.readouterr().out
     for accuracies in results.values():
         # The digits have 1,437 labels, of which a draw takes four fifths at most.

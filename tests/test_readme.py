@@ -27,7 +27,7 @@ def tables_of(path):
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results():
-    for name in ("table1", "digits"):
+    for name in ("table1", "digits", "weights"):
         for table in tables_of(f"{name}/table.md"):
             assert table in README
     for path in (ROOT / "results" / "studies").glob("*.md"):

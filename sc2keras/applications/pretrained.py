@@ -40,8 +40,8 @@ def weights_card(builder: str, weights: str) -> dict[str, Any]:
         again, the `sha256` of the file, and under `test` and `train` what was measured
         on these splits: the `objective`, and on `test` its `gap` to the LASSO `optimum`
         of the same dictionary, the fraction of `nonzero` entries, and the accuracies of
-        a logistic regression on the codes by the `paper` and the `full` protocol (see
-        `sc2keras.evaluation`).
+        a logistic regression on the codes: by the `full` protocol, and a draw each by
+        the `paper` protocol (see `sc2keras.evaluation`).
 
     Raises:
         ValueError: If there are no such weights.

@@ -5,6 +5,7 @@
 recipe       one change of the recipe at a time, measured on held-out training samples
 gap          distance to the LASSO optimum on the test split, by λ
 convergence  relative gap against steps, all encoders with one given dictionary
+stopping     whether the network or stopping early makes codes that classify better
 cascade      a classifier trained together with the codes, beside codes alone
 transfer     the recipe on data that it was not tuned on
 
@@ -103,8 +104,10 @@ def parse_arguments(argv):
     return args
 
 
-def make_run(section, dataset, stem, method, recipe, l1, args, validation=False):
-    return Run(
+def make_run(
+    section, dataset, stem, method, recipe, l1, args, validation=False, cls=Run, **more
+):
+    return cls(
         name=f"{dataset}-{stem}-l1-{l1:g}-seed{args.seed}",
         folder=args.output / section,
         dataset=dataset,
@@ -114,6 +117,7 @@ def make_run(section, dataset, stem, method, recipe, l1, args, validation=False)
         seed=args.seed,
         n_atoms=args.n_atoms,
         validation=validation,
+        **more,
     )
 
 
@@ -331,6 +335,66 @@ def solver_curves(dictionary, data, args):
     return curves
 
 
+# Of FISTA on the dictionary that an SLSTM of five steps has learned.
+STOPPING_STEPS = (2, 5, 10, 20, 100)
+
+
+@dataclass(frozen=True)
+class WithDictionaryOf(Run):
+    """A run of a solver with the dictionary of another run's model."""
+
+    other: Run = None
+
+    def start(self, x):
+        if not self.other.model_path.exists():
+            sys.exit(
+                f"error: {self.other.model_path} is not there. Delete "
+                f"{self.other.record_path}, and it is made again."
+            )
+        return keras.saving.load_model(self.other.model_path).dictionary, 0.0
+
+
+def stopping(data, args):
+    base, runs = METHODS["slstm-shrinkage"], {}
+    for name in args.datasets:
+        recipe = recipe_of(name, base)
+        slstm = make_run("stopping", name, "slstm", base, recipe, L1, args, True)
+        runs[name, base.label] = slstm
+        for n_steps in STOPPING_STEPS:
+            label = f"FISTA, {n_steps} steps, the same dictionary"
+            kwargs = {"n_steps": n_steps}
+            method = Method(label, "FISTA", kwargs=kwargs, start=slstm.name)
+            runs[name, label] = make_run(
+                "stopping",
+                name,
+                f"fista-T{n_steps}",
+                method,
+                recipe,
+                L1,
+                args,
+                True,
+                WithDictionaryOf,
+                other=slstm,
+            )
+    held = {name: hold_out(each) for name, each in data.items()}
+    records = make("stopping", runs, held, args, ["paper"], optimum=False)
+    rows = [
+        [
+            name,
+            label,
+            f"{record['objective']:.3f}",
+            f"{record['nonzero']:.2f}",
+            f"{100 * np.mean(record['paper']):.2f}",
+        ]
+        for (name, label), record in records.items()
+    ]
+    header = ["dataset", "codes", "objective", "nonzero", "accuracy, %"]
+    return markdown(header, rows) + (
+        f"\nHeld-out samples, {args.n_atoms} atoms, λ = {L1:g}, seed {args.seed}, the "
+        "paper's protocol. The solver has the dictionary that the SLSTM learned.\n"
+    )
+
+
 # The weight of the objective beside the cross-entropy.
 CASCADE_WEIGHTS = (1.0, 0.1, 0.01, 0.001)
 CASCADE_L1 = 0.5
@@ -462,7 +526,7 @@ def transfer(data, args):
 
 SECTIONS = {
     section.__name__: section
-    for section in (recipe, gap, convergence, cascade, transfer)
+    for section in (recipe, gap, convergence, stopping, cascade, transfer)
 }
 
 

@@ -24,6 +24,7 @@ def little_work(monkeypatch):
     monkeypatch.setattr(studies, "GAP_METHODS", ("lista", "slstm-untied"))
     monkeypatch.setattr(studies, "NETWORK_STEPS", (1, 4))
     monkeypatch.setattr(studies, "N_CURVE_STEPS", 20)
+    monkeypatch.setattr(studies, "STOPPING_STEPS", (1, 20))
     monkeypatch.setattr(studies, "CASCADE_WEIGHTS", (1.0, 0.01))
     patches = {"photo-patches": lambda: small._replace(name="photo-patches")}
     monkeypatch.setattr(studies, "OTHERS", patches)
@@ -96,6 +97,24 @@ def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
         assert gaps[0] > gaps[1] > gaps[2] > 0
     assert set(cells) == {"ISTA", "FISTA", *studies.CURVES}
     assert all(not r["settings"]["kwargs"]["trainable_dictionary"] for r in records)
+
+
+def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
+    records, header, rows = run("stopping", tmp_path)
+    assert header[1:3] == ["codes", "objective"] and len(rows) == 3
+    models = tmp_path / "stopping" / "models"
+    dictionaries = [
+        studies.keras.saving.load_model(models / f"digits-{stem}-l1-0.1-seed0.keras")
+        for stem in ("slstm", "fista-T1", "fista-T20")
+    ]
+    for other in dictionaries[1:]:
+        np.testing.assert_allclose(
+            other.dictionary, dictionaries[0].dictionary, atol=1e-7
+        )
+    # More steps of the same solver come closer to the optimum.
+    assert records[1]["objective"] > records[2]["objective"]
+    again, _, _ = run("stopping", tmp_path)
+    assert again == records
 
 
 def test_the_cascade_stands_beside_the_codes_alone(tmp_path):

@@ -32,7 +32,7 @@ def main(argv=None):
     parser.add_argument("--classes", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--n-atoms", type=int, default=30)
     parser.add_argument("--l1", type=float, default=0.2)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     data = datasets.load("digits")
@@ -110,7 +110,7 @@ def draw(data, results, scores):
     left.set_ylim(0.4, 1)
     left.set_xlabel("digit left out of training")
     left.set_ylabel("area under the ROC curve")
-    left.legend(loc="lower left")
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(methods))
     anomaly = next(iter(scores))
     order = np.argsort(scores[anomaly]["SC2Net"])
     rows = {"least": data.x_test[order[:10]], "most": data.x_test[order[::-1][:10]]}

@@ -2,10 +2,10 @@
 
     python applications/image_denoising.py
 
-For each noise level a dictionary is learned from the noisy patches themselves. SC2Net,
-trained for that dictionary, stands beside LASSO (scikit-learn's coordinate descent) and
-orthogonal matching pursuit (OMP) with the same one: PSNR, SSIM and the time to code all
-patches. The photograph ships with scikit-learn.
+For each noise level a dictionary is learned from the noisy patches themselves, in units
+of the noise. SC2Net, trained for that dictionary, stands beside LASSO (scikit-learn's
+coordinate descent) and orthogonal matching pursuit (OMP) with the same one: PSNR, SSIM
+and the time to code all patches. The photograph ships with scikit-learn.
 """
 
 import argparse
@@ -28,14 +28,15 @@ from sklearn.feature_extraction.image import (
     extract_patches_2d,
     reconstruct_from_patches_2d,
 )
+from sklearn.linear_model import orthogonal_mp_gram
 
 import sc2keras
 
 PATCH = 8
-# Of the noise: enough to leave it out of the codes of a unit-norm dictionary.
-L1_OF_NOISE = 1.5
-# OMP stops where the residual is that of the noise.
-OMP_OF_NOISE = 1.15
+# In units of the noise: enough to leave it out of the codes of a unit-norm dictionary.
+L1 = 1.5
+# OMP stops where the residual of a feature is about that of the noise.
+OMP_RESIDUAL = 1.15
 
 
 def main(argv=None):
@@ -43,7 +44,7 @@ def main(argv=None):
     parser.add_argument("--output", type=Path, default=Path("out/image_denoising"))
     parser.add_argument("--noise", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     parser.add_argument("--n-atoms", type=int, default=128)
-    parser.add_argument("--size", type=int, nargs=2, default=[160, 240])
+    parser.add_argument("--size", type=int, nargs=2, default=[128, 160])
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -80,17 +81,19 @@ def denoise(noisy, noise, args):
     """`{method: (image, seconds)}`; the seconds are those of coding all patches."""
     patches = extract_patches_2d(noisy, (PATCH, PATCH)).reshape(-1, PATCH**2)
     means = patches.mean(axis=1, keepdims=True)
-    x = (patches - means).astype("float32")
-    l1 = L1_OF_NOISE * noise
+    # Signals of this scale are what a learning rate of 1.0 suits, at any noise.
+    x = ((patches - means) / noise).astype("float32")
     dictionary = sc2keras.learn_dictionary(
-        x, args.n_atoms, l1, batch_size=256, max_iter=300, verbose=0
+        x, args.n_atoms, L1, batch_size=256, max_iter=150, verbose=0
     )
-    model = train(x, dictionary, l1, args.epochs)
+    model = train(x, dictionary, args.epochs)
     model.encode(x[:8192])  # Compiles.
     methods = {
         "SC2Net": lambda: model.encode(x),
-        "LASSO": lambda: sparse_encode(x, dictionary, algorithm="lasso_cd", alpha=l1),
-        "OMP": lambda: pursue(x, dictionary, noise),
+        "LASSO": lambda: sparse_encode(
+            x, dictionary, algorithm="lasso_cd", alpha=L1, n_jobs=-1
+        ),
+        "OMP": lambda: pursue(x, dictionary),
     }
     found = {}
     for method, code in methods.items():
@@ -99,18 +102,19 @@ def denoise(noisy, noise, args):
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = code()
         seconds = time.perf_counter() - started
-        clean = (codes @ dictionary + means).reshape(-1, PATCH, PATCH)
+        clean = (noise * (codes @ dictionary) + means).reshape(-1, PATCH, PATCH)
         found[method] = reconstruct_from_patches_2d(clean, noisy.shape), seconds
     return found
 
 
-def train(x, dictionary, l1, epochs, batch_size=256):
+def train(x, dictionary, epochs, batch_size=256):
     """SC2Net for a given dictionary: it takes the place of a solver."""
     keras.utils.set_random_seed(0)
     model = sc2keras.applications.SC2Net(
         len(dictionary),
         x.shape[1:],
-        l1=l1,
+        n_steps=8,
+        l1=L1,
         activation="shrinkage",
         dictionary=dictionary,
         trainable_dictionary=False,
@@ -123,12 +127,10 @@ def train(x, dictionary, l1, epochs, batch_size=256):
     return model
 
 
-def pursue(x, dictionary, noise):
+def pursue(x, dictionary):
     """OMP until each residual has the norm that the noise has."""
-    from sklearn.linear_model import orthogonal_mp_gram
-
     squared_norms = np.sum(x.astype("float64") ** 2, axis=1)
-    tol = (OMP_OF_NOISE * noise) ** 2 * x.shape[1]
+    tol = OMP_RESIDUAL**2 * x.shape[1]
     codes = np.zeros((len(x), len(dictionary)), dtype="float32")
     # A patch within the noise needs no atom.
     active = squared_norms > tol

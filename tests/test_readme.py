@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 from experiments import CEILINGS
 from helpers import load_program
 
@@ -40,6 +41,36 @@ def test_the_benchmark_of_the_readme_is_that_of_the_results():
     quoted = [t for t in tables if t.splitlines()[0] in README]
     assert len(quoted) >= 4
     assert [t for t in quoted if t not in README] == []
+
+
+def test_the_figures_of_the_gallery_are_those_of_the_results():
+    def figures(name):
+        return json.loads((ROOT / f"results/applications/{name}.json").read_text())
+
+    gallery = " ".join(README.split("## Applications")[1].split())
+    accuracies = figures("feature_extraction")
+    few, many = (
+        [100 * np.mean(by_labels[n]) for by_labels in accuracies.values()]
+        for n in ("100", "1149")
+    )
+    text = (
+        "at {2:.1f} % with 100 labels, where raw pixels reach {0:.1f} % and PCA {1:.1f}"
+    )
+    assert text.format(*few) in gallery
+    assert "1,149 labels {2:.1f}, {0:.1f} and {1:.1f} %".format(*many) in gallery
+    for noise, method, psnr, ssim, seconds in figures("image_denoising"):
+        cell = f"{psnr:.2f}, {ssim:.3f}"
+        if method != "noisy":
+            cell += f", {seconds:.1f} s"
+        assert f"| {cell} |" in gallery, (noise, method)
+    areas = list(figures("anomaly_detection").values())
+    means = [np.mean([each[method] for each in areas]) for method in areas[0]]
+    for mean in means:
+        assert f"{mean:.3f}" in gallery
+    for accuracy, _, _ in figures("supervised_codes").values():
+        assert f"{100 * accuracy:.1f} %" in gallery
+    for label in ("SLSTM", "LSTM", "last row repeated"):
+        assert f"{figures('sequence_coding')[label]:.3f}" in gallery
 
 
 def test_the_pictures_of_the_readme_exist():

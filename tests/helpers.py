@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from sc2keras import layers
+from sc2keras import datasets, layers
 
 to_numpy = keras.ops.convert_to_numpy
 
@@ -114,6 +114,17 @@ def fista(x, dictionary, l1, n_steps, restart=False):
         previous, t = codes, t_next
         history.append(codes)
     return np.stack(history, axis=1)
+
+
+def small_digits(n_train, n_test=80):
+    """The first samples of the digits, on which a training takes seconds."""
+    digits = datasets.load("digits")
+    return digits._replace(
+        x_train=digits.x_train[:n_train],
+        y_train=digits.y_train[:n_train],
+        x_test=digits.x_test[:n_test],
+        y_test=digits.y_test[:n_test],
+    )
 
 
 def load_program(path):

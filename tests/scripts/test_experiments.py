@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from experiments import METHODS, Ceiling, Method, Recipe, Run
+from helpers import small_digits
 
 from sc2keras import datasets, evaluation
 
@@ -14,13 +15,7 @@ RECIPE = Recipe(n_steps=2, epochs=1, batch_size=64, jit_compile=False)
 
 @pytest.fixture(scope="module")
 def data():
-    digits = datasets.load("digits")
-    return digits._replace(
-        x_train=digits.x_train[:200],
-        y_train=digits.y_train[:200],
-        x_test=digits.x_test[:80],
-        y_test=digits.y_test[:80],
-    )
+    return small_digits(200)
 
 
 def make_run(folder, method=METHODS["slstm-untied"], recipe=RECIPE, **options):

@@ -4,7 +4,7 @@ import shutil
 import experiments
 import numpy as np
 import pytest
-from helpers import load_program
+from helpers import load_program, small_digits
 from scipy import stats
 
 from sc2keras import datasets
@@ -17,13 +17,7 @@ def script():
 
 def use_few_digits(monkeypatch):
     """Cuts the digits down, so that a run takes seconds."""
-    data = datasets.load("digits")
-    small = data._replace(
-        x_train=data.x_train[:200],
-        y_train=data.y_train[:200],
-        x_test=data.x_test[:80],
-        y_test=data.y_test[:80],
-    )
+    small = small_digits(200)
     load = datasets.load
 
     def load_small(name, data_dir=None):

@@ -3,19 +3,12 @@ import json
 import numpy as np
 import pytest
 import studies
-
-from sc2keras import datasets
+from helpers import small_digits
 
 
 @pytest.fixture(autouse=True)
 def little_work(monkeypatch):
-    digits = datasets.load("digits")
-    small = digits._replace(
-        x_train=digits.x_train[:300],
-        y_train=digits.y_train[:300],
-        x_test=digits.x_test[:80],
-        y_test=digits.y_test[:80],
-    )
+    small = small_digits(300)
     monkeypatch.setattr(studies, "load_data", lambda name, data_dir: small)
     chosen = ["the recipe", "constant learning rate", "W_d untied"]
     variations = {label: studies.VARIATIONS[label] for label in chosen}

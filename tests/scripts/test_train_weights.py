@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import pytest
 import train_weights
+from helpers import small_digits
 
 from sc2keras import applications, datasets
 from sc2keras.applications import pretrained
@@ -12,13 +13,7 @@ from sc2keras.applications import pretrained
 
 @pytest.fixture(autouse=True)
 def little_work(monkeypatch):
-    digits = datasets.load("digits")
-    small = digits._replace(
-        x_train=digits.x_train[:300],
-        y_train=digits.y_train[:300],
-        x_test=digits.x_test[:80],
-        y_test=digits.y_test[:80],
-    )
+    small = small_digits(300)
     monkeypatch.setattr(train_weights, "load_data", lambda name, data_dir: small)
     l1, recipe = train_weights.TRAINING["digits"]
     monkeypatch.setitem(

@@ -48,7 +48,9 @@ def test_the_figures_of_the_gallery_are_those_of_the_results():
         return json.loads((ROOT / f"results/applications/{name}.json").read_text())
 
     gallery = " ".join(README.split("## Applications")[1].split())
-    accuracies = figures("feature_extraction")
+    accuracies, mnist = (
+        figures(name) for name in ("feature_extraction", "mnist/feature_extraction")
+    )
     few, many = (
         [100 * np.mean(by_labels[n]) for by_labels in accuracies.values()]
         for n in ("100", "1149")
@@ -58,6 +60,12 @@ def test_the_figures_of_the_gallery_are_those_of_the_results():
     )
     assert text.format(*few) in gallery
     assert "1,149 labels {2:.1f}, {0:.1f} and {1:.1f} %".format(*many) in gallery
+    few, many = (
+        [f"{100 * np.mean(by_labels[n]):.1f} %" for by_labels in mnist.values()]
+        for n in ("500", "4000")
+    )
+    assert "reach {2} (raw pixels {0}, PCA {1})".format(*few) in gallery
+    assert f"than raw pixels do with 4,000 ({many[0]})" in gallery
     for noise, method, psnr, ssim, seconds in figures("image_denoising"):
         cell = f"{psnr:.2f}, {ssim:.3f}"
         if method != "noisy":

@@ -54,7 +54,7 @@ _ARGUMENTS = """
 
     Raises:
         ValueError: If an argument is unusable, or contradicts named weights.
-        OSError: If the file of named weights is truncated or altered.
+        OSError: If the file of the weights is truncated or altered.
 """
 
 _PATH = """None, or the path of a `.keras` or `.weights.h5` file of a model with
@@ -443,6 +443,12 @@ def _build(
                 f"{layer.n_atoms} and input_shape={tuple(input_shape)}. Build it with "
                 "the arguments of the saved model, or open a .keras file with "
                 "keras.saving.load_model."
+            ) from error
+        # A damaged file fails in many ways, all of them with the same remedy.
+        except Exception as error:
+            raise OSError(
+                f"The weights in {path!r} cannot be read: the file is truncated or "
+                f"altered ({type(error).__name__}: {error}). Save the model again."
             ) from error
     return model
 

@@ -158,7 +158,25 @@ def test_weights_of_another_size_are_refused(builder, tmp_path):
         builder(**{**SMALL, "n_atoms": 6}, weights=path)
 
 
-@pytest.mark.parametrize("weights", ["mnist", "missing.keras", "README.md"])
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    # HDF5 alone has no checksum.
+    [(".keras", "truncated"), (".keras", "altered"), (".weights.h5", "truncated")],
+)
+def test_a_damaged_file_of_weights_is_named(tmp_path, suffix, damage):
+    path = tmp_path / f"model{suffix}"
+    model = SC2Net(**SMALL)
+    (model.save if suffix == ".keras" else model.save_weights)(path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 255
+    path.write_bytes(content if damage == "altered" else content[:middle])
+    match = r"model\S* cannot be read: .*truncated or altered.*Save the model again"
+    with pytest.raises(OSError, match=match):
+        SC2Net(**SMALL, weights=path)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "missing.keras", "README.md"])
 def test_unknown_weights_are_named(builder, weights):
     with pytest.raises(ValueError, match=f"weights must be .*received .*{weights}"):
         builder(**SMALL, weights=weights)

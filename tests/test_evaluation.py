@@ -123,3 +123,22 @@ def test_full_accuracy_is_that_of_a_classifier_with_the_c_that_it_chose():
     ).fit(x, y)
     assert found.accuracy == pytest.approx(pipeline.score(x_test, y_test), abs=0.006)
     assert found.train_accuracy == pytest.approx(pipeline.score(x, y), abs=0.004)
+
+
+def test_c_is_raised_until_the_holdout_falls(monkeypatch):
+    fitted = []
+
+    class Recorded(LogisticRegression):
+        def fit(self, x, y):
+            fitted.append(self.C)
+            return super().fit(x, y)
+
+    monkeypatch.setattr(evaluation, "LogisticRegression", Recorded)
+    rng = np.random.default_rng(0)
+    # One feature in 200 tells the classes apart: a large C fits the others.
+    codes, labels = rng.standard_normal((900, 200)), rng.integers(2, size=900)
+    codes[:, 0] += 2 * labels
+    found = evaluation.full_accuracy(codes[:600], labels[:600], codes, labels)
+    *tried, chosen = fitted
+    assert tried == sorted(tried) and tried[0] == 0.001 and tried[-1] < 10
+    assert found.C == chosen < tried[-1]

@@ -179,10 +179,12 @@ def plot_tradeoff(
     >>> plt.close(ax.figure)
     """
     ax = ax or plt.subplots(figsize=(6.4, 4.6), layout="constrained")[1]
-    for (label, points), marker in zip(
-        curves.items(), cycle("osD^vP*X<>"), strict=False
-    ):
-        ax.plot(*zip(*points, strict=True), marker=marker, markersize=5, label=label)
+    # Ten markers and eleven colours: no two of a hundred curves look alike.
+    colours = (*plt.colormaps["tab10"].colors, "black")
+    styles = zip(cycle("osD^vP*X<>"), cycle(colours), strict=False)
+    for (label, points), (marker, colour) in zip(curves.items(), styles, strict=False):
+        x, y = zip(*points, strict=True)
+        ax.plot(x, y, marker=marker, markersize=5, color=colour, label=label)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.grid(alpha=0.3)

@@ -334,7 +334,7 @@ def draw_choice(found):
     figure, axes = plt.subplots(
         1,
         len(names),
-        figsize=(6 * len(names), 4.6),
+        figsize=(6 * len(names) + 2, 4.6),
         layout="constrained",
         squeeze=False,
     )
@@ -346,6 +346,8 @@ def draw_choice(found):
                 curves.setdefault(METHODS[key].label, []).append(point)
         plotting.plot_tradeoff(curves, "nonzero entries of a code", "accuracy, %", ax)
         ax.set_title(f"{name}, held-out samples; along a curve λ grows to the left")
+        ax.get_legend().remove()
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 

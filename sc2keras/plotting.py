@@ -6,6 +6,7 @@ from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
@@ -180,7 +181,7 @@ def plot_tradeoff(
     """
     ax = ax or plt.subplots(figsize=(6.4, 4.6), layout="constrained")[1]
     # Ten markers and eleven colours: no two of a hundred curves look alike.
-    colours = (*plt.colormaps["tab10"].colors, "black")
+    colours = [*color_sequences["tab10"], "black"]
     styles = zip(cycle("osD^vP*X<>"), cycle(colours), strict=False)
     for (label, points), (marker, colour) in zip(curves.items(), styles, strict=False):
         x, y = zip(*points, strict=True)

@@ -135,9 +135,9 @@ def test_c_is_raised_until_the_holdout_falls(monkeypatch):
 
     monkeypatch.setattr(evaluation, "LogisticRegression", Recorded)
     rng = np.random.default_rng(0)
-    # One feature in 200 tells the classes apart: a large C fits the others.
-    codes, labels = rng.standard_normal((900, 200)), rng.integers(2, size=900)
-    codes[:, 0] += 2 * labels
+    # One feature in 400 tells the classes apart: a large C fits the others.
+    codes, labels = rng.standard_normal((900, 400)), rng.integers(2, size=900)
+    codes[:, 0] += 3 * labels
     found = evaluation.full_accuracy(codes[:600], labels[:600], codes, labels)
     *tried, chosen = fitted
     assert tried == sorted(tried) and tried[0] == 0.001 and tried[-1] < 10

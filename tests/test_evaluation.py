@@ -128,17 +128,18 @@ def test_full_accuracy_is_that_of_a_classifier_with_the_c_that_it_chose():
 def test_c_is_raised_until_the_holdout_falls(monkeypatch):
     fitted = []
 
-    class Recorded(LogisticRegression):
+    class Scripted(LogisticRegression):
+        """Its accuracies on a holdout of 60 have a standard error of about 0.03."""
+
         def fit(self, x, y):
             fitted.append(self.C)
             return super().fit(x, y)
 
-    monkeypatch.setattr(evaluation, "LogisticRegression", Recorded)
-    rng = np.random.default_rng(0)
-    # One feature in 400 tells the classes apart: a large C fits the others.
-    codes, labels = rng.standard_normal((900, 400)), rng.integers(2, size=900)
-    codes[:, 0] += 3 * labels
-    found = evaluation.full_accuracy(codes[:600], labels[:600], codes, labels)
-    *tried, chosen = fitted
-    assert tried == sorted(tried) and tried[0] == 0.001 and tried[-1] < 10
-    assert found.C == chosen < tried[-1]
+        def score(self, x, y):
+            return {0.001: 0.9, 0.01: 0.95, 0.1: 0.93, 1.0: 0.85, 10.0: 1.0}[self.C]
+
+    monkeypatch.setattr(evaluation, "LogisticRegression", Scripted)
+    codes, labels = np.eye(2).repeat(300, axis=0), np.arange(2).repeat(300)
+    found = evaluation.full_accuracy(codes, labels, codes, labels)
+    assert fitted == [0.001, 0.01, 0.1, 1.0, 0.01]
+    assert found.C == 0.01

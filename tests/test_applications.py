@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from helpers import load_program
 
+pytestmark = pytest.mark.slow
+
 
 def run(name, output, *options):
     """What `main` returns, after a look at the picture and the file of figures."""

@@ -35,6 +35,7 @@ def run(section, output, *more):
     return records, rows[0], rows[2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["recipe", "gap", "transfer"])
 def test_the_table_of_a_section_holds_the_figures_of_its_records(section, tmp_path):
     records, header, rows = run(section, tmp_path)
@@ -47,6 +48,7 @@ def test_the_table_of_a_section_holds_the_figures_of_its_records(section, tmp_pa
             assert cells["nonzero"] == f"{record['nonzero']:.2f}"
 
 
+@pytest.mark.slow
 def test_a_variation_changes_what_it_names_and_nothing_else(tmp_path):
     records, _, _ = run("recipe", tmp_path)
     base, constant, untied = (record["settings"] for record in records)
@@ -80,6 +82,7 @@ def test_gate_biases_open_one_gate_and_close_the_other():
     np.testing.assert_array_equal(bias, [3, 3, 3, -3, -3, -3])
 
 
+@pytest.mark.slow
 def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
     records, header, rows = run("convergence", tmp_path)
     assert (tmp_path / "convergence.png").stat().st_size > 10_000
@@ -92,6 +95,7 @@ def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
     assert all(not r["settings"]["kwargs"]["trainable_dictionary"] for r in records)
 
 
+@pytest.mark.slow
 def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     records, header, rows = run("stopping", tmp_path)
     assert header[1:3] == ["codes", "objective"] and len(rows) == 3
@@ -110,6 +114,7 @@ def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     assert again == records
 
 
+@pytest.mark.slow
 def test_the_cascade_stands_beside_the_codes_alone(tmp_path):
     records, header, rows = run("cascade", tmp_path)
     cells = {row[1]: dict(zip(header, row, strict=True)) for row in rows}

@@ -10,6 +10,8 @@ from helpers import small_digits
 from sc2keras import applications, datasets
 from sc2keras.applications import pretrained
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def little_work(monkeypatch):

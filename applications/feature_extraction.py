@@ -67,12 +67,12 @@ def main(argv=None):
     print(f"Nonzero entries of the codes: {np.mean(np.abs(codes) > 1e-3):.0%}")
     args.output.mkdir(parents=True, exist_ok=True)
     figure = draw(model, data, results)
+    figure.savefig(args.output / "feature_extraction.png", dpi=110)
+    plt.close(figure)
     rows = {
         label: {n: values.tolist() for n, values in accuracies.items()}
         for label, accuracies in results.items()
     }
-    figure.savefig(args.output / "feature_extraction.png", dpi=110)
-    plt.close(figure)
     text = json.dumps(rows, indent=1) + "\n"
     (args.output / "feature_extraction.json").write_text(text)
     return results

@@ -1,23 +1,30 @@
 """What the scripts on the paper's experiments share: methods, recipes and runs."""
 
 import json
+import logging
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import joblib
 import keras
 import numpy as np
 from reporting import environment, replace_file, write_json
 from scipy import stats
 from sklearn.decomposition import PCA
+from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
 import sc2keras
 from sc2keras import applications, datasets, evaluation
 from sc2keras.metrics import NONZERO_THRESHOLD
+
+# It warns that it traces anew for every model, of which there are many.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 SOLVERS = ("ISTA", "FISTA")
 PROTOCOLS = ("paper", "full")
@@ -186,6 +193,16 @@ class Run:
         return self.folder / "runs" / f"{self.name}.json"
 
     @property
+    def shares_start(self):
+        """Whether all runs with its data, λ and seed start from one dictionary."""
+        return self.method.start == "classical"
+
+    @property
+    def dictionary_path(self):
+        name = f"{self.dataset}-l1-{self.l1:g}-dictionary-seed{self.seed}.npz"
+        return self.model_path.with_name(name)
+
+    @property
     def trained(self):
         return self.method.builder not in SOLVERS
 
@@ -309,9 +326,8 @@ class Run:
             return None, 0.0
         if self.method.start == "samples":
             return sc2keras.sample_dictionary(x, self.n_atoms, self.seed), 0.0
-        # Every run with this data, λ and seed shares it.
-        name = f"{self.dataset}-l1-{self.l1:g}-dictionary-seed{self.seed}.npz"
-        path = self.folder / "models" / name
+        path = self.dictionary_path
+        path.parent.mkdir(parents=True, exist_ok=True)
         settings = {"n_atoms": self.n_atoms, "n_samples": len(x)}
         if path.exists():
             with np.load(path) as saved:
@@ -342,6 +358,7 @@ class Ceiling:
     n_features: int = 100
     validation: bool = False
 
+    shares_start = False
     record_path = Run.record_path
     check_settings = Run.check_settings
 
@@ -400,6 +417,33 @@ CEILINGS = {
     "pca": "PCA",
     "pixels": "raw features",
 }
+
+
+def run_all(runs, data, description, protocols=(), optimum=True, jobs=1):
+    """The record of every run, `{key: record}`, made by so many processes.
+
+    `data` holds the datasets by name.
+    """
+    if jobs > 1:
+        # The bars of several processes would overwrite each other.
+        os.environ["TQDM_DISABLE"] = "1"
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(1, joblib.cpu_count() // jobs))
+    parallel = joblib.Parallel(jobs, return_as="generator")
+    # Before the runs that share them, lest two of these learn the same one.
+    dictionaries = {
+        run.dictionary_path: joblib.delayed(run.start)(data[run.dataset].x_train)
+        for run in runs.values()
+        if run.shares_start and not run.record_path.exists()
+    }
+    made = parallel(dictionaries.values())
+    for _ in tqdm(made, "dictionaries", len(dictionaries), disable=not dictionaries):
+        pass
+    records = parallel(
+        joblib.delayed(run.run)(data[run.dataset], protocols, optimum)
+        for run in runs.values()
+    )
+    bar = tqdm(records, description, len(runs), unit="run", disable=not runs)
+    return dict(zip(runs, bar, strict=True))
 
 
 def accuracies(codes, protocols, seed):

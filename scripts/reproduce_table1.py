@@ -12,7 +12,6 @@ goes on where it was.
 """
 
 import argparse
-import logging
 import math
 import os
 import sys
@@ -36,6 +35,7 @@ from experiments import (
     markdown,
     paired_interval,
     recipe_of,
+    run_all,
     with_options,
 )
 from reporting import (
@@ -45,7 +45,6 @@ from reporting import (
     save_figure,
     write_json,
 )
-from tqdm import tqdm
 
 from sc2keras import datasets, plotting
 
@@ -57,22 +56,24 @@ REFERENCE = {"paper": "slstm-shrinkage", "full": "slstm-untied"}
 
 def main(argv=None):
     args = parse_arguments(argv)
-    # TensorFlow warns that it traces anew for every model, of which there are many.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     data = {name: load_data(name, args.data_dir) for name in args.datasets}
     search = search_runs(args)
     # The λ of the table's own runs follow from the search: only its runs are known yet.
     for run in [*search.values(), *table_runs("paper", {}, args).values()]:
         run.check_settings()
     held = {name: hold_out(each) for name, each in data.items()}
-    found = make(search, "choice of λ", held, ["full"], optimum=False)
+    found = run_all(
+        search, held, "choice of λ", ["full"], optimum=False, jobs=args.jobs
+    )
     chosen = choose(found)
     tables = {}
     for protocol in args.protocols:
         runs = table_runs(protocol, chosen, args)
         for run in runs.values():
             run.check_settings()
-        tables[protocol] = make(runs, f"{protocol} protocol", data, [protocol])
+        tables[protocol] = run_all(
+            runs, data, f"{protocol} protocol", [protocol], jobs=args.jobs
+        )
     write_results(found, tables, args)
     for name in args.datasets:
         draw(name, data[name], chosen, args)
@@ -106,6 +107,7 @@ def parse_arguments(argv):
         default=list(L1_GRID),
         help="the λ that the full protocol chooses from",
     )
+    add("--jobs", type=positive_integer, default=1, help="processes for the runs")
     add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
     add("--output", type=Path, default=Path("out/table1"))
     args = parser.parse_args(argv)
@@ -173,16 +175,6 @@ def table_runs(protocol, chosen, args):
                     n_features=args.n_atoms,
                 )
     return runs
-
-
-def make(runs, description, data, protocols, optimum=True):
-    """The record of every run, `{key: record}`."""
-    bar = tqdm(runs.items(), description, unit="run", disable=not runs)
-    records = {}
-    for key, run in bar:
-        bar.set_postfix_str(run.name)
-        records[key] = run.run(data[run.dataset], protocols, optimum)
-    return records
 
 
 def write_results(found, tables, args):

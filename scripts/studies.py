@@ -13,7 +13,6 @@ What is finished is kept in --output and never computed again.
 """
 
 import argparse
-import logging
 import math
 import os
 import sys
@@ -37,6 +36,7 @@ from experiments import (
     load_data,
     markdown,
     recipe_of,
+    run_all,
     with_options,
 )
 from reporting import positive_integer, replace_file, save_figure, write_json
@@ -44,7 +44,6 @@ from sklearn.datasets import load_breast_cancer, load_sample_images
 from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from sc2keras import applications, datasets, evaluation, plotting
 
@@ -74,7 +73,6 @@ class GateBias(keras.initializers.Initializer):
 
 def main(argv=None):
     args = parse_arguments(argv)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     data = {}
     if set(args.sections) != {"transfer"}:
         data = {name: load_data(name, args.data_dir) for name in args.datasets}
@@ -125,11 +123,7 @@ def make(section, runs, data, args, protocols=(), optimum=True):
     """The record of every run, also in one file, `{key: record}`."""
     for run in runs.values():
         run.check_settings()
-    bar = tqdm(runs.items(), section, unit="run")
-    records = {}
-    for key, run in bar:
-        bar.set_postfix_str(run.name)
-        records[key] = run.run(data[run.dataset], protocols, optimum)
+    records = run_all(runs, data, section, protocols, optimum)
     rows = [{"row": "/".join(map(str, k)), **r} for k, r in records.items()]
     write_json(args.output / f"{section}.json", rows)
     return records
@@ -137,9 +131,15 @@ def make(section, runs, data, args, protocols=(), optimum=True):
 
 @dataclass(frozen=True)
 class Variation(Recipe):
-    """A recipe whose learning rate may stay constant."""
+    """A recipe whose learning rate may stay constant, as may a weight of that name."""
 
     decay: bool = True
+    fixed: str | None = None
+
+    def compile(self, model, n_samples, **kwargs):
+        for weight in model.trainable_variables:
+            weight.trainable = weight.name != self.fixed
+        super().compile(model, n_samples, **kwargs)
 
     def schedule(self, n_batches):
         return super().schedule(n_batches) if self.decay else self.learning_rate
@@ -158,6 +158,8 @@ VARIATIONS = {
         {},
         {"start": "classical", "tied": False},
     ),
+    "τ fixed": ({"fixed": "step_size"}, {}),
+    "factored: W_e = I − D W_d, U = −D W": ({}, {"recurrent": "factored"}),
     "no gate biases": ({}, {"use_bias": False}),
     "gates start as ISTA: σ(3), σ(−3)": (
         {},
@@ -245,7 +247,8 @@ def gap(data, args):
                 runs[name, f"{l1:g}", method.label] = run
             # How close the closest of them comes, where time does not matter.
             method = METHODS["slstm-untied"]
-            longer = vary(recipe_of(name, method), {"epochs": 3})
+            longer = recipe_of(name, method)
+            longer = replace(longer, epochs=3 * longer.epochs)
             run = make_run("gap", name, "slstm-untied-3x", method, longer, l1, args)
             runs[name, f"{l1:g}", f"{method.label}, 3 × the epochs"] = run
     records = make("gap", runs, data, args)

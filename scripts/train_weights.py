@@ -9,7 +9,6 @@ is trained is kept in --work: a run that was stopped goes on where it was.
 
 import argparse
 import json
-import logging
 import os
 import sys
 from dataclasses import replace
@@ -60,7 +59,6 @@ DATA = {
 
 def main(argv=None):
     args = parse_arguments(argv)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     data = {name: load_data(name, args.data_dir) for name in args.datasets}
     runs = {
         (builder, name): make_run(builder, name, args.work)

@@ -5,8 +5,9 @@ import experiments
 import keras
 import numpy as np
 import pytest
-from experiments import METHODS, Ceiling, Method, Recipe, Run
+from experiments import METHODS, Ceiling, Method, Recipe, Run, run_all
 from helpers import small_digits
+from joblib import cpu_count
 
 from sc2keras import datasets, evaluation
 
@@ -82,7 +83,6 @@ def test_runs_with_one_lambda_and_seed_share_the_classical_dictionary(
         return learn(*args, **kwargs)
 
     monkeypatch.setattr(experiments.sc2keras, "learn_dictionary", counted)
-    (tmp_path / "models").mkdir()
     first = make_run(tmp_path).start(data.x_train)
     again = make_run(tmp_path, method=METHODS["lista"]).start(data.x_train)
     np.testing.assert_array_equal(first[0], again[0])
@@ -95,6 +95,28 @@ def test_runs_with_one_lambda_and_seed_share_the_classical_dictionary(
     assert make_run(tmp_path, method=Method("", "SC2Net", start="random")).start(
         data.x_train
     ) == (None, 0.0)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_records_of_one(tmp_path, data):
+    records = []
+    for jobs in (1, 2):
+        runs = {
+            key: make_run(tmp_path / str(jobs), METHODS[key], name=key)
+            for key in ("fista-20", "slstm-untied")
+        }
+        found = run_all(runs, {"digits": data}, "", ["full"], optimum=False, jobs=jobs)
+        assert all(
+            found[k] == json.loads(r.record_path.read_text()) for k, r in runs.items()
+        )
+        records.append(found)
+    one, two = records
+    assert list(one) == list(two) == list(runs)
+    for key in runs:
+        assert two[key]["settings"] == one[key]["settings"]
+        for figure in ("objective", "full"):
+            assert two[key][figure] == pytest.approx(one[key][figure], rel=1e-4)
+    assert two["slstm-untied"]["environment"]["threads"] == max(1, cpu_count() // 2)
 
 
 def test_a_cascade_records_the_accuracy_of_its_own_classifier(tmp_path, data):

@@ -272,7 +272,7 @@ def gap(data, args):
         rows.append(row)
     return markdown(header, rows) + (
         f"\nTest split, {args.n_atoms} atoms, seed {args.seed}. Gap: to the optimum of "
-        "the LASSO with the same dictionary; above: the lowest such optimum of any row.\n"
+        "the LASSO with the same dictionary; above: to the lowest such optimum.\n"
     )
 
 

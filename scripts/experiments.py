@@ -234,13 +234,14 @@ class Run:
         """The record of this run, read, or made and written.
 
         It has the objective, the accuracy for each of `protocols` and, if `optimum`,
-        the gap to the optimum of the same dictionary.
+        the gap to the optimum of the same dictionary; where training diverged, only the
+        objective, which is worse than that of codes of zero.
         """
         record = {}
         if self.record_path.exists():
             record = json.loads(self.record_path.read_text())
         missing = [p for p in protocols if p not in record]
-        if record and not missing:
+        if record.get("diverged") or (record and not missing):
             return record
         for folder in (self.model_path.parent, self.record_path.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -260,6 +261,13 @@ class Run:
                 )
                 nonzero = np.mean(np.abs(codes) > NONZERO_THRESHOLD)
                 record[prefix + "nonzero"] = float(nonzero)
+            flat = data.x_test.reshape(len(data.x_test), -1)
+            without_codes = float(np.mean(0.5 * np.sum(flat**2, axis=1)))
+            # Not for codes that a large λ makes zero, to rounding; but for NaN.
+            if not record["objective"] <= 1.001 * without_codes:
+                record["diverged"] = True
+                write_json(self.record_path, record)
+                return record
             if optimum:
                 quality = evaluation.code_quality(model, data.x_test, codes_test)
                 record.update(quality._asdict())
@@ -419,10 +427,13 @@ CEILINGS = {
 }
 
 
-def run_all(runs, data, description, protocols=(), optimum=True, jobs=1):
+def run_all(
+    runs, data, description, protocols=(), optimum=True, jobs=1, may_diverge=False
+):
     """The record of every run, `{key: record}`, made by so many processes.
 
-    `data` holds the datasets by name.
+    `data` holds the datasets by name. Exits in the end if trainings diverged, unless
+    they may.
     """
     if jobs > 1:
         # The bars of several processes would overwrite each other.
@@ -443,7 +454,16 @@ def run_all(runs, data, description, protocols=(), optimum=True, jobs=1):
         for run in runs.values()
     )
     bar = tqdm(records, description, len(runs), unit="run", disable=not runs)
-    return dict(zip(runs, bar, strict=True))
+    records = dict(zip(runs, bar, strict=True))
+    for key, record in records.items():
+        if record.get("diverged") and not may_diverge:
+            sys.exit(
+                f"error: {runs[key].name} diverged: its objective on the test split is "
+                f"{record['objective']:.3g}, which codes of zero are below. A lower "
+                f"learning rate or fewer steps help; then delete "
+                f"{runs[key].record_path}."
+            )
+    return records
 
 
 def accuracies(codes, protocols, seed):

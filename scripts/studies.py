@@ -119,11 +119,11 @@ def make_run(
     )
 
 
-def make(section, runs, data, args, protocols=(), optimum=True):
+def make(section, runs, data, args, protocols=(), optimum=True, may_diverge=False):
     """The record of every run, also in one file, `{key: record}`."""
     for run in runs.values():
         run.check_settings()
-    records = run_all(runs, data, section, protocols, optimum)
+    records = run_all(runs, data, section, protocols, optimum, may_diverge=may_diverge)
     rows = [{"row": "/".join(map(str, k)), **r} for k, r in records.items()]
     write_json(args.output / f"{section}.json", rows)
     return records
@@ -202,7 +202,7 @@ def recipe(data, args):
             run = make_run("recipe", name, stem, method, changed, L1, args, True)
             runs[name, label] = run
     held = {name: hold_out(each) for name, each in data.items()}
-    records = make("recipe", runs, held, args, ["paper"])
+    records = make("recipe", runs, held, args, ["paper"], may_diverge=True)
     measures = ("objective", "gap, %", "nonzero", "accuracy, %")
     header = ["change", *(f"{n}: {m}" for n in args.datasets for m in measures)]
     rows = []
@@ -210,6 +210,9 @@ def recipe(data, args):
         row = [label]
         for name in args.datasets:
             record = records[name, label]
+            if record.get("diverged"):
+                row += ["diverged", "", "", ""]
+                continue
             objective, _, gap, nonzero = figures(record)
             accuracy = f"{100 * np.mean(record['paper']):.2f}"
             row += [objective, gap, nonzero, accuracy]

@@ -97,6 +97,16 @@ def test_runs_with_one_lambda_and_seed_share_the_classical_dictionary(
     ) == (None, 0.0)
 
 
+def test_a_training_that_diverged_is_not_classified(tmp_path, data):
+    # Far above the rate at which Adadelta's steps stay small.
+    run = make_run(tmp_path, recipe=replace(RECIPE, learning_rate=1e6))
+    records = run_all({"a": run}, {"digits": data}, "", ["full"], may_diverge=True)
+    assert records["a"]["diverged"] and "full" not in records["a"]
+    assert run.run(data, ["full"]) == records["a"]
+    with pytest.raises(SystemExit, match=rf"{run.name} diverged: .*{run.record_path}"):
+        run_all({"a": run}, {"digits": data}, "", ["full"])
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_records_of_one(tmp_path, data):
     records = []

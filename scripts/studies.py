@@ -422,51 +422,58 @@ def stopping(data, args):
 CASCADE_WEIGHTS = (1.0, 0.1, 0.01, 0.001)
 CASCADE_L1 = 0.5
 # The task can take larger steps than the objective alone, if they are clipped.
-CASCADE_RECIPE = Recipe(epochs=20, learning_rate=1.0, clipnorm=1.0)
+CASCADE_RECIPE = Recipe(epochs=40, learning_rate=1.0, clipnorm=1.0)
 
 
 def cascade(data, args):
-    base, runs = METHODS["slstm-untied"], {}
+    base = METHODS["slstm-untied"]
     supervised = replace(base, kwargs=base.kwargs | {"classes": 10})
+
+    def cascade_run(name, weight, held):
+        recipe = replace(CASCADE_RECIPE, objective_weight=weight)
+        stem = f"{'held-out' if held else 'cascade'}-weight-{weight:g}"
+        return make_run(
+            "cascade", name, stem, supervised, recipe, CASCADE_L1, args, held
+        )
+
+    search = {
+        (name, weight): cascade_run(name, weight, True)
+        for name in args.datasets
+        for weight in CASCADE_WEIGHTS
+    }
+    held = {name: hold_out(each) for name, each in data.items()}
+    found = make("cascade-weights", search, held, args, optimum=False)
+    runs = {}
     for name in args.datasets:
-        trained = {"codes alone": (base, RECIPES[name])} | {
-            f"cascade, {weight:g} × objective": (
-                supervised,
-                replace(CASCADE_RECIPE, objective_weight=weight),
-            )
-            for weight in CASCADE_WEIGHTS
-        }
-        for number, (label, (method, chosen)) in enumerate(trained.items()):
-            runs[name, label] = make_run(
-                "cascade", name, f"cascade{number}", method, chosen, CASCADE_L1, args
-            )
-    records = make("cascade", runs, data, args, ["full"])
-    header = [
-        "dataset",
-        "model",
-        "its classifier, %",
-        "on train, %",
-        "full protocol, %",
-        "objective",
-        "on train",
-        "nonzero",
+        runs[name, "codes alone"] = make_run(
+            "cascade", name, "codes", base, RECIPES[name], CASCADE_L1, args
+        )
+        best = max(CASCADE_WEIGHTS, key=lambda w, n=name: found[n, w]["head"])
+        runs[name, f"cascade, {best:g} × objective"] = cascade_run(name, best, False)
+    records = make("cascade", runs, data, args, ["full"], optimum=False)
+    rows = [
+        cascade_row(name, f"cascade, {weight:g} × objective", "held out", record)
+        for (name, weight), record in found.items()
     ]
-    rows = []
-    for (name, label), record in records.items():
-        head = [
-            f"{100 * record[key]:.2f}" if key in record else ""
-            for key in ("head", "head_train")
-        ]
-        row = [
-            f"{100 * record['full']:.2f}",
-            f"{record['objective']:.3f}",
-            f"{record['train_objective']:.3f}",
-            f"{record['nonzero']:.2f}",
-        ]
-        rows.append([name, label, *head, *row])
-    return markdown(header, rows) + (
-        f"\nTest split, {args.n_atoms} atoms, λ = {CASCADE_L1:g}, seed {args.seed}.\n"
+    rows += [
+        cascade_row(name, label, "test split", record)
+        for (name, label), record in records.items()
+    ]
+    header = ["dataset", "model", "measured on", "its classifier, %", "on train, %"]
+    header += ["full protocol, %", "objective", "on train", "nonzero"]
+    return markdown(header, rows, n_text=3) + (
+        f"\n{args.n_atoms} atoms, λ = {CASCADE_L1:g}, seed {args.seed}. The weight is "
+        "chosen on held-out training samples; then the test split is measured once.\n"
     )
+
+
+def cascade_row(name, label, split, record):
+    accuracies = [
+        f"{100 * record[key]:.2f}" if key in record else ""
+        for key in ("head", "head_train", "full")
+    ]
+    objectives = [f"{record[key]:.3f}" for key in ("objective", "train_objective")]
+    return [name, label, split, *accuracies, *objectives, f"{record['nonzero']:.2f}"]
 
 
 def transferred_recipe(x):

@@ -130,13 +130,19 @@ def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_cascade_stands_beside_the_codes_alone(tmp_path):
+def test_the_cascade_of_the_test_split_has_the_weight_that_was_best_held_out(tmp_path):
     records, header, rows = run("cascade", tmp_path)
-    cells = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
-    assert cells["codes alone"]["its classifier, %"] == ""
-    for record in records[1:]:
-        row = cells[record["row"].split("/")[1]]
-        assert row["its classifier, %"] == f"{100 * record['head']:.2f}"
+    found = json.loads((tmp_path / "cascade-weights.json").read_text())
+    assert [r["settings"]["objective_weight"] for r in found] == [1.0, 0.01]
+    assert all(r["settings"]["validation"] for r in found)
+    codes, cascade = records
+    best = max(found, key=lambda record: record["head"])
+    assert cascade["settings"] == best["settings"] | {"validation": False}
+    *_, codes_row, cascade_row = (dict(zip(header, row, strict=True)) for row in rows)
+    assert len(rows) == len(found) + len(records)
+    assert codes_row["its classifier, %"] == "" and "head" not in codes
+    assert cascade_row["measured on"] == "test split"
+    assert cascade_row["its classifier, %"] == f"{100 * cascade['head']:.2f}"
 
 
 def test_the_transferred_recipe_is_that_of_mnist_where_the_norm_is():

@@ -176,6 +176,7 @@ VARIATIONS = {
     "constant learning rate": ({"decay": False}, {}),
     "warm-up over one epoch": ({"warmup_epochs": 1}, {}),
     "gradients clipped at norm 1": ({"clipnorm": 1.0}, {}),
+    "T = 20, gradients clipped at norm 1": ({"n_steps": 20, "clipnorm": 1.0}, {}),
 }
 
 

@@ -131,15 +131,9 @@ def make(section, runs, data, args, protocols=(), optimum=True, may_diverge=Fals
 
 @dataclass(frozen=True)
 class Variation(Recipe):
-    """A recipe whose learning rate may stay constant, as may a weight of that name."""
+    """A recipe whose learning rate may stay constant."""
 
     decay: bool = True
-    fixed: str | None = None
-
-    def compile(self, model, n_samples, **kwargs):
-        for weight in model.trainable_variables:
-            weight.trainable = weight.name != self.fixed
-        super().compile(model, n_samples, **kwargs)
 
     def schedule(self, n_batches):
         return super().schedule(n_batches) if self.decay else self.learning_rate
@@ -158,7 +152,7 @@ VARIATIONS = {
         {},
         {"start": "classical", "tied": False},
     ),
-    "τ fixed": ({"fixed": "step_size"}, {}),
+    "τ trained": ({}, {"trainable_step_size": True}),
     "factored: W_e = I − D W_d, U = −D W": ({}, {"recurrent": "factored"}),
     "no gate biases": ({}, {"use_bias": False}),
     "gates start as ISTA: σ(3), σ(−3)": (

@@ -183,7 +183,8 @@ class _ProximalGradient(UnfoldedEncoder):
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "tol": self.tol}
-        del config["trainable_dictionary"], config["tied"]
+        for name in ("trainable_dictionary", "tied", "trainable_step_size"):
+            del config[name]
         return config
 
 

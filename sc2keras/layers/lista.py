@@ -49,6 +49,8 @@ class LISTABlock(UnfoldedEncoder):
             W_e = I − D W_d, so that s W_e + x W_d = s + (x − s D) W_d, two products
             with d × k matrices. `"auto"`: factored from 2,048 atoms on where it takes
             fewer operations, 2·d·k in place of k².
+        trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
+            1/L on.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
@@ -87,6 +89,7 @@ class LISTABlock(UnfoldedEncoder):
         trainable_dictionary: bool = True,
         tied: bool = True,
         recurrent: Recurrent = "auto",
+        trainable_step_size: bool = False,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -97,6 +100,7 @@ class LISTABlock(UnfoldedEncoder):
             dictionary=dictionary,
             trainable_dictionary=trainable_dictionary,
             tied=tied,
+            trainable_step_size=trainable_step_size,
             return_sequences=return_sequences,
             **kwargs,
         )

@@ -42,6 +42,7 @@ class _MomentumCell(DictionaryLayer):
         trainable_dictionary: bool = True,
         tied: bool = True,
         recurrent: Recurrent = "auto",
+        trainable_step_size: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -50,6 +51,7 @@ class _MomentumCell(DictionaryLayer):
             dictionary=dictionary,
             trainable_dictionary=trainable_dictionary,
             tied=tied,
+            trainable_step_size=trainable_step_size,
             **kwargs,
         )
         # === Config ===
@@ -157,6 +159,8 @@ class AdaptiveISTACell(_MomentumCell):
             W_e = I − D W_d, so that c̃_t = s_{t−1} + (x_t − s_{t−1} D) W_d, two products
             with d × k matrices. `"auto"`: factored from 2,048 atoms on where it takes
             fewer operations.
+        trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
+            1/L on.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
     Call arguments:
@@ -238,6 +242,8 @@ class SLSTMCell(_MomentumCell):
             c̃_t = s_{t−1} + (x_t − s_{t−1} D) W_d and σ((x_t − s_{t−1} D) W_i + b_i),
             that is W_e = I − D W_d and U_i = −D W_i. `"auto"`: factored from 2,048
             atoms on where it takes fewer operations, 4·d·k in place of 3·k².
+        trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
+            1/L on.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
     Call arguments:
@@ -275,6 +281,7 @@ class SLSTMCell(_MomentumCell):
         trainable_dictionary: bool = True,
         tied: bool = True,
         recurrent: Recurrent = "auto",
+        trainable_step_size: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -284,6 +291,7 @@ class SLSTMCell(_MomentumCell):
             activation=activation,
             trainable_dictionary=trainable_dictionary,
             tied=tied,
+            trainable_step_size=trainable_step_size,
             recurrent=recurrent,
             **kwargs,
         )
@@ -476,7 +484,8 @@ class AdaptiveISTA(UnfoldedRNN):
     Args:
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, T, the number of steps on a 2-D input.
-        l1, dictionary, activation, trainable_dictionary, tied, recurrent: See
+        l1, dictionary, activation, trainable_dictionary, tied, recurrent,
+            trainable_step_size: See
             `AdaptiveISTACell`.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
@@ -517,6 +526,7 @@ class AdaptiveISTA(UnfoldedRNN):
         trainable_dictionary: bool = True,
         tied: bool = True,
         recurrent: Recurrent = "auto",
+        trainable_step_size: bool = False,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -527,6 +537,7 @@ class AdaptiveISTA(UnfoldedRNN):
             activation=activation,
             trainable_dictionary=trainable_dictionary,
             tied=tied,
+            trainable_step_size=trainable_step_size,
             recurrent=recurrent,
             **_cell_kwargs(kwargs),
         )
@@ -546,7 +557,8 @@ class SLSTM(UnfoldedRNN):
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, T, the number of steps on a 2-D input.
         l1, dictionary, activation, use_bias, gate_initializer, bias_initializer,
-            trainable_dictionary, tied, recurrent: See `SLSTMCell`.
+            trainable_dictionary, tied, recurrent,
+            trainable_step_size: See `SLSTMCell`.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`.
@@ -589,6 +601,7 @@ class SLSTM(UnfoldedRNN):
         trainable_dictionary: bool = True,
         tied: bool = True,
         recurrent: Recurrent = "auto",
+        trainable_step_size: bool = False,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -602,6 +615,7 @@ class SLSTM(UnfoldedRNN):
             bias_initializer=bias_initializer,
             trainable_dictionary=trainable_dictionary,
             tied=tied,
+            trainable_step_size=trainable_step_size,
             recurrent=recurrent,
             **_cell_kwargs(kwargs),
         )

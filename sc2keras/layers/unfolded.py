@@ -43,6 +43,7 @@ class DictionaryLayer(keras.layers.Layer):
         tied: Boolean. If True, one matrix encodes and decodes, W_d = τDᵀ, as in the
             paper. If False, or if D is not trainable, W_d is a weight of its own that
             starts at τDᵀ.
+        trainable_step_size: Boolean. If True, τ is trained from 1/L on.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
     """
 
@@ -53,6 +54,7 @@ class DictionaryLayer(keras.layers.Layer):
         dictionary: ArrayLike | None = None,
         trainable_dictionary: bool = True,
         tied: bool = True,
+        trainable_step_size: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,6 +62,7 @@ class DictionaryLayer(keras.layers.Layer):
         self.l1 = check_non_negative("l1", l1)
         self.trainable_dictionary = bool(trainable_dictionary)
         self.tied = bool(tied)
+        self.trainable_step_size = bool(trainable_step_size)
         self._initial_dictionary = check_dictionary(dictionary, self.n_atoms)
         self.dictionary: keras.Variable = None
         self.n_features: int | None = None
@@ -96,7 +99,8 @@ class DictionaryLayer(keras.layers.Layer):
             name="step_size",
             shape=(),
             initializer=keras.initializers.Constant(step_size),
-            trainable=False,
+            constraint=keras.constraints.NonNeg(),
+            trainable=self.trainable_step_size,
         )
         self.kernel = None
         if n_kernels:
@@ -137,6 +141,7 @@ class DictionaryLayer(keras.layers.Layer):
             "l1": self.l1,
             "trainable_dictionary": self.trainable_dictionary,
             "tied": self.tied,
+            "trainable_step_size": self.trainable_step_size,
         }
 
 

@@ -4,6 +4,7 @@ import pytest
 from helpers import (
     ENCODERS,
     SOLVERS,
+    TRAINABLE,
     TRAINABLE_VARIANTS,
     VARIANTS,
     max_norm,
@@ -119,6 +120,20 @@ def test_dictionary_is_trained_just_where_it_is_trainable(cls, options):
     if separate:
         kernel = to_numpy(layer.weights[layer_index(layer, "kernel")])
         np.testing.assert_array_equal(kernel[:, :6], to_numpy(layer.dictionary).T)
+
+
+@pytest.mark.parametrize("cls", TRAINABLE)
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_step_size_is_trained_just_where_it_is_trainable(cls, trained):
+    layer = cls(6, n_steps=2, trainable_step_size=trained)
+    model = tied_model(layer)
+    before = float(layer_weight(layer, "step_size"))
+    train(model, signals(20, 8))
+    after = float(layer_weight(layer, "step_size"))
+    assert (after != before) is trained and after > 0
+    copied = cls.from_config(layer.get_config())
+    copied.build((None, 8))
+    assert len(copied.trainable_weights) == len(layer.trainable_weights)
 
 
 def layer_index(layer, name):

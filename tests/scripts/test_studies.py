@@ -77,18 +77,6 @@ def test_a_constant_learning_rate_is_constant():
     assert float(studies.Variation(epochs=2).schedule(10)(20)) == 0
 
 
-def test_a_fixed_weight_stays_as_it_starts():
-    x = small_digits(100).x_train
-    model = studies.applications.SC2Net(4, x.shape[1:], 2)
-    before = {w.name: np.array(w) for w in model.trainable_variables}
-    recipe = studies.Variation(epochs=1, batch_size=10, fixed="step_size")
-    recipe.compile(model, len(x))
-    model.fit(x, batch_size=10, verbose=0)
-    after = {w.name: np.array(w) for w in model.encoder.weights}
-    changed = [name for name in before if np.any(before[name] != after[name])]
-    assert sorted(changed) == sorted(set(before) - {"step_size"})
-
-
 def test_gate_biases_open_one_gate_and_close_the_other():
     model = studies.applications.SC2Net(
         3, (8,), 2, bias_initializer=studies.GateBias(3.0, -3.0)

@@ -85,6 +85,14 @@ METHODS = {
         start="samples",
         learning_rates={"cifar10": 0.3},
     ),
+    "slstm-factored": Method(
+        "SLSTM, factored",
+        "SC2Net",
+        {"mnist": 89.81, "cifar10": 39.10},
+        {"activation": "shrinkage", "recurrent": "factored"},
+        start="samples",
+        learning_rates={"cifar10": 0.3},
+    ),
     "slstm-classical": Method(
         "SLSTM, classical start",
         "SC2Net",

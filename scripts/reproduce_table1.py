@@ -51,7 +51,7 @@ from sc2keras import datasets, plotting
 PAPER_L1 = 0.1
 L1_GRID = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 # The row that the others are compared with, by protocol.
-REFERENCE = {"paper": "slstm-shrinkage", "full": "slstm-untied"}
+REFERENCE = {"paper": "slstm-factored", "full": "slstm-untied"}
 
 
 def main(argv=None):

@@ -17,6 +17,7 @@ from sc2keras.layers.unfolded import (
     check_recurrent,
     constant,
     is_factored,
+    is_product_cheaper,
     make_activation,
 )
 from sc2keras.validation import Shape, Tensor
@@ -46,9 +47,9 @@ class LISTABlock(UnfoldedEncoder):
             paper. If False, or if D is not trainable, W_d is a weight of its own that
             starts at τDᵀ: the codes come much closer to the optimum.
         recurrent: `"full"`: W_e is a matrix of its own, k × k. `"factored"`:
-            W_e = I − D W_d, so that s W_e + x W_d = s + (x − s D) W_d, two products
-            with d × k matrices. `"auto"`: factored from 2,048 atoms on where it takes
-            fewer operations, 2·d·k in place of k².
+            W_e = I − D W_d, so that s W_e + x W_d = s + (x − s D) W_d; computed as it
+            stands, or by W_e, whichever takes fewer operations. `"auto"`: factored
+            from 2,048 atoms on where it takes fewer operations, 2·d·k in place of k².
         trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
             1/L on.
         return_sequences: Boolean. If True, the codes after every step are returned,
@@ -147,8 +148,13 @@ class LISTABlock(UnfoldedEncoder):
         return codes
 
     def unfold(self, inputs: Tensor) -> Iterator[Tensor]:
+        kernels = self.recurrent_kernels
+        sizes = (*self.dictionary.shape, inputs.shape[0], self.n_steps)
+        if self.factored and self.n_sets == 1 and is_product_cheaper(1, *sizes):
+            product = self.project(self.dictionary)
+            kernels = [ops.eye(self.n_atoms, dtype=product.dtype) - product]
         # With s_0 = 0 the first step is one of x alone.
-        if self.factored:
+        if self.factored and not kernels:
             projected = [self.project_set(inputs, 0)]
         else:
             projected = ops.split(self.project(inputs), self.n_sets, axis=-1)
@@ -157,10 +163,9 @@ class LISTABlock(UnfoldedEncoder):
         for step in range(1, self.n_steps):
             y = self.extrapolate(codes, previous, step)
             i = step % self.n_sets
-            if self.factored:
+            if not kernels:
                 total = y + self.project_set(inputs - self.decode(y), i)
             else:
-                kernels = self.recurrent_kernels
                 total = ops.matmul(y, kernels[(step - 1) % len(kernels)]) + projected[i]
             previous, codes = codes, self.activations[i](total)
             yield codes

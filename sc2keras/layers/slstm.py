@@ -18,6 +18,7 @@ from sc2keras.layers.unfolded import (
     collect_steps,
     constant,
     is_factored,
+    is_product_cheaper,
     make_activation,
 )
 from sc2keras.validation import Shape, Tensor, check_positive_integer
@@ -78,13 +79,28 @@ class _MomentumCell(DictionaryLayer):
             return None
         return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
 
-    def prepare(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """What a step needs of x: `project(x)`, or x itself in the factored form."""
-        return inputs if self.factored else self.project(inputs)
+    def prepare(self, inputs: Tensor, n_steps: int = 1) -> tuple[Any, Tensor | None]:
+        """What so many steps on x share.
+
+        `(projected, recurrent_kernel)`: `project(x)`, and the matrix that s_{t−1} is
+        multiplied with; or, in the factored form where D times the other matrices
+        would take more operations than it spares, `(x, None)`.
+        """
+        if not self.factored:
+            return self.project(inputs), self.recurrent_kernel
+        sizes = (*self.dictionary.shape, inputs.shape[0], n_steps)
+        if is_product_cheaper(self.n_products, *sizes):
+            return self.project(inputs), self.recurrent_product()
+        return inputs, None
+
+    def recurrent_product(self) -> Tensor:
+        """The matrices that the factored form stands for: W_e = I − D W_d."""
+        product = DictionaryLayer.project(self, self.dictionary)
+        return ops.eye(self.n_atoms, dtype=product.dtype) - product
 
     def step(
         self,
-        prepared: Tensor | tuple[Tensor, Tensor],
+        prepared: tuple[Any, Tensor | None],
         states: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """One step from what `prepare` returns.
@@ -98,15 +114,15 @@ class _MomentumCell(DictionaryLayer):
             `(codes, [codes, cell])`.
         """
         codes, cell = (None, None) if states is None else states
+        projected, kernel = prepared
         recurrent = None
-        if self.factored:
-            if codes is not None:
-                prepared = prepared - self.decode(codes)
-            prepared = self.project(prepared)
+        if kernel is None:
+            left = projected if codes is None else projected - self.decode(codes)
+            projected = self.project(left)
         elif codes is not None:
-            recurrent = ops.matmul(codes, self.recurrent_kernel)
-        candidate, input_gate, forget_gate = self.gates(prepared, recurrent)
-        if self.factored and codes is not None:
+            recurrent = ops.matmul(codes, kernel)
+        candidate, input_gate, forget_gate = self.gates(projected, recurrent)
+        if kernel is None and codes is not None:
             candidate = codes + candidate
         new = input_gate * candidate
         cell = new if cell is None else forget_gate * cell + new
@@ -156,9 +172,9 @@ class AdaptiveISTACell(_MomentumCell):
             paper. If False, or if D is not trainable, W_d is a weight of its own that
             starts at τDᵀ: the codes come much closer to the optimum.
         recurrent: `"full"`: W_e is a matrix of its own, k × k. `"factored"`:
-            W_e = I − D W_d, so that c̃_t = s_{t−1} + (x_t − s_{t−1} D) W_d, two products
-            with d × k matrices. `"auto"`: factored from 2,048 atoms on where it takes
-            fewer operations.
+            W_e = I − D W_d, so that c̃_t = s_{t−1} + (x_t − s_{t−1} D) W_d; computed as
+            it stands, or by W_e, whichever takes fewer operations. `"auto"`: factored
+            from 2,048 atoms on where it takes fewer operations.
         trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
             1/L on.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
@@ -240,7 +256,8 @@ class SLSTMCell(_MomentumCell):
         recurrent: `"full"`: W_e, U_i and U_f are matrices of their own, k × k.
             `"factored"`: candidate and gates are products with what is left of x,
             c̃_t = s_{t−1} + (x_t − s_{t−1} D) W_d and σ((x_t − s_{t−1} D) W_i + b_i),
-            that is W_e = I − D W_d and U_i = −D W_i. `"auto"`: factored from 2,048
+            that is W_e = I − D W_d and U_i = −D W_i; computed as they stand, or by W_e
+            and U_i, whichever takes fewer operations. `"auto"`: factored from 2,048
             atoms on where it takes fewer operations, 4·d·k in place of 3·k².
         trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
             1/L on.
@@ -334,6 +351,10 @@ class SLSTMCell(_MomentumCell):
             gates += self.gate_bias
         return super().project(inputs), gates
 
+    def recurrent_product(self) -> Tensor:
+        gates = ops.matmul(self.dictionary, self.gate_kernel)
+        return ops.concatenate([super().recurrent_product(), -gates], axis=1)
+
     def gates(
         self, projected: tuple[Tensor, Tensor], recurrent: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -412,7 +433,7 @@ class UnfoldedRNN(keras.layers.RNN):
         states: Any = None
         if initial_state is not None:
             states = [ops.cast(state, self.compute_dtype) for state in initial_state]
-        prepared = self.cell.prepare(sequences)
+        prepared = self.cell.prepare(sequences, self.n_steps)
         steps = []
         for _ in range(self.n_steps):
             codes, states = self.cell.step(prepared, states)

@@ -22,6 +22,7 @@ ACTIVATIONS = ("double_tanh", "shrinkage")
 Recurrent = Literal["auto", "full", "factored"]
 _RECURRENTS = ("auto", "full", "factored")
 _MIN_ATOMS_TO_FACTOR = 2048
+_USUAL_BATCH = 256
 
 
 class DictionaryLayer(keras.layers.Layer):
@@ -252,6 +253,18 @@ def is_factored(
         return recurrent == "factored"
     is_cheaper = (n_products + 1) * n_features < n_products * n_atoms
     return is_cheaper and n_atoms >= _MIN_ATOMS_TO_FACTOR
+
+
+def is_product_cheaper(
+    n_products: int, n_atoms: int, n_features: int, n_samples: int | None, n_steps: int
+) -> bool:
+    """Whether D W, once a batch, takes fewer operations than (s D) W at each step.
+
+    n·k²·(d + n_rows) in place of (n + 1)·d·k·n_rows, for n matrices W of d × k.
+    """
+    n_rows = n_steps * (n_samples or _USUAL_BATCH)
+    product = n_products * n_atoms * (n_features + n_rows)
+    return product < (n_products + 1) * n_features * n_rows
 
 
 def check_recurrent(value: Recurrent) -> Recurrent:

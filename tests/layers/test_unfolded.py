@@ -14,7 +14,7 @@ from helpers import (
     unit_atoms,
 )
 
-from sc2keras.layers import SLSTM, LISTABlock
+from sc2keras.layers import SLSTM, LISTABlock, lista, slstm, unfolded
 from sc2keras.losses import ReconstructionLoss
 
 
@@ -120,6 +120,55 @@ def test_dictionary_is_trained_just_where_it_is_trainable(cls, options):
     if separate:
         kernel = to_numpy(layer.weights[layer_index(layer, "kernel")])
         np.testing.assert_array_equal(kernel[:, :6], to_numpy(layer.dictionary).T)
+
+
+@pytest.mark.parametrize("cls", TRAINABLE)
+@pytest.mark.parametrize("options", [{}, {"tied": False}])
+def test_the_factored_form_is_the_same_with_the_product_of_its_matrices(
+    cls, options, monkeypatch
+):
+    layer = cls(6, n_steps=3, recurrent="factored", **options)
+    layer.build((None, 8))
+    perturb(layer)
+    x, found = signals(20, 8), []
+    asked = []
+    for is_cheaper in (False, True):
+
+        def rule(*sizes, answer=is_cheaper):
+            asked.append(sizes)
+            return answer
+
+        for module in (slstm, lista):
+            monkeypatch.setattr(module, "is_product_cheaper", rule)
+        model = tied_model(layer)
+        start = model.get_weights()
+        train(model, x)
+        found.append([to_numpy(model(x)[0]), *model.get_weights()])
+        model.set_weights(start)
+    assert np.abs(found[0][1] - start[0]).max() > 1e-3
+    for products, product in zip(*found, strict=True):
+        np.testing.assert_allclose(products, product, atol=1e-4)
+    n_products = 3 if cls is SLSTM else 1
+    assert {sizes[:3] for sizes in asked} == {(n_products, 6, 8)}
+    assert {sizes[4] for sizes in asked} == {3}
+
+
+@pytest.mark.parametrize(
+    "n_atoms, n_features, n_samples, expected",
+    [
+        (100, 784, None, True),
+        (100, 3072, 256, True),
+        (100, 784, 1, False),
+        (2048, 784, None, False),
+    ],
+)
+def test_the_product_is_taken_where_it_takes_fewer_operations(
+    n_atoms, n_features, n_samples, expected
+):
+    found = unfolded.is_product_cheaper(3, n_atoms, n_features, n_samples, 5)
+    rows = 5 * (n_samples or 256)
+    with_product = 3 * n_atoms**2 * n_features + rows * 3 * n_atoms**2
+    assert found is (with_product < rows * 4 * n_features * n_atoms) is expected
 
 
 @pytest.mark.parametrize("cls", TRAINABLE)

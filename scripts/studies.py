@@ -234,6 +234,7 @@ GAP_METHODS = (
     "lfista",
     "adaptive-ista",
     "slstm-shrinkage",
+    "slstm-factored",
     "slstm-classical",
     "slstm-untied",
 )

@@ -199,24 +199,29 @@ def recipe(data, args):
     held = {name: hold_out(each) for name, each in data.items()}
     records = make("recipe", runs, held, args, ["paper"], may_diverge=True)
     measures = ("objective", "gap, %", "nonzero", "accuracy, %")
-    header = ["change", *(f"{n}: {m}" for n in args.datasets for m in measures)]
-    rows = []
-    for label in VARIATIONS:
-        row = [label]
-        for name in args.datasets:
-            record = records[name, label]
-            if record.get("diverged"):
-                row += ["diverged", "", "", ""]
-                continue
-            objective, _, gap, nonzero = figures(record)
-            accuracy = f"{100 * np.mean(record['paper']):.2f}"
-            row += [objective, gap, nonzero, accuracy]
-        rows.append(row)
-    return markdown(header, rows, n_text=1) + (
+    return side_by_side("change", measures, records, recipe_cells) + (
         f"\nSLSTM with shrinkage, {args.n_atoms} atoms, λ = {L1:g}, seed {args.seed}; "
         "a sixth of the training split held out and measured; accuracy by the paper's "
         "protocol.\n"
     )
+
+
+def recipe_cells(record):
+    if record.get("diverged"):
+        return ["diverged", "", "", ""]
+    objective, _, gap, nonzero = figures(record)
+    return [objective, gap, nonzero, f"{100 * np.mean(record['paper']):.2f}"]
+
+
+def side_by_side(title, measures, records, cells):
+    """A Markdown table of `{(dataset, label): record}`, a row for each label."""
+    names = list(dict.fromkeys(name for name, _ in records))
+    header = [title, *(f"{name}: {measure}" for name in names for measure in measures)]
+    rows = [
+        [label, *(cell for name in names for cell in cells(records[name, label]))]
+        for label in dict.fromkeys(label for _, label in records)
+    ]
+    return markdown(header, rows, n_text=1)
 
 
 def figures(record):
@@ -354,7 +359,8 @@ def solver_curves(dictionary, data, args):
     return curves
 
 
-# Of FISTA on the dictionary that an SLSTM of five steps has learned.
+STOPPING_METHODS = ("slstm-shrinkage", "slstm-factored")
+# Of FISTA on the dictionary that such an SLSTM of five steps has learned.
 STOPPING_STEPS = (2, 5, 10, 20, 100)
 
 
@@ -374,44 +380,41 @@ class WithDictionaryOf(Run):
 
 
 def stopping(data, args):
-    base, runs = METHODS["slstm-shrinkage"], {}
+    runs = {}
     for name in args.datasets:
-        recipe = recipe_of(name, base)
-        slstm = make_run("stopping", name, "slstm", base, recipe, L1, args, True)
-        runs[name, base.label] = slstm
-        for n_steps in STOPPING_STEPS:
-            label = f"FISTA, {n_steps} steps, the same dictionary"
-            kwargs = {"n_steps": n_steps}
-            method = Method(label, "FISTA", kwargs=kwargs, start=slstm.name)
-            runs[name, label] = make_run(
-                "stopping",
-                name,
-                f"fista-T{n_steps}",
-                method,
-                recipe,
-                L1,
-                args,
-                True,
-                WithDictionaryOf,
-                other=slstm,
-            )
+        for key in STOPPING_METHODS:
+            base = METHODS[key]
+            recipe = recipe_of(name, base)
+            slstm = make_run("stopping", name, key, base, recipe, L1, args, True)
+            runs[name, base.label] = slstm
+            for n_steps in STOPPING_STEPS:
+                label = f"FISTA, {n_steps} steps, the dictionary of {base.label}"
+                kwargs = {"n_steps": n_steps}
+                method = Method(label, "FISTA", kwargs=kwargs, start=slstm.name)
+                runs[name, label] = make_run(
+                    "stopping",
+                    name,
+                    f"fista-T{n_steps}-{key}",
+                    method,
+                    recipe,
+                    L1,
+                    args,
+                    True,
+                    WithDictionaryOf,
+                    other=slstm,
+                )
     held = {name: hold_out(each) for name, each in data.items()}
     records = make("stopping", runs, held, args, ["paper"], optimum=False)
-    rows = [
-        [
-            name,
-            label,
-            f"{record['objective']:.3f}",
-            f"{record['nonzero']:.2f}",
-            f"{100 * np.mean(record['paper']):.2f}",
-        ]
-        for (name, label), record in records.items()
-    ]
-    header = ["dataset", "codes", "objective", "nonzero", "accuracy, %"]
-    return markdown(header, rows) + (
+    measures = ("objective", "nonzero", "accuracy, %")
+    return side_by_side("codes", measures, records, stopping_cells) + (
         f"\nHeld-out samples, {args.n_atoms} atoms, λ = {L1:g}, seed {args.seed}, the "
-        "paper's protocol. The solver has the dictionary that the SLSTM learned.\n"
+        "paper's protocol. The solver has the dictionary that the network learned.\n"
     )
+
+
+def stopping_cells(record):
+    accuracy = f"{100 * np.mean(record['paper']):.2f}"
+    return [f"{record['objective']:.3f}", f"{record['nonzero']:.2f}", accuracy]
 
 
 # The weight of the objective beside the cross-entropy.

@@ -101,11 +101,14 @@ def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
 @pytest.mark.slow
 def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     records, header, rows = run("stopping", tmp_path)
-    assert header[1:3] == ["codes", "objective"] and len(rows) == 3
+    assert header[:2] == ["codes", "digits: objective"] and len(rows) == 6
     models = tmp_path / "stopping" / "models"
     dictionaries = [
         studies.keras.saving.load_model(models / f"digits-{stem}-l1-0.1-seed0.keras")
-        for stem in ("slstm", "fista-T1", "fista-T20")
+        for stem in (
+            "slstm-shrinkage",
+            *(f"fista-T{t}-slstm-shrinkage" for t in (1, 20)),
+        )
     ]
     for other in dictionaries[1:]:
         np.testing.assert_allclose(

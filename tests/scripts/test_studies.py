@@ -18,6 +18,7 @@ def little_work(monkeypatch):
     monkeypatch.setattr(studies, "NETWORK_STEPS", (1, 4))
     monkeypatch.setattr(studies, "N_CURVE_STEPS", 20)
     monkeypatch.setattr(studies, "STOPPING_STEPS", (1, 20))
+    monkeypatch.setattr(studies, "ABLATED", ("lista", "slstm-shrinkage"))
     monkeypatch.setattr(studies, "CASCADE_WEIGHTS", (1.0, 0.01))
     patches = {"photo-patches": lambda: small._replace(name="photo-patches")}
     monkeypatch.setattr(studies, "OTHERS", patches)
@@ -118,6 +119,20 @@ def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     assert records[1]["objective"] > records[2]["objective"]
     again, _, _ = run("stopping", tmp_path)
     assert again == records
+
+
+@pytest.mark.slow
+def test_the_ablation_crosses_networks_starts_and_couplings(tmp_path):
+    records, header, rows = run("ablation", tmp_path)
+    assert len(rows) == len(records) == 8
+    settings = [record["settings"] for record in records]
+    crossed = {(s["builder"], s["start"], s["kwargs"]["recurrent"]) for s in settings}
+    assert len(crossed) == 8
+    for record, row in zip(records, rows, strict=True):
+        cells = dict(zip(header, row, strict=True))
+        assert cells["digits: accuracy, %"] == f"{100 * np.mean(record['paper']):.2f}"
+    full, factored = (records[i]["objective"] for i in (0, 1))
+    assert full != factored
 
 
 @pytest.mark.slow

@@ -185,5 +185,5 @@ def test_the_other_data_are_floats_of_either_sign():
 
 def test_an_unknown_section_is_named(capsys):
     with pytest.raises(SystemExit):
-        studies.main(["ablation"])
-    assert "'ablation' is not one of recipe, gap" in capsys.readouterr().err
+        studies.main(["colour"])
+    assert "'colour' is not one of recipe, gap" in capsys.readouterr().err

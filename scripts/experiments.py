@@ -269,8 +269,9 @@ class Run:
                 )
                 nonzero = np.mean(np.abs(codes) > NONZERO_THRESHOLD)
                 record[prefix + "nonzero"] = float(nonzero)
-            flat = data.x_test.reshape(len(data.x_test), -1)
-            without_codes = float(np.mean(0.5 * np.sum(flat**2, axis=1)))
+            without_codes = evaluation.mean_objective(
+                data.x_test, np.zeros_like(codes_test), model.dictionary, self.l1
+            )
             # Not for codes that a large λ makes zero, to rounding; but for NaN.
             if not record["objective"] <= 1.001 * without_codes:
                 record["diverged"] = True

@@ -151,8 +151,7 @@ class LISTABlock(UnfoldedEncoder):
         kernels = self.recurrent_kernels
         sizes = (*self.dictionary.shape, inputs.shape[0], self.n_steps)
         if self.factored and self.n_sets == 1 and is_product_cheaper(1, *sizes):
-            product = self.project(self.dictionary)
-            kernels = [ops.eye(self.n_atoms, dtype=product.dtype) - product]
+            kernels = [self.recurrent_product()]
         # With s_0 = 0 the first step is one of x alone.
         if self.factored and not kernels:
             projected = [self.project_set(inputs, 0)]

@@ -93,11 +93,6 @@ class _MomentumCell(DictionaryLayer):
             return self.project(inputs), self.recurrent_product()
         return inputs, None
 
-    def recurrent_product(self) -> Tensor:
-        """The matrices that the factored form stands for: W_e = I − D W_d."""
-        product = DictionaryLayer.project(self, self.dictionary)
-        return ops.eye(self.n_atoms, dtype=product.dtype) - product
-
     def step(
         self,
         prepared: tuple[Any, Tensor | None],
@@ -506,8 +501,7 @@ class AdaptiveISTA(UnfoldedRNN):
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, T, the number of steps on a 2-D input.
         l1, dictionary, activation, trainable_dictionary, tied, recurrent,
-            trainable_step_size: See
-            `AdaptiveISTACell`.
+            trainable_step_size: See `AdaptiveISTACell`.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`.

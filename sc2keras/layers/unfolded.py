@@ -120,6 +120,11 @@ class DictionaryLayer(keras.layers.Layer):
             kernel = ops.transpose(self.dictionary)
         return self.step_size * ops.matmul(inputs, kernel)
 
+    def recurrent_product(self) -> Tensor:
+        """The matrices that the factored form stands for: W_e = I − D W_d."""
+        product = DictionaryLayer.project(self, self.dictionary)
+        return ops.eye(self.n_atoms, dtype=product.dtype) - product
+
     def decode(self, codes: Tensor) -> Tensor:
         """x̂ = (1/τ) W_dᵀ s = s D (eq. 7 of the paper)."""
         return ops.matmul(codes, self.dictionary)

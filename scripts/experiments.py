@@ -254,8 +254,9 @@ class Run:
         for folder in (self.model_path.parent, self.record_path.parent):
             folder.mkdir(parents=True, exist_ok=True)
         if not record or not self.model_path.exists():
+            # With the model all that was measured is made again.
+            missing = [p for p in PROTOCOLS if p in record or p in protocols]
             record = self.train(data)
-            missing = list(protocols)
         model = keras.saving.load_model(self.model_path)
         codes_train = model.encode(data.x_train)
         codes_test = model.encode(data.x_test)

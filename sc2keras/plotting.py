@@ -180,8 +180,8 @@ def plot_tradeoff(
     >>> plt.close(ax.figure)
     """
     ax = ax or plt.subplots(figsize=(6.4, 4.6), layout="constrained")[1]
-    # Ten markers and eleven colours: no two of a hundred curves look alike.
-    colours = [*color_sequences["tab10"], "black"]
+    # Ten markers and thirteen colours: no two of a hundred curves look alike.
+    colours = [*color_sequences["tab10"], "black", "lime", "gold"]
     styles = zip(cycle("osD^vP*X<>"), cycle(colours), strict=False)
     for (label, points), (marker, colour) in zip(curves.items(), styles, strict=False):
         x, y = zip(*points, strict=True)

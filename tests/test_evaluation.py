@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from sklearn.decomposition import sparse_encode
@@ -38,20 +39,49 @@ def test_mean_objective_flattens_images(problem):
     assert images == flat
 
 
-@pytest.mark.parametrize("n_atoms", [12, 5])  # Below n_features the span is smaller.
-def test_the_optimum_is_that_of_scikit_learn(problem, n_atoms):
+# Below n_features the span is smaller.
+@pytest.mark.parametrize("n_atoms", [12, 5])
+@pytest.mark.parametrize("l1", [0.01, 0.3])
+def test_the_optimum_is_that_of_scikit_learn(problem, n_atoms, l1):
     x, dictionary = problem
     dictionary = dictionary[:n_atoms]
-    model = applications.ISTA(n_atoms, (8,), n_steps=3, dictionary=dictionary)
+    model = applications.ISTA(n_atoms, (8,), 3, l1, dictionary=dictionary)
     quality = evaluation.code_quality(model, x, model.encode(x))
     best = sparse_encode(
-        x.astype("float64"), dictionary, algorithm="lasso_cd", alpha=0.1, max_iter=10000
+        x.astype("float64"), dictionary, algorithm="lasso_cd", alpha=l1, max_iter=100000
     )
-    optimum = evaluation.mean_objective(x, best, dictionary, 0.1)
+    optimum = evaluation.mean_objective(x, best, dictionary, l1)
     assert quality.optimum == pytest.approx(optimum, rel=1e-4)
     assert quality.gap == pytest.approx(quality.objective / optimum - 1, abs=1e-3)
     assert quality.gap > 0.01
-    assert quality.optimum_gap < 1e-4
+    assert quality.optimum_gap < (1e-5 if keras.backend.backend() == "jax" else 1e-9)
+
+
+def test_an_ill_conditioned_dictionary_with_equal_atoms_has_an_exact_optimum():
+    rng = np.random.default_rng(0)
+    dictionary = rng.standard_normal((30, 8)) + 5.0
+    dictionary[1], dictionary[2] = dictionary[0], -dictionary[0]
+    dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+    x = rng.standard_normal((50, 8))
+    # The search alone, from codes far off with larger supports than features.
+    far = rng.standard_normal((50, 30))
+    codes = evaluation._feature_sign_search(x, dictionary, 0.05, far)
+    correlation = (x - codes @ dictionary) @ dictionary.T
+    np.testing.assert_array_less(np.abs(correlation), 0.05 + 1e-8)
+    active = codes != 0
+    np.testing.assert_allclose(
+        correlation[active], 0.05 * np.sign(codes[active]), atol=1e-8
+    )
+    assert active.any(axis=1).all() and active.sum(axis=1).max() <= 8
+
+
+def test_without_lambda_the_optimum_is_that_of_least_squares(problem):
+    x, dictionary = problem
+    dictionary = dictionary[:5]
+    model = applications.LISTA(5, (8,), 3, l1=0.0, dictionary=dictionary)
+    optimum = evaluation.code_quality(model, x, model.encode(x)).optimum
+    residual = np.linalg.lstsq(dictionary.T, x.T, rcond=None)[1]
+    assert optimum == pytest.approx(0.5 * np.mean(residual), rel=1e-5)
 
 
 @pytest.mark.parametrize("builder", ["ISTA", "LFISTA", "AdaptiveISTA", "SC2Net"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from experiments import CEILINGS
 from helpers import load_program
+from studies import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,20 +28,29 @@ def tables_of(path):
     return [part.strip() for part in parts if part.startswith("|")]
 
 
+def quoted(tables):
+    """Those that the README quotes: each, if so, as it stands."""
+    headers = [table for table in tables if table.splitlines()[0] in README]
+    assert [table for table in headers if table not in README] == []
+    return headers
+
+
 def test_the_tables_of_the_readme_are_those_of_the_results():
     for name in ("table1", "digits", "weights"):
-        for table in tables_of(f"{name}/table.md"):
-            assert table in README
-    for path in (ROOT / "results" / "studies").glob("*.md"):
-        for table in tables_of(path.relative_to(ROOT / "results")):
-            assert table in README
+        tables = tables_of(f"{name}/table.md")
+        assert quoted(tables) == tables
+
+
+def test_the_studies_are_quoted_as_they_stand_and_linked():
+    paths = sorted((ROOT / "results/studies").glob("*.md"))
+    assert {path.stem for path in paths} == set(SECTIONS)
+    for path in paths:
+        assert f"](results/studies/{path.name})" in README
+        quoted(tables_of(f"studies/{path.name}"))
 
 
 def test_the_benchmark_of_the_readme_is_that_of_the_results():
-    tables = (ROOT / "results/benchmark/table.md").read_text().split("\n\n")[:-1]
-    quoted = [t for t in tables if t.splitlines()[0] in README]
-    assert len(quoted) >= 4
-    assert [t for t in quoted if t not in README] == []
+    assert len(quoted(tables_of("benchmark/table.md"))) >= 4
 
 
 def test_the_figures_of_the_gallery_are_those_of_the_results():

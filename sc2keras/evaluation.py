@@ -21,6 +21,7 @@ _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
 _N_STEPS_BEFORE_SEARCH = 500
 # Of the search, per atom: a bound that nothing but cycling meets.
 _MAX_ROUNDS = 10
+# Of its linear systems that are held at a time, 32 MB.
 _SYSTEM_ENTRIES = 4_000_000
 
 
@@ -136,14 +137,14 @@ def _feature_sign_search(
     gram, correlation = dictionary @ dictionary.T, x @ dictionary.T
     signs = np.sign(codes)
     # Of a singular system this leaves the direction in which the ℓ1 norm falls.
-    ridge = 1e-11 * np.eye(n_atoms)
+    regular = gram + 1e-11 * np.eye(n_atoms)
     unsolved = np.arange(len(x))
     for _ in range(_MAX_ROUNDS * n_atoms):
         if not len(unsolved):
             break
         s, sign = codes[unsolved], signs[unsolved]
         right = np.where(sign != 0, correlation[unsolved] - l1 * sign, 0.0)
-        goal = _solve_on_supports(gram + ridge, right, sign != 0)
+        goal = _solve_on_supports(regular, right, sign != 0)
         crosses = goal * sign < 0
         steps = np.divide(s, s - goal, out=np.ones_like(s), where=crosses)
         step = steps.min(axis=1, keepdims=True)

@@ -30,9 +30,9 @@ def tables_of(path):
 
 def quoted(tables):
     """Those that the README quotes: each, if so, as it stands."""
-    headers = [table for table in tables if table.splitlines()[0] in README]
-    assert [table for table in headers if table not in README] == []
-    return headers
+    found = [table for table in tables if table.splitlines()[0] in README]
+    assert [table for table in found if table not in README] == []
+    return found
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results():
@@ -46,7 +46,9 @@ def test_the_studies_are_quoted_as_they_stand_and_linked():
     assert {path.stem for path in paths} == set(SECTIONS)
     for path in paths:
         assert f"](results/studies/{path.name})" in README
-        quoted(tables_of(f"studies/{path.name}"))
+        tables = tables_of(f"studies/{path.name}")
+        found = quoted(tables)
+        assert found == tables or path.stem not in ("ablation", "cascade")
 
 
 def test_the_benchmark_of_the_readme_is_that_of_the_results():

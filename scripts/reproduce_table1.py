@@ -314,8 +314,8 @@ def table_row(key, group, protocol, best):
         *cells,
         f"{objective:.3f}",
         f"{mean('optimum'):.3f}",
-        f"{100 * mean('gap'):.2f}",
-        f"{100 * above:.2f}",
+        f"{100 * mean('gap'):z.2f}",
+        f"{100 * above:z.2f}",
         f"{mean('nonzero'):.2f}",
     ]
 

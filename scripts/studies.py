@@ -230,7 +230,7 @@ def figures(record):
     return [
         f"{record['objective']:.3f}",
         f"{record['optimum']:.3f}",
-        f"{100 * record['gap']:.2f}",
+        f"{100 * record['gap']:z.2f}",
         f"{record['nonzero']:.2f}",
     ]
 

@@ -155,16 +155,15 @@ def recipe_of(dataset, method):
     )
 
 
-def load_data(name, data_dir=None, validation=False):
-    """A dataset; with `validation` a sixth of its training split is the test split."""
+def load_data(name, data_dir=None):
     try:
-        data = datasets.load(name, data_dir=data_dir)
+        return datasets.load(name, data_dir=data_dir)
     except (datasets.DatasetUnavailableError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    return hold_out(data) if validation else data
 
 
 def hold_out(data):
+    """The dataset with the last sixth of its training split as the test split."""
     start = len(data.x_train) * 5 // 6
     return data._replace(
         x_train=data.x_train[:start],
@@ -230,13 +229,30 @@ class Run:
     def check_settings(self):
         """Exits, before any work, if the folder holds this run with other settings."""
         if self.record_path.exists():
-            found = json.loads(self.record_path.read_text())["settings"]
+            found = self.found()["settings"]
             if found != self.settings:
                 sys.exit(
                     f"error: {self.record_path} was made with {found}, but now "
                     f"{self.settings} is asked for. Choose another --output, or delete "
                     "that file."
                 )
+
+    def found(self):
+        """The record that the folder holds, or an empty one."""
+        if self.record_path.exists():
+            return json.loads(self.record_path.read_text())
+        return {}
+
+    def is_whole(self, protocols=(), optimum=True):
+        """Whether the folder's record has all that is asked for."""
+        record, asked = self.found(), {*protocols}
+        if optimum:
+            asked.add("optimum")
+        return "diverged" in record or (bool(record) and asked <= record.keys())
+
+    @property
+    def is_trained(self):
+        return self.record_path.exists() and self.model_path.exists()
 
     def run(self, data, protocols=(), optimum=True):
         """The record of this run, read, or made and written.
@@ -245,17 +261,16 @@ class Run:
         the gap to the optimum of the same dictionary; where training diverged, only the
         objective, which is worse than that of codes of zero.
         """
-        record = {}
-        if self.record_path.exists():
-            record = json.loads(self.record_path.read_text())
-        missing = [p for p in protocols if p not in record]
-        if record.get("diverged") or (record and not missing):
+        record = self.found()
+        if self.is_whole(protocols, optimum):
             return record
+        missing = [p for p in protocols if p not in record]
         for folder in (self.model_path.parent, self.record_path.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        if not record or not self.model_path.exists():
+        if not self.is_trained:
             # With the model all that was measured is made again.
             missing = [p for p in PROTOCOLS if p in record or p in protocols]
+            optimum = optimum or "optimum" in record
             record = self.train(data)
         model = keras.saving.load_model(self.model_path)
         codes_train = model.encode(data.x_train)
@@ -278,11 +293,11 @@ class Run:
                 record["diverged"] = True
                 write_json(self.record_path, record)
                 return record
-            if optimum:
-                quality = evaluation.code_quality(model, data.x_test, codes_test)
-                record.update(quality._asdict())
             if len(model.outputs) > 1:
                 record.update(head_accuracy(model, data))
+        if optimum and "optimum" not in record:
+            quality = evaluation.code_quality(model, data.x_test, codes_test)
+            record.update(quality._asdict())
         codes = (codes_train, data.y_train, codes_test, data.y_test)
         record.update(accuracies(codes, missing, self.seed))
         write_json(self.record_path, record)
@@ -379,6 +394,7 @@ class Ceiling:
     shares_start = False
     record_path = Run.record_path
     check_settings = Run.check_settings
+    found = Run.found
 
     @cached_property
     def settings(self):
@@ -388,10 +404,10 @@ class Ceiling:
         return settings | (asdict(self.recipe) if self.kind == "autoencoder" else {})
 
     def run(self, data, protocols=(), optimum=True):
-        if self.record_path.exists():
-            record = json.loads(self.record_path.read_text())
-            if all(protocol in record for protocol in protocols):
-                return record
+        found = self.found()
+        if found.keys() >= {*protocols, "settings"}:
+            return found
+        protocols = [p for p in PROTOCOLS if p in found or p in protocols]
         self.record_path.parent.mkdir(parents=True, exist_ok=True)
         train, test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
         if self.kind == "pca":
@@ -454,7 +470,7 @@ def run_all(
     dictionaries = {
         run.dictionary_path: joblib.delayed(run.start)(data[run.dataset].x_train)
         for run in runs.values()
-        if run.shares_start and not run.record_path.exists()
+        if run.shares_start and not (run.is_trained or run.is_whole(protocols, optimum))
     }
     made = parallel(dictionaries.values())
     for _ in tqdm(made, "dictionaries", len(dictionaries), disable=not dictionaries):
@@ -468,10 +484,10 @@ def run_all(
     for key, record in records.items():
         if record.get("diverged") and not may_diverge:
             sys.exit(
-                f"error: {runs[key].name} diverged: its objective on the test split is "
-                f"{record['objective']:.3g}, which codes of zero are below. A lower "
-                f"learning rate or fewer steps help; then delete "
-                f"{runs[key].record_path}."
+                f"error: {runs[key].name} diverged: its objective on samples that it "
+                f"was not trained on is {record['objective']:.3g}, which codes of zero "
+                f"are below. A lower learning rate or fewer steps help, with another "
+                f"--output or without {runs[key].record_path}."
             )
     return records
 

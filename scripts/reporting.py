@@ -32,7 +32,8 @@ def positive_number(text):
 
 def replace_file(path, write):
     """Writes a file under another name first, so that `path` is never half a file."""
-    temporary = path.with_name("unfinished-" + path.name)
+    # Two processes may write the same file; the end of its name tells how.
+    temporary = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
     write(temporary)
     os.replace(temporary, path)
 

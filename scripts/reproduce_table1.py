@@ -50,7 +50,8 @@ from sc2keras import datasets, plotting
 
 PAPER_L1 = 0.1
 L1_GRID = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-# The row that the others are compared with, by protocol.
+# The row that the others are compared with, by protocol: the SLSTM that classifies best
+# on held-out samples (with λ chosen, by far on CIFAR-10; on MNIST three are level).
 REFERENCE = {"paper": "slstm-factored", "full": "slstm-untied"}
 
 
@@ -63,7 +64,13 @@ def main(argv=None):
         run.check_settings()
     held = {name: hold_out(each) for name, each in data.items()}
     found = run_all(
-        search, held, "choice of λ", ["full"], optimum=False, jobs=args.jobs
+        search,
+        held,
+        "choice of λ",
+        ["full"],
+        optimum=False,
+        jobs=args.jobs,
+        may_diverge=True,
     )
     chosen = choose(found)
     tables = {}
@@ -148,7 +155,9 @@ def choose(found):
     """`{(dataset, method): λ}` of the best accuracy on held-out samples."""
     best = {}
     for (name, key, l1), record in found.items():
-        best[name, key] = max(best.get((name, key), (0, 0)), (record["full"], l1))
+        # One that diverged has no accuracy, and is chosen only where all did.
+        accuracy = record.get("full", 0.0)
+        best[name, key] = max(best.get((name, key), (0, 0)), (accuracy, l1))
     return {pair: l1 for pair, (_, l1) in best.items()}
 
 
@@ -261,14 +270,17 @@ def seen_and_unseen(records, args):
 
 
 def best_optima(groups):
-    """The lowest optimum of any dictionary of these rows, `{λ: optimum}`."""
-    best = {}
+    """The lowest optimum of any dictionary of these rows, `{λ: optimum}`.
+
+    Only for a λ of two rows or more: one alone would be compared with itself.
+    """
+    optima = {}
     for group in groups.values():
         if all("optimum" in record for record in group.values()):
             l1 = next(iter(group.values()))["settings"]["l1"]
             optimum = min(record["optimum"] for record in group.values())
-            best[l1] = min(best.get(l1, math.inf), optimum)
-    return best
+            optima.setdefault(l1, []).append(optimum)
+    return {l1: min(each) for l1, each in optima.items() if len(each) > 1}
 
 
 def percent(records, protocol):
@@ -309,13 +321,13 @@ def table_row(key, group, protocol, best):
         return np.mean([record[name] for record in group.values()])
 
     objective = mean("objective")
-    above = objective / best[first["settings"]["l1"]] - 1
+    best = best.get(first["settings"]["l1"])
     return [
         *cells,
         f"{objective:.3f}",
         f"{mean('optimum'):.3f}",
         f"{100 * mean('gap'):z.2f}",
-        f"{100 * above:z.2f}",
+        f"{100 * (objective / best - 1):z.2f}" if best else "",
         f"{mean('nonzero'):.2f}",
     ]
 
@@ -333,7 +345,7 @@ def draw_choice(found):
     for ax, name in zip(axes.flat, names, strict=True):
         curves = {}
         for (dataset, key, _), record in found.items():
-            if dataset == name:
+            if dataset == name and "full" in record:
                 point = (record["nonzero"], 100 * record["full"])
                 curves.setdefault(METHODS[key].label, []).append(point)
         plotting.plot_tradeoff(curves, "nonzero entries of a code", "accuracy, %", ax)
@@ -358,7 +370,9 @@ def draw(name, data, chosen, args):
     dictionaries = {}
     for key, model in models.items():
         method = METHODS[key]
-        label = "scikit-learn" if method.builder in SOLVERS else method.label
+        label = method.label
+        if method.builder in SOLVERS:
+            label = f"scikit-learn, λ = {model.encoder.l1:g}"
         dictionaries[label] = model.dictionary
     n_columns = min(3, len(dictionaries))
     n_rows = math.ceil(len(dictionaries) / n_columns)

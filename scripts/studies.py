@@ -19,6 +19,7 @@ import math
 import os
 import sys
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -37,6 +38,7 @@ from experiments import (
     hold_out,
     load_data,
     markdown,
+    paired_interval,
     recipe_of,
     run_all,
     with_options,
@@ -51,7 +53,6 @@ from sc2keras import applications, datasets, evaluation, plotting
 
 L1 = 0.1
 N_CURVE_STEPS = 100
-N_CURVE_SAMPLES = 2000
 NETWORK_STEPS = (1, 2, 4, 8, 16)
 # Where the rule of `transferred_recipe` meets the rates chosen for MNIST and CIFAR-10.
 SQUARED_NORM_OF_RATE_1 = 85.0
@@ -104,17 +105,33 @@ def parse_arguments(argv):
     return args
 
 
+def base_recipe(dataset, method, args):
+    """What the variations of a section start from."""
+    return with_options(recipe_of(dataset, method), epochs=args.epochs)
+
+
 def make_run(
-    section, dataset, stem, method, recipe, l1, args, validation=False, cls=Run, **more
+    section,
+    dataset,
+    stem,
+    method,
+    recipe,
+    l1,
+    args,
+    validation=False,
+    seed=None,
+    cls=Run,
+    **more,
 ):
+    seed = args.seed if seed is None else seed
     return cls(
-        name=f"{dataset}-{stem}-l1-{l1:g}-seed{args.seed}",
+        name=f"{dataset}-{stem}-l1-{l1:g}-seed{seed}",
         folder=args.output / section,
         dataset=dataset,
         method=method,
-        recipe=with_options(recipe, epochs=args.epochs),
+        recipe=recipe,
         l1=l1,
-        seed=args.seed,
+        seed=seed,
         n_atoms=args.n_atoms,
         validation=validation,
         **more,
@@ -142,7 +159,7 @@ class Variation(Recipe):
 
 
 VARIATIONS = {
-    "the recipe": ({}, {}),
+    "the recipe": ({}, {"recurrent": "full"}),
     "T = 1": ({"n_steps": 1}, {}),
     "T = 3": ({"n_steps": 3}, {}),
     "T = 10": ({"n_steps": 10}, {}),
@@ -190,13 +207,26 @@ def vary(recipe, changes):
 def recipe(data, args):
     base, runs = METHODS["slstm-shrinkage"], {}
     for name in args.datasets:
+        plain = base_recipe(name, base, args)
         for number, (label, (training, building)) in enumerate(VARIATIONS.items()):
-            building = dict(building)
-            start = building.pop("start", base.start)
-            method = replace(base, start=start, kwargs=base.kwargs | building)
-            changed = vary(recipe_of(name, base), training)
-            stem = f"variation{number}"
-            run = make_run("recipe", name, stem, method, changed, L1, args, True)
+            if not training and building.keys() == {"recurrent"}:
+                # These are networks of the ablation: one training serves both.
+                run = ablation_run(
+                    name,
+                    "slstm-shrinkage",
+                    base.start,
+                    building["recurrent"],
+                    plain.learning_rate,
+                    args.seed,
+                    args,
+                )
+            else:
+                building = dict(building)
+                start = building.pop("start", base.start)
+                method = replace(base, start=start, kwargs=base.kwargs | building)
+                changed = vary(plain, training)
+                stem = f"variation{number}"
+                run = make_run("recipe", name, stem, method, changed, L1, args, True)
             runs[name, label] = run
     held = {name: hold_out(each) for name, each in data.items()}
     records = make("recipe", runs, held, args, ["paper"], may_diverge=True)
@@ -212,7 +242,12 @@ def recipe_cells(record):
     if record.get("diverged"):
         return ["diverged", "", "", ""]
     objective, _, gap, nonzero = figures(record)
-    return [objective, gap, nonzero, f"{100 * np.mean(record['paper']):.2f}"]
+    return [objective, gap, nonzero, f"{paper_percent(record):.2f}"]
+
+
+def paper_percent(record):
+    """Accuracy by the paper's protocol; NaN where training diverged."""
+    return 100 * float(np.mean(record.get("paper", math.nan)))
 
 
 def side_by_side(title, measures, records, cells):
@@ -254,12 +289,12 @@ def gap(data, args):
         for l1 in GAP_L1:
             for key in (*GAP_METHODS, "fista"):
                 method = METHODS[key]
-                recipe = recipe_of(name, method)
+                recipe = base_recipe(name, method, args)
                 run = make_run("gap", name, key, method, recipe, l1, args)
                 runs[name, f"{l1:g}", method.label] = run
             # How close the closest of them comes, where time does not matter.
             method = METHODS["slstm-untied"]
-            longer = recipe_of(name, method)
+            longer = base_recipe(name, method, args)
             longer = replace(longer, epochs=3 * longer.epochs)
             run = make_run("gap", name, "slstm-untied-3x", method, longer, l1, args)
             runs[name, f"{l1:g}", f"{method.label}, 3 × the epochs"] = run
@@ -296,17 +331,13 @@ def convergence(data, args):
         for label, (builder, kwargs) in CURVES.items():
             for n_steps in NETWORK_STEPS:
                 # From a solver's weights steps of 1.0 diverge without the clipping.
-                steps = replace(RECIPES[name], n_steps=n_steps, clipnorm=1.0)
+                kwargs = kwargs | {"trainable_dictionary": False}
+                method = Method(label, builder, kwargs=kwargs)
+                recipe = base_recipe(name, method, args)
+                recipe = replace(recipe, n_steps=n_steps, clipnorm=1.0)
+                stem = f"{builder}-T{n_steps}"
                 runs[name, label, n_steps] = make_run(
-                    "convergence",
-                    name,
-                    f"{builder}-T{n_steps}",
-                    Method(
-                        label, builder, kwargs=kwargs | {"trainable_dictionary": False}
-                    ),
-                    steps,
-                    L1,
-                    args,
+                    "convergence", name, stem, method, recipe, L1, args
                 )
     records = make("convergence", runs, data, args)
     figure, axes = plt.subplots(
@@ -343,7 +374,7 @@ def convergence(data, args):
 
 def solver_curves(dictionary, data, args):
     """Gaps of ISTA and FISTA after 1 … 100 steps, in percent, `{label: [(t, gap)]}`."""
-    x, shape = data.x_test[:N_CURVE_SAMPLES], data.x_test.shape[1:]
+    x, shape = data.x_test, data.x_test.shape[1:]
     curves = {}
     for label in ("ISTA", "FISTA"):
         build = getattr(applications, label)
@@ -361,7 +392,6 @@ def solver_curves(dictionary, data, args):
     return curves
 
 
-STOPPING_METHODS = ("slstm-shrinkage", "slstm-factored")
 # Of FISTA on the dictionary that such an SLSTM of five steps has learned.
 STOPPING_STEPS = (2, 5, 10, 20, 100)
 
@@ -371,6 +401,10 @@ class WithDictionaryOf(Run):
     """A run of a solver with the dictionary of another run's model."""
 
     other: Run = None
+
+    @cached_property
+    def settings(self):
+        return super().settings | {"dictionary_of": self.other.settings}
 
     def start(self, x):
         if not self.other.model_path.exists():
@@ -384,26 +418,28 @@ class WithDictionaryOf(Run):
 def stopping(data, args):
     runs = {}
     for name in args.datasets:
-        for key in STOPPING_METHODS:
-            base = METHODS[key]
-            recipe = recipe_of(name, base)
-            slstm = make_run("stopping", name, key, base, recipe, L1, args, True)
-            runs[name, base.label] = slstm
+        for form in FORMS:
+            rate = recipe_of(name, METHODS["slstm-shrinkage"]).learning_rate
+            slstm = ablation_run(
+                name, "slstm-shrinkage", "samples", form, rate, args.seed, args
+            )
+            network = f"the {form} SLSTM"
+            runs[name, network] = slstm
             for n_steps in STOPPING_STEPS:
-                label = f"FISTA, {n_steps} steps, the dictionary of {base.label}"
                 kwargs = {"n_steps": n_steps}
-                method = Method(label, "FISTA", kwargs=kwargs, start=slstm.name)
-                runs[name, label] = make_run(
-                    "stopping",
-                    name,
-                    f"fista-T{n_steps}-{key}",
-                    method,
-                    recipe,
-                    L1,
-                    args,
-                    True,
-                    WithDictionaryOf,
-                    other=slstm,
+                runs[name, f"FISTA, {n_steps} steps, the dictionary of {network}"] = (
+                    make_run(
+                        "stopping",
+                        name,
+                        f"fista-T{n_steps}-{form}",
+                        Method("FISTA", "FISTA", kwargs=kwargs, start=slstm.name),
+                        slstm.recipe,
+                        L1,
+                        args,
+                        True,
+                        cls=WithDictionaryOf,
+                        other=slstm,
+                    )
                 )
     held = {name: hold_out(each) for name, each in data.items()}
     records = make("stopping", runs, held, args, ["paper"], optimum=False)
@@ -415,45 +451,97 @@ def stopping(data, args):
 
 
 def accuracy_cells(record):
-    accuracy = f"{100 * np.mean(record['paper']):.2f}"
-    return [f"{record['objective']:.3f}", f"{record['nonzero']:.2f}", accuracy]
+    return [
+        f"{record['objective']:.3f}",
+        f"{record['nonzero']:.2f}",
+        f"{paper_percent(record):.2f}",
+    ]
 
 
 ABLATED = ("lista", "lfista", "adaptive-ista", "slstm-shrinkage")
 ABLATED_STARTS = {"classical": "learned dictionary", "samples": "training samples"}
+FORMS = ("full", "factored")
+# Every network has the one of these that is best for it.
+ABLATED_RATES = {
+    "digits": (0.3, 1.0, 3.0, 10.0),
+    "mnist": (0.3, 1.0, 3.0, 10.0),
+    "cifar10": (0.1, 0.3, 1.0, 3.0),
+}
+N_ABLATION_SEEDS = 3
+
+
+def ablation_run(dataset, key, start, form, rate, seed, args):
+    base = METHODS[key]
+    method = replace(base, start=start, kwargs=base.kwargs | {"recurrent": form})
+    recipe = replace(base_recipe(dataset, method, args), learning_rate=rate)
+    stem = f"{key}-{start}-{form}-rate{rate:g}"
+    return make_run("ablation", dataset, stem, method, recipe, L1, args, True, seed)
 
 
 def ablation(data, args):
-    runs = {}
-    for name, key, start, form in itertools.product(
-        args.datasets, ABLATED, ABLATED_STARTS, ("full", "factored")
-    ):
-        base = METHODS[key]
-        # The rates that were chosen for the SLSTM with either start.
-        rates = METHODS["slstm-shrinkage"].learning_rates
-        method = replace(
-            base,
-            start=start,
-            kwargs=base.kwargs | {"recurrent": form},
-            learning_rates=rates if start == "samples" else {},
-        )
-        runs[name, f"{base.label}, from {ABLATED_STARTS[start]}, {form}"] = make_run(
-            "ablation",
-            name,
-            f"{key}-{start}-{form}",
-            method,
-            recipe_of(name, method),
-            L1,
-            args,
-            True,
-        )
     held = {name: hold_out(each) for name, each in data.items()}
-    records = make("ablation", runs, held, args, ["paper"], optimum=False)
-    measures = ("objective", "nonzero", "accuracy, %")
-    return side_by_side("network", measures, records, accuracy_cells) + (
-        f"\nHeld-out samples, {args.n_atoms} atoms, λ = {L1:g}, seed {args.seed}, the "
-        "paper's protocol. Full: W_e (and the gates' U) are matrices of their own; "
-        "factored: W_e = I − D W_d, U = −D W.\n"
+
+    def make_all(section, cells):
+        runs = {
+            cell: ablation_run(name, key, start, form, rate, seed, args)
+            for cell in cells
+            for name, start, key, form, rate, seed in [cell]
+        }
+        return make(
+            section, runs, held, args, ["paper"], optimum=False, may_diverge=True
+        )
+
+    by_rate = {
+        (name, *network): ABLATED_RATES[name]
+        for name in args.datasets
+        for network in itertools.product(ABLATED_STARTS, ABLATED, FORMS)
+    }
+    cells = [(*n, rate, args.seed) for n, rates in by_rate.items() for rate in rates]
+    found = make_all("ablation-rates", cells)
+    by_rate = {
+        network: {r: paper_percent(found[*network, r, args.seed]) for r in rates}
+        for network, rates in by_rate.items()
+    }
+    # One that diverged has no accuracy.
+    chosen = {n: max(r, key=lambda k: np.nan_to_num(r[k])) for n, r in by_rate.items()}
+    seeds = range(args.seed, args.seed + N_ABLATION_SEEDS)
+    cells = [(*n, rate, seed) for n, rate in chosen.items() for seed in seeds]
+    found = make_all("ablation", cells)
+    groups = {n: [found[*n, chosen[n], seed] for seed in seeds] for n in by_rate}
+    header = ["dataset", "network", "rate", "objective", "nonzero", "accuracy, %"]
+    header += ["SLSTM of that start and form − row", "by rate"]
+    rows = []
+    for network, group in groups.items():
+        name, start, key, form = network
+        slstm = groups[name, start, "slstm-shrinkage", form]
+        accuracies, reference = (
+            np.array([paper_percent(record) for record in each])
+            for each in (group, slstm)
+        )
+        difference = "{:+.2f} ± {:.2f}".format(*paired_interval(reference - accuracies))
+        rows.append(
+            [
+                name,
+                f"{METHODS[key].label}, from {ABLATED_STARTS[start]}, {form}",
+                f"{chosen[network]:g}",
+                f"{np.mean([record['objective'] for record in group]):.3f}",
+                f"{np.mean([record['nonzero'] for record in group]):.2f}",
+                f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}",
+                "" if group is slstm else difference,
+                " / ".join(f"{a:.1f}" for a in by_rate[network].values()),
+            ]
+        )
+    tried = "; ".join(
+        f"{name} " + " / ".join(f"{rate:g}" for rate in ABLATED_RATES[name])
+        for name in args.datasets
+    )
+    return markdown(header, rows) + (
+        f"\nHeld-out samples, {args.n_atoms} atoms, λ = {L1:g}, the paper's protocol. "
+        "Full: W_e (and the gates' U) are matrices of their own; factored: W_e = I − "
+        f"D W_d, U = −D W. By rate: accuracy with seed {args.seed} at Adadelta's "
+        f"learning rates {tried} (nan: diverged); the best of them is the row's rate. "
+        f"Mean ± standard deviation over {N_ABLATION_SEEDS} seeds; differences with "
+        "the 95 % interval of Student's t, paired by seed.\n"
     )
 
 
@@ -467,9 +555,10 @@ CASCADE_RECIPE = Recipe(epochs=40, learning_rate=1.0, clipnorm=1.0)
 def cascade(data, args):
     base = METHODS["slstm-untied"]
     supervised = replace(base, kwargs=base.kwargs | {"classes": 10})
+    longer = with_options(CASCADE_RECIPE, epochs=args.epochs)
 
     def cascade_run(name, weight, held):
-        recipe = replace(CASCADE_RECIPE, objective_weight=weight)
+        recipe = replace(longer, objective_weight=weight)
         stem = f"{'held-out' if held else 'cascade'}-weight-{weight:g}"
         return make_run(
             "cascade", name, stem, supervised, recipe, CASCADE_L1, args, held
@@ -484,9 +573,13 @@ def cascade(data, args):
     found = make("cascade-weights", search, held, args, optimum=False)
     runs = {}
     for name in args.datasets:
-        runs[name, "codes alone"] = make_run(
-            "cascade", name, "codes", base, RECIPES[name], CASCADE_L1, args
-        )
+        for label, stem, recipe in (
+            ("codes alone", "codes", base_recipe(name, base, args)),
+            ("codes alone, trained as the cascade", "codes-longer", longer),
+        ):
+            runs[name, label] = make_run(
+                "cascade", name, stem, base, recipe, CASCADE_L1, args
+            )
         accuracies = {w: found[name, w]["head"] for w in CASCADE_WEIGHTS}
         weight = heaviest_as_good(accuracies, len(held[name].y_test))
         label = f"cascade, {weight:g} × objective"
@@ -548,18 +641,25 @@ def breast_cancer():
 
 
 def photo_patches():
-    """8 × 8 colour patches of two photographs, less their mean; the label: which."""
-    patches, labels = [], []
-    for label, image in enumerate(load_sample_images().images):
-        found = extract_patches_2d(
-            image / 255.0, (8, 8), max_patches=12_500, random_state=0
-        )
-        patches.append(found - found.mean(axis=(1, 2), keepdims=True))
-        labels += [label] * len(found)
-    split = train_test_split(
-        np.concatenate(patches), np.array(labels), test_size=0.2, random_state=0
-    )
-    return _dataset("photo patches", *split)
+    """8 × 8 colour patches of two photographs, less their mean; the label: which.
+
+    Those of the test split come from the right fifth of each photograph, so that no
+    pixel is in both splits.
+    """
+    splits = {"train": [], "test": []}
+    for image in load_sample_images().images:
+        border = image.shape[1] * 4 // 5
+        for split, part, n_patches in (
+            ("train", image[:, :border], 10_000),
+            ("test", image[:, border:], 2_500),
+        ):
+            found = extract_patches_2d(
+                part / 255.0, (8, 8), max_patches=n_patches, random_state=0
+            )
+            splits[split].append(found - found.mean(axis=(1, 2), keepdims=True))
+    x = [np.concatenate(splits[split]) for split in ("train", "test")]
+    y = [np.repeat((0, 1), len(each) // 2) for each in x]
+    return _dataset("photo patches", *x, *y)
 
 
 def _dataset(name, x_train, x_test, y_train, y_test):
@@ -574,7 +674,7 @@ def transfer(data, args):
     others = {name: load() for name, load in OTHERS.items()}
     runs = {}
     for name, other in others.items():
-        chosen = transferred_recipe(other.x_train)
+        chosen = with_options(transferred_recipe(other.x_train), epochs=args.epochs)
         for key in ("fista", "lista", "lfista", "slstm-shrinkage", "slstm-untied"):
             run = make_run("transfer", name, key, METHODS[key], chosen, L1, args)
             runs[name, METHODS[key].label] = run

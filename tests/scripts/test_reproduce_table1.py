@@ -98,6 +98,33 @@ def test_the_tables_hold_the_figures_of_the_records(finished):
             for name in ("objective", "optimum"):
                 expected = np.mean([record[name] for record in records])
                 assert cells[name] == f"{expected:.3f}"
+            gap = np.mean([record["gap"] for record in records])
+            assert cells["gap, %"] == f"{100 * gap:.2f}"
+
+
+def test_above_the_best_is_measured_from_the_lowest_optimum_of_its_lambda(finished):
+    tables = [results_of(finished, name) for name in ("paper", "full")]
+    for number, table in enumerate(tables):
+        table = [record for record in table if "optimum" in record]
+        rows_of = {}
+        for record in table:
+            rows_of.setdefault(record["settings"]["l1"], set()).add(record["row"])
+        for label in {record["label"] for record in table}:
+            objective = np.mean([r["objective"] for r in table if r["label"] == label])
+            l1 = next(r["settings"]["l1"] for r in table if r["label"] == label)
+            best = min(r["optimum"] for r in table if r["settings"]["l1"] == l1)
+            expected = f"{100 * (objective / best - 1):.2f}"
+            cells = cells_of(finished, number, label)
+            assert cells["above the best, %"] == expected * (len(rows_of[l1]) > 1)
+
+
+def test_a_lambda_that_diverges_is_not_chosen(script):
+    found = {
+        ("digits", "lista", 0.1): {"full": 0.8},
+        ("digits", "lista", 0.5): {"diverged": True},
+        ("digits", "lista", 1.0): {"full": 0.9},
+    }
+    assert script.choose(found) == {("digits", "lista"): 1.0}
 
 
 def test_the_last_table_compares_the_training_split_with_the_test_split(finished):

@@ -1,9 +1,11 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import studies
 from helpers import small_digits
+from scipy import stats
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +21,8 @@ def little_work(monkeypatch):
     monkeypatch.setattr(studies, "N_CURVE_STEPS", 20)
     monkeypatch.setattr(studies, "STOPPING_STEPS", (1, 20))
     monkeypatch.setattr(studies, "ABLATED", ("lista", "slstm-shrinkage"))
+    monkeypatch.setattr(studies, "ABLATED_RATES", {"digits": (1.0, 1e6)})
+    monkeypatch.setattr(studies, "N_ABLATION_SEEDS", 2)
     monkeypatch.setattr(studies, "CASCADE_WEIGHTS", (1.0, 0.01))
     patches = {"photo-patches": lambda: small._replace(name="photo-patches")}
     monkeypatch.setattr(studies, "OTHERS", patches)
@@ -56,9 +60,26 @@ def test_the_table_of_a_section_holds_the_figures_of_its_records(
 def test_a_variation_changes_what_it_names_and_nothing_else(tmp_path):
     records, _, _ = run("recipe", tmp_path)
     base, constant, untied = (record["settings"] for record in records)
-    assert base["validation"] and base["decay"]
+    assert base["validation"] and base["kwargs"].pop("recurrent") == "full"
     assert constant == base | {"decay": False}
-    assert untied == base | {"kwargs": base["kwargs"] | {"tied": False}}
+    assert untied == base | {"decay": True, "kwargs": base["kwargs"] | {"tied": False}}
+
+
+def test_a_variation_of_the_epochs_varies_those_that_are_asked_for(monkeypatch):
+    made = {}
+    monkeypatch.setattr(studies, "make", lambda section, runs, *_, **__: made | runs)
+    monkeypatch.setattr(
+        studies, "side_by_side", lambda *parts: made.update(parts[2]) or ""
+    )
+    monkeypatch.setattr(
+        studies,
+        "VARIATIONS",
+        {"the recipe": ({}, {"recurrent": "full"}), "twice": ({"epochs": 2}, {})},
+    )
+    args = studies.parse_arguments(["--epochs", "7"])
+    studies.recipe({"digits": small_digits(300)}, args)
+    epochs = {label: run.recipe.epochs for (_, label), run in made.items()}
+    assert epochs == {"the recipe": 7, "twice": 14}
 
 
 def test_every_variation_is_another_recipe():
@@ -103,20 +124,17 @@ def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
 def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     records, header, rows = run("stopping", tmp_path)
     assert header[:2] == ["codes", "digits: objective"] and len(rows) == 6
-    models = tmp_path / "stopping" / "models"
-    dictionaries = [
-        studies.keras.saving.load_model(models / f"digits-{stem}-l1-0.1-seed0.keras")
-        for stem in (
-            "slstm-shrinkage",
-            *(f"fista-T{t}-slstm-shrinkage" for t in (1, 20)),
-        )
+    network = "slstm-shrinkage-samples-full-rate1"
+    names = [f"ablation/models/digits-{network}-l1-0.1-seed0.keras"]
+    names += [
+        f"stopping/models/digits-fista-T{t}-full-l1-0.1-seed0.keras" for t in (1, 20)
     ]
-    for other in dictionaries[1:]:
-        np.testing.assert_allclose(
-            other.dictionary, dictionaries[0].dictionary, atol=1e-7
-        )
+    first, *others = [studies.keras.saving.load_model(tmp_path / n) for n in names]
+    for other in others:
+        np.testing.assert_allclose(other.dictionary, first.dictionary, atol=1e-7)
     # More steps of the same solver come closer to the optimum.
     assert records[1]["objective"] > records[2]["objective"]
+    assert records[1]["settings"]["dictionary_of"] == records[0]["settings"]
     again, _, _ = run("stopping", tmp_path)
     assert again == records
 
@@ -124,15 +142,34 @@ def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
 @pytest.mark.slow
 def test_the_ablation_crosses_networks_starts_and_couplings(tmp_path):
     records, header, rows = run("ablation", tmp_path)
-    assert len(rows) == len(records) == 8
+    assert len(rows) == 8 and len(records) == 16
     settings = [record["settings"] for record in records]
     crossed = {(s["builder"], s["start"], s["kwargs"]["recurrent"]) for s in settings}
-    assert len(crossed) == 8
-    for record, row in zip(records, rows, strict=True):
+    assert len(crossed) == 8 and [s["seed"] for s in settings] == 8 * [0, 1]
+    accuracies = 100 * np.array([np.mean(r["paper"]) for r in records]).reshape(8, 2)
+    for found, row in zip(accuracies, rows, strict=True):
         cells = dict(zip(header, row, strict=True))
-        assert cells["digits: accuracy, %"] == f"{100 * np.mean(record['paper']):.2f}"
-    full, factored = (records[i]["objective"] for i in (0, 1))
-    assert full != factored
+        deviation = np.std(found, ddof=1)
+        assert cells["accuracy, %"] == f"{np.mean(found):.2f} ± {deviation:.2f}"
+    lista, slstm = accuracies[0], accuracies[2]
+    low, high = stats.ttest_1samp(slstm - lista, 0).confidence_interval(0.95)
+    assert rows[0][-2] == f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
+    assert rows[2][-2] == ""
+
+
+@pytest.mark.slow
+def test_every_network_of_the_ablation_has_the_rate_that_is_best_for_it(tmp_path):
+    records, header, rows = run("ablation", tmp_path)
+    tried = json.loads((tmp_path / "ablation-rates.json").read_text())
+    for number, row in enumerate(rows):
+        found = {
+            record["settings"]["learning_rate"]: np.mean(record.get("paper", 0))
+            for record in tried[2 * number : 2 * number + 2]
+        }
+        best = max(found, key=found.get)
+        assert float(row[header.index("rate")]) == best
+        for record in records[2 * number : 2 * number + 2]:
+            assert record["settings"]["learning_rate"] == best
 
 
 @pytest.mark.slow
@@ -143,12 +180,19 @@ def test_the_cascade_of_the_test_split_has_the_weight_that_was_chosen_held_out(
     found = json.loads((tmp_path / "cascade-weights.json").read_text())
     assert [r["settings"]["objective_weight"] for r in found] == [1.0, 0.01]
     assert all(r["settings"]["validation"] for r in found)
-    codes, cascade = records
+    codes, alike, cascade = records
     heads = {r["settings"]["objective_weight"]: r["head"] for r in found}
     chosen = studies.heaviest_as_good(heads, len(small_digits(300).y_train) // 6)
     best = next(r for r in found if r["settings"]["objective_weight"] == chosen)
     assert cascade["settings"] == best["settings"] | {"validation": False}
-    *_, codes_row, cascade_row = (dict(zip(header, row, strict=True)) for row in rows)
+    settings = cascade["settings"]
+    assert alike["settings"] == settings | {
+        "kwargs": codes["settings"]["kwargs"],
+        "objective_weight": 1.0,
+    }
+    *_, codes_row, _, cascade_row = (
+        dict(zip(header, row, strict=True)) for row in rows
+    )
     assert len(rows) == len(found) + len(records)
     assert codes_row["its classifier, %"] == "" and "head" not in codes
     assert cascade_row["measured on"] == "test split"
@@ -181,6 +225,22 @@ def test_the_other_data_are_floats_of_either_sign():
         assert len(other.x_test) == len(other.y_test)
         assert other.x_train.min() < 0 < other.x_train.max()
         assert set(other.y_train) == {0, 1}
+
+
+def test_no_pixel_of_a_photograph_is_in_both_splits(monkeypatch):
+    # Column c is c² bright: the step from one to the next, 2c + 1, tells which it is.
+    columns = np.arange(100) ** 2
+    image = np.broadcast_to(columns[:, None], (60, 100, 3))
+    photographs = SimpleNamespace(images=[image, image])
+    monkeypatch.setattr(studies, "load_sample_images", lambda: photographs)
+    other = studies.photo_patches()
+
+    def first_columns(x):
+        return np.round((255 * (x[:, 0, 1, 0] - x[:, 0, 0, 0]) - 1) / 2).astype(int)
+
+    train, test = first_columns(other.x_train), first_columns(other.x_test)
+    assert (train.min(), train.max() + 7) == (0, 79)
+    assert (test.min(), test.max() + 7) == (80, 99)
 
 
 def test_an_unknown_section_is_named(capsys):

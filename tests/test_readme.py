@@ -115,6 +115,7 @@ def test_the_results_come_from_the_recipes_of_the_script():
                 settings["l1"],
                 settings["seed"],
                 args,
+                record["table"],
                 settings["validation"],
             )
             assert settings == run.settings

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -135,7 +136,7 @@ class Recipe:
         n_warmup = self.warmup_epochs * n_batches
         return keras.optimizers.schedules.CosineDecay(
             0.0 if n_warmup else self.learning_rate,
-            self.epochs * n_batches - n_warmup,
+            max(1, self.epochs * n_batches - n_warmup),
             warmup_target=self.learning_rate if n_warmup else None,
             warmup_steps=n_warmup,
         )
@@ -262,6 +263,7 @@ class Run:
         objective, which is worse than that of codes of zero.
         """
         record = self.found()
+        check_note(self, record, data)
         if self.is_whole(protocols, optimum):
             return record
         missing = [p for p in protocols if p not in record]
@@ -301,12 +303,12 @@ class Run:
         codes = (codes_train, data.y_train, codes_test, data.y_test)
         record.update(accuracies(codes, missing, self.seed))
         write_json(self.record_path, record)
-        # Keras keeps the graphs of every model: gigabytes over a hundred runs.
-        keras.backend.clear_session()
         return record
 
     def train(self, data):
         """Makes the model and writes its file; returns the start of the record."""
+        # Keras keeps the graphs of every model: gigabytes over a hundred runs.
+        keras.backend.clear_session()
         dictionary, seconds = self.start(data.x_train)
         model = self.build(data.x_train.shape[1:], dictionary)
         losses = []
@@ -361,7 +363,8 @@ class Run:
             return sc2keras.sample_dictionary(x, self.n_atoms, self.seed), 0.0
         path = self.dictionary_path
         path.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"n_atoms": self.n_atoms, "n_samples": len(x)}
+        checksum = zlib.crc32(np.ascontiguousarray(x))
+        settings = {"n_atoms": self.n_atoms, "x": checksum}
         if path.exists():
             with np.load(path) as saved:
                 if json.loads(str(saved["settings"])) == settings:
@@ -405,6 +408,7 @@ class Ceiling:
 
     def run(self, data, protocols=(), optimum=True):
         found = self.found()
+        check_note(self, found, data)
         if found.keys() >= {*protocols, "settings"}:
             return found
         protocols = [p for p in PROTOCOLS if p in found or p in protocols]
@@ -444,6 +448,17 @@ class Ceiling:
             x, x, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[bar]
         )
         return keras.Model(inputs, codes)
+
+
+def check_note(run, record, data):
+    """Exits if a record was made with another copy of its dataset."""
+    if record and record["note"] != data.note:
+        sys.exit(
+            f"error: {run.record_path} was made with {run.dataset} "
+            f"{record['note'] or 'as published'!r}, but now it is "
+            f"{data.note or 'as published'!r}. Choose another --output, or delete that "
+            "file."
+        )
 
 
 CEILINGS = {
@@ -486,8 +501,8 @@ def run_all(
             sys.exit(
                 f"error: {runs[key].name} diverged: its objective on samples that it "
                 f"was not trained on is {record['objective']:.3g}, which codes of zero "
-                f"are below. A lower learning rate or fewer steps help, with another "
-                f"--output or without {runs[key].record_path}."
+                f"are below ({runs[key].record_path}). A lower learning rate or fewer "
+                "steps help."
             )
     return records
 

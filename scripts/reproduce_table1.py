@@ -51,7 +51,27 @@ from sc2keras import datasets, plotting
 PAPER_L1 = 0.1
 # The learning rates that classify best at λ = 0.1 on held-out samples, where another
 # than the recipe's does; "ablation" of studies.py tries them.
-PAPER_RATES = {}
+PAPER_RATES = {
+    "mnist": {
+        "lista": 10.0,
+        "lfista": 3.0,
+        "adaptive-ista": 3.0,
+        "slstm": 10.0,
+        "slstm-shrinkage": 3.0,
+        "slstm-factored": 3.0,
+        "slstm-classical": 3.0,
+        "slstm-untied": 3.0,
+    },
+    "cifar10": {
+        "lista": 0.3,
+        "lista-untied": 3.0,
+        "lfista": 1.0,
+        "adaptive-ista": 1.0,
+        "slstm-shrinkage": 0.1,
+        "slstm-classical": 1.0,
+        "slstm-untied": 0.3,
+    },
+}
 L1_GRID = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 # The row that the others are compared with, by protocol: the SLSTM that classifies best
 # on held-out samples (with λ chosen, by far on CIFAR-10; on MNIST three are level).
@@ -82,12 +102,25 @@ def main(argv=None):
         for run in runs.values():
             run.check_settings()
         tables[protocol] = run_all(
-            runs, data, f"{protocol} protocol", [protocol], jobs=args.jobs
+            runs,
+            data,
+            f"{protocol} protocol",
+            [protocol],
+            jobs=args.jobs,
+            may_diverge=True,
         )
     write_results(found, tables, args)
     for name in args.datasets:
         draw(name, data[name], chosen, args)
     print(f"\nModels, runs, tables and pictures are in {args.output}")
+    diverged = [
+        f"{name}, {METHODS[key].label}, seed {seed}"
+        for records in tables.values()
+        for (name, key, seed), record in records.items()
+        if "diverged" in record
+    ]
+    if diverged:
+        sys.exit(f"error: training diverged: {'; '.join(diverged)}")
 
 
 def parse_arguments(argv):
@@ -221,7 +254,8 @@ def table(protocol, records, args):
     full = protocol == "full"
     reference = REFERENCE[protocol]
     known = reference in args.methods
-    header = ["dataset", "method", "λ" if full else "the paper, %", "accuracy, %"]
+    header = ["dataset", "method", "λ" if full else "the paper, %"]
+    header += ["rate", "accuracy, %"]
     if known:
         header.append(f"{METHODS[reference].label} − row")
     header += ["objective", "optimum", "gap, %", "above the best, %", "nonzero"]
@@ -235,7 +269,7 @@ def table(protocol, records, args):
         for key, group in groups.items():
             row = table_row(key, group, protocol, best)
             if known:
-                row.insert(4, difference(groups[reference], group, protocol))
+                row.insert(5, difference(groups[reference], group, protocol))
             rows.append(row)
     n_seeds = len(args.seeds)
     spread = (
@@ -246,12 +280,14 @@ def table(protocol, records, args):
         + (", mean ± standard deviation over the draws." if not full else ".")
     )
     chosen = "chosen on held-out training samples for each row" if full else "0.1"
+    rates = "the recipe's" if full else "where studied, chosen on held-out samples"
     return (
         markdown(header, rows)
         + f"\n{protocol.capitalize()} protocol, {args.n_atoms} atoms, λ {chosen}. "
         + spread
-        + " Objective and optimum: on the test split; the optimum is that of the LASSO "
-        "with the same dictionary, the best the lowest optimum of any row at that λ.\n"
+        + f" Rate: Adadelta's learning rate, {rates}. Objective and optimum: on the "
+        "test split; the optimum is that of the LASSO with the same dictionary, the "
+        "best the lowest optimum of any row at that λ. nan: training diverged.\n"
     )
 
 
@@ -273,7 +309,8 @@ def seen_and_unseen(records, args):
         ]:
             of_train = "train_" if figure.startswith("{}") else "_train"
             for split in (of_train, ""):
-                values = [record[figure.format(split)] for record in group]
+                name = figure.format(split)
+                values = [record.get(name, math.nan) for record in group]
                 row.append(f"{scale * np.mean(values):.{digits}f}")
         rows.append(row)
     return markdown(header, rows) + (
@@ -282,22 +319,29 @@ def seen_and_unseen(records, args):
 
 
 def best_optima(groups):
-    """The lowest optimum of any dictionary of these rows, `{λ: optimum}`.
+    """The lowest optimum of these rows, each a mean over seeds, `{λ: optimum}`.
 
-    Only for a λ of two rows or more: one alone would be compared with itself.
+    Only for a λ of two dictionaries or more: one alone would be compared with itself.
     """
     optima = {}
     for group in groups.values():
         if all("optimum" in record for record in group.values()):
             l1 = next(iter(group.values()))["settings"]["l1"]
-            optimum = min(record["optimum"] for record in group.values())
+            optimum = np.mean([record["optimum"] for record in group.values()])
             optima.setdefault(l1, []).append(optimum)
-    return {l1: min(each) for l1, each in optima.items() if len(each) > 1}
+    return {
+        l1: min(each)
+        for l1, each in optima.items()
+        if not math.isclose(min(each), max(each), rel_tol=1e-6)
+    }
 
 
 def percent(records, protocol):
-    """Accuracy in percent, by seed."""
-    return {s: 100 * float(np.mean(r[protocol])) for s, r in records.items()}
+    """Accuracy in percent, by seed; NaN where training diverged."""
+    return {
+        seed: 100 * float(np.mean(record.get(protocol, math.nan)))
+        for seed, record in records.items()
+    }
 
 
 def difference(reference, group, protocol):
@@ -315,7 +359,7 @@ def table_row(key, group, protocol, best):
     first = next(iter(group.values()))
     spread = values
     if len(values) == 1 and protocol == "paper":
-        spread = [100 * a for a in first["paper"]]
+        spread = [100 * a for a in first.get("paper", [math.nan])]
     deviation = f" ± {np.std(spread, ddof=1):.2f}" if len(spread) > 1 else ""
     note = f" ({first['note']})" if first["note"] else ""
     cells = [first["dataset"] + note, first["label"]]
@@ -325,12 +369,14 @@ def table_row(key, group, protocol, best):
     else:
         paper = METHODS[key].paper.get(first["dataset"])
         cells.append(f"{paper:.2f}" if paper else "")
+    rate = first["settings"].get("learning_rate")
+    cells.append(f"{rate:g}" if rate else "")
     cells.append(f"{np.mean(values):.2f}{deviation}")
     if not sparse:
         return [*cells, "", "", "", "", ""]
 
     def mean(name):
-        return np.mean([record[name] for record in group.values()])
+        return np.mean([record.get(name, math.nan) for record in group.values()])
 
     objective = mean("objective")
     best = best.get(first["settings"]["l1"])

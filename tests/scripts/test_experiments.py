@@ -45,6 +45,7 @@ def test_a_protocol_is_added_without_training_again(tmp_path, data, monkeypatch)
     monkeypatch.setattr(Run, "train", lambda *args: pytest.fail("trained again"))
     both = run.run(data, ["paper", "full"])
     assert both.items() >= first.items()
+    assert both["gap"] == pytest.approx(both["objective"] / both["optimum"] - 1)
     assert len(both["paper"]) == 10 and 0 < both["full"] <= 1
 
 
@@ -54,7 +55,7 @@ def test_a_lost_model_is_made_again_for_a_protocol_that_is_missing(tmp_path, dat
     run.model_path.unlink()
     again = run.run(data, ["full"])
     assert again["objective"] == pytest.approx(first["objective"], rel=1e-3)
-    assert {"paper", "full"} <= set(again)
+    assert {"paper", "full", "optimum"} <= set(again)
 
 
 def test_other_settings_are_refused(tmp_path, data):
@@ -63,6 +64,13 @@ def test_other_settings_are_refused(tmp_path, data):
     for options in ({"l1": 0.2}, {"seed": 1}, {"recipe": replace(RECIPE, epochs=2)}):
         with pytest.raises(SystemExit, match="Choose another --output"):
             make_run(tmp_path, **options).check_settings()
+
+
+def test_another_copy_of_the_dataset_is_refused(tmp_path, data):
+    for run in (make_run(tmp_path), ceiling("pixels", tmp_path)):
+        run.run(data)
+        with pytest.raises(SystemExit, match="'as published', but now it is 'JPEG'"):
+            run.run(data._replace(note="JPEG"))
 
 
 def test_a_solver_does_not_depend_on_the_recipe(tmp_path):
@@ -105,6 +113,32 @@ def test_a_training_that_diverged_is_not_classified(tmp_path, data):
     assert run.run(data, ["full"]) == records["a"]
     with pytest.raises(SystemExit, match=rf"{run.name} diverged: .*{run.record_path}"):
         run_all({"a": run}, {"digits": data}, "", ["full"])
+
+
+def test_shared_dictionaries_are_learned_before_the_runs_that_need_them(
+    tmp_path, data, monkeypatch
+):
+    calls = []
+    for name in ("start", "run"):
+        method = getattr(Run, name)
+
+        def called(self, *args, name=name, method=method):
+            calls.append((name, self.name))
+            return method(self, *args)
+
+        monkeypatch.setattr(Run, name, called)
+    keys = ("fista-20", "slstm-untied")
+    runs = {key: make_run(tmp_path, METHODS[key], name=key) for key in keys}
+    run_all(runs, {"digits": data}, "", optimum=False)
+    first = calls.index(("run", "fista-20"))
+    assert [name for name, _ in calls[:first]] == ["start"]
+    # What is lost needs its dictionary again, but only for what is not measured yet.
+    for lost in (runs["fista-20"].model_path, runs["fista-20"].dictionary_path):
+        lost.unlink()
+    for protocols, n_starts in [((), 0), (["paper"], 1)]:
+        calls.clear()
+        run_all(runs, {"digits": data}, "", protocols, optimum=False)
+        assert [name for name, _ in calls].index("run") == n_starts
 
 
 @pytest.mark.slow

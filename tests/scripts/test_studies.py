@@ -22,7 +22,7 @@ def little_work(monkeypatch):
     monkeypatch.setattr(studies, "STOPPING_STEPS", (1, 20))
     ablated = [n for n in studies.ABLATED if n[0] in ("lista", "slstm-shrinkage")]
     monkeypatch.setattr(studies, "ABLATED", ablated)
-    monkeypatch.setattr(studies, "ABLATED_RATES", {"digits": (1.0, 1e6)})
+    monkeypatch.setattr(studies, "ABLATED_RATES", {"digits": (1.0,)})
     monkeypatch.setattr(studies, "N_ABLATION_SEEDS", 2)
     monkeypatch.setattr(studies, "CASCADE_WEIGHTS", (1.0, 0.01))
     patches = {"photo-patches": lambda: small._replace(name="photo-patches")}
@@ -55,15 +55,35 @@ def test_the_table_of_a_section_holds_the_figures_of_its_records(
         if "optimum" in record:
             assert cells[prefix + "objective"] == f"{record['objective']:.3f}"
             assert cells[prefix + "gap, %"] == f"{100 * record['gap']:.2f}"
+        if "nonzero" in record and section != "gap":
+            assert cells[prefix + "nonzero"] == f"{record['nonzero']:.2f}"
+        if section != "gap":
+            protocol = "full" if section == "transfer" else "paper"
+            accuracy = f"{100 * np.mean(record[protocol]):.2f}"
+            assert cells[prefix + "accuracy, %"] == accuracy
+
+
+@pytest.mark.slow
+def test_above_is_measured_from_the_best_dictionary_for_that_lambda(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(studies, "GAP_L1", (0.1, 0.5))
+    records, header, rows = run("gap", tmp_path)
+    for l1 in (0.1, 0.5):
+        of_l1 = [r for r in records if r["settings"]["l1"] == l1]
+        best = min(record["optimum"] for record in of_l1)
+        for record, row in zip(of_l1, rows, strict=True):
+            above = row[header.index(f"λ = {l1:g}: above, %")]
+            assert above == f"{100 * (record['objective'] / best - 1):.2f}"
 
 
 @pytest.mark.slow
 def test_a_variation_changes_what_it_names_and_nothing_else(tmp_path):
     records, _, _ = run("recipe", tmp_path)
     base, constant, untied = (record["settings"] for record in records)
-    assert base["validation"] and base["kwargs"].pop("recurrent") == "full"
+    assert base["validation"] and base["decay"]
     assert constant == base | {"decay": False}
-    assert untied == base | {"decay": True, "kwargs": base["kwargs"] | {"tied": False}}
+    assert untied == base | {"kwargs": base["kwargs"] | {"tied": False}}
 
 
 def test_a_variation_of_the_epochs_varies_those_that_are_asked_for(monkeypatch):
@@ -75,12 +95,16 @@ def test_a_variation_of_the_epochs_varies_those_that_are_asked_for(monkeypatch):
     monkeypatch.setattr(
         studies,
         "VARIATIONS",
-        {"the recipe": ({}, {"recurrent": "full"}), "twice": ({"epochs": 2}, {})},
+        {
+            "the recipe": ({}, {}),
+            "half": ({"epochs": 0.5}, {}),
+            "none": ({"epochs": 0.1}, {}),
+        },
     )
     args = studies.parse_arguments(["--epochs", "7"])
     studies.recipe({"digits": small_digits(300)}, args)
     epochs = {label: run.recipe.epochs for (_, label), run in made.items()}
-    assert epochs == {"the recipe": 7, "twice": 14}
+    assert epochs == {"the recipe": 7, "half": 3, "none": 1}
 
 
 def test_every_variation_is_another_recipe():
@@ -146,7 +170,7 @@ def test_the_ablation_crosses_networks_starts_and_couplings(tmp_path):
     assert len(rows) == 8 and len(records) == 16
     settings = [record["settings"] for record in records]
     crossed = {(s["builder"], s["start"], s["kwargs"]["recurrent"]) for s in settings}
-    assert len(crossed) == 8 and [s["seed"] for s in settings] == 8 * [0, 1]
+    assert len(crossed) == 8 and [s["seed"] for s in settings] == 8 * [1, 2]
     accuracies = 100 * np.array([np.mean(r["paper"]) for r in records]).reshape(8, 2)
     for found, row in zip(accuracies, rows, strict=True):
         cells = dict(zip(header, row, strict=True))
@@ -158,19 +182,46 @@ def test_the_ablation_crosses_networks_starts_and_couplings(tmp_path):
     assert rows[4][-2] == ""
 
 
-@pytest.mark.slow
-def test_every_network_of_the_ablation_has_the_rate_that_is_best_for_it(tmp_path):
-    records, header, rows = run("ablation", tmp_path)
-    tried = json.loads((tmp_path / "ablation-rates.json").read_text())
-    for number, row in enumerate(rows):
-        found = {
-            record["settings"]["learning_rate"]: np.mean(record.get("paper", 0))
-            for record in tried[2 * number : 2 * number + 2]
+def test_the_search_for_a_rate_ends_where_both_neighbours_are_worse(
+    tmp_path, monkeypatch
+):
+    best = {"lista": 30.0, "slstm-shrinkage": 0.03}
+    tried = []
+
+    def make(section, runs, *args, **kwargs):
+        tried.append((section, runs))
+        return {
+            cell: {
+                "paper": [1 / (1 + abs(np.log(cell[4] / best[cell[1]])))],
+                "objective": 1.0,
+                "nonzero": 0.5,
+            }
+            for cell in runs
         }
-        best = max(found, key=found.get)
-        assert float(row[header.index("rate")]) == best
-        for record in records[2 * number : 2 * number + 2]:
-            assert record["settings"]["learning_rate"] == best
+
+    monkeypatch.setattr(studies, "make", make)
+    monkeypatch.setattr(studies, "ABLATED_RATES", {"digits": (0.3, 1.0)})
+    monkeypatch.setattr(
+        studies, "ABLATED", [(key, "samples", "full") for key in sorted(best)]
+    )
+    args = studies.parse_arguments(["--output", str(tmp_path)])
+    studies.ablation({"digits": small_digits(300)}, args)
+    rates = {key: [] for key in best}
+    for _, key, _, _, rate, _ in tried[-2][1]:
+        rates[key].append(rate)
+    assert rates["lista"] == [0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+    assert rates["slstm-shrinkage"] == [0.01, 0.03, 0.1, 0.3, 1.0]
+    section, runs = tried[-1]
+    assert section == "ablation" and len(runs) == 2 * studies.N_ABLATION_SEEDS
+    assert all(cell[4] == best[cell[1]] and cell[5] > args.seed for cell in runs)
+
+
+def test_other_dictionaries_than_those_of_the_records_are_an_error():
+    data, args = small_digits(300), studies.parse_arguments(["--n-atoms", "8"])
+    dictionary = studies.datasets.load("digits").x_train[:8].reshape(8, -1)
+    dictionary = dictionary / np.linalg.norm(dictionary, axis=1, keepdims=True)
+    with pytest.raises(SystemExit, match=r"the optimum is .*, but 1 with that of the"):
+        studies.solver_curves(dictionary, 1.0, data, args)
 
 
 @pytest.mark.slow

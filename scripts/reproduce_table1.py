@@ -64,7 +64,7 @@ PAPER_RATES = {
     },
     "cifar10": {
         "lista": 0.3,
-        "lista-untied": 3.0,
+        "lista-untied": 0.3,
         "lfista": 1.0,
         "adaptive-ista": 1.0,
         "slstm-shrinkage": 0.1,

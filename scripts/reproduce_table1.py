@@ -50,8 +50,8 @@ from sc2keras import datasets, plotting
 
 PAPER_L1 = 0.1
 # The learning rates that classify best at λ = 0.1 on held-out samples, where another
-# than the recipe's does; "ablation" of studies.py tries them. Not for the untied LISTA on
-# CIFAR-10: at the rate that was best with one seed it diverges with others.
+# than the recipe's does; "ablation" of studies.py tries them. Not for the untied LISTA
+# on CIFAR-10: at the rate that was best with one seed it diverges with others.
 PAPER_RATES = {
     "mnist": {
         "lista": 10.0,

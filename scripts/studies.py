@@ -6,7 +6,7 @@ recipe       one change of the recipe at a time, measured on held-out training s
 gap          distance to the LASSO optimum on the test split, by λ
 convergence  relative gap against steps, all encoders with one given dictionary
 stopping     whether the network or stopping early makes codes that classify better
-ablation     start and coupling, the same for every network: what the gates are worth
+ablation     start, coupling and learning rate of every network: what gates are worth
 cascade      a classifier trained together with the codes, beside codes alone
 transfer     the recipe on data that it was not tuned on
 

@@ -212,7 +212,7 @@ def test_the_search_for_a_rate_ends_where_both_neighbours_are_worse(
     for _, key, _, _, rate in tried[-1]:
         rates[key].append(rate)
     assert rates["lista"] == [0.3, 1.0, 3.0, 10.0, 30.0]
-    assert rates["slstm-shrinkage"] == [0.1, 0.3, 1.0]
+    assert rates["slstm-shrinkage"] == [0.1, 0.3, 1.0, 3.0, 10.0]
     rows = [line.split(" | ") for line in text.splitlines()[2:4]]
     assert [row[2] for row in rows] == ["30", "0.3"]
 

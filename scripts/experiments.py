@@ -523,6 +523,11 @@ def accuracies(codes, protocols, seed):
     return record
 
 
+def percent(record, protocol):
+    """Accuracy in percent; NaN where training diverged."""
+    return 100 * float(np.mean(record.get(protocol, math.nan)))
+
+
 def head_accuracy(model, data):
     """The accuracy of a cascade's own classifier."""
     return {

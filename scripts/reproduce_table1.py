@@ -34,6 +34,7 @@ from experiments import (
     load_data,
     markdown,
     paired_interval,
+    percent,
     recipe_of,
     run_all,
     with_options,
@@ -336,18 +337,13 @@ def best_optima(groups):
     }
 
 
-def percent(records, protocol):
-    """Accuracy in percent, by seed; NaN where training diverged."""
-    return {
-        seed: 100 * float(np.mean(record.get(protocol, math.nan)))
-        for seed, record in records.items()
-    }
-
-
 def difference(reference, group, protocol):
     if group is reference:
         return ""
-    a, b = percent(reference, protocol), percent(group, protocol)
+    a, b = (
+        {seed: percent(record, protocol) for seed, record in each.items()}
+        for each in (reference, group)
+    )
     if len(b) < len(a):  # Deterministic features: the same for every seed.
         b = dict.fromkeys(a, next(iter(b.values())))
     mean, half = paired_interval([a[seed] - b[seed] for seed in a])
@@ -355,7 +351,7 @@ def difference(reference, group, protocol):
 
 
 def table_row(key, group, protocol, best):
-    values = list(percent(group, protocol).values())
+    values = [percent(record, protocol) for record in group.values()]
     first = next(iter(group.values()))
     spread = values
     if len(values) == 1 and protocol == "paper":

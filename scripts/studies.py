@@ -38,6 +38,7 @@ from experiments import (
     hold_out,
     load_data,
     markdown,
+    percent,
     recipe_of,
     run_all,
     with_options,
@@ -226,12 +227,7 @@ def recipe_cells(record):
     if record.get("diverged"):
         return ["diverged", "", "", ""]
     objective, _, gap, nonzero = figures(record)
-    return [objective, gap, nonzero, f"{paper_percent(record):.2f}"]
-
-
-def paper_percent(record):
-    """Accuracy by the paper's protocol; NaN where training diverged."""
-    return 100 * float(np.mean(record.get("paper", math.nan)))
+    return [objective, gap, nonzero, f"{percent(record, 'paper'):.2f}"]
 
 
 def side_by_side(title, measures, records, cells):
@@ -444,7 +440,7 @@ def accuracy_cells(record):
     return [
         f"{record['objective']:.3f}",
         f"{record['nonzero']:.2f}",
-        f"{paper_percent(record):.2f}",
+        f"{percent(record, 'paper'):.2f}",
     ]
 
 
@@ -495,7 +491,7 @@ def ablation(data, args):
         )
         by_rate = {network: {} for network in rates}
         for (*network, rate), record in records.items():
-            by_rate[*network][rate] = paper_percent(record)
+            by_rate[*network][rate] = percent(record, "paper")
         # One that diverged has no accuracy.
         best = {
             network: max(tried, key=lambda rate: np.nan_to_num(tried[rate]))

@@ -14,6 +14,7 @@ import numpy as np
 import sklearn
 
 import sc2keras
+from sc2keras.files import replace_file
 
 
 def positive_integer(text):
@@ -28,14 +29,6 @@ def positive_number(text):
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{value} is not a number > 0")
     return value
-
-
-def replace_file(path, write):
-    """Writes a file under another name first, so that `path` is never half a file."""
-    # Two processes may write the same file; the end of its name tells how.
-    temporary = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def write_json(path, value):

@@ -16,7 +16,10 @@ _PREFETCHED_BYTES = 2**25
 
 
 def batches_of_arrays(
-    arrays: Sequence[NDArray], batch_size: int, shuffle: bool = True
+    arrays: Sequence[NDArray],
+    batch_size: int,
+    shuffle: bool = True,
+    dtype: str | None = None,
 ) -> Any:
     """A `tf.data.Dataset` of batches of equally long arrays, in a new order each epoch.
 
@@ -27,10 +30,11 @@ def batches_of_arrays(
     where Keras's has the same one in all.
 
     Args:
-        arrays: Arrays `(n_samples, ...)`; floats become `keras.config.floatx()`.
+        arrays: Arrays `(n_samples, ...)`.
         batch_size: Integer, the rows of a batch; the last one may have fewer.
         shuffle: Boolean, whether the order changes. It follows
             `keras.utils.set_random_seed`.
+        dtype: String, what floats become, `keras.config.floatx()` by default.
 
     Returns:
         A `tf.data.Dataset` of tensors, or of tuples of them where there are several
@@ -45,7 +49,7 @@ def batches_of_arrays(
     """
     import tensorflow as tf
 
-    aligned = [_aligned(array) for array in arrays]
+    aligned = [_aligned(array, dtype) for array in arrays]
     with tf.device("CPU"):
         tensors = [tensorflow_tensor(array) for array in aligned]
     n_samples = len(arrays[0])
@@ -78,10 +82,10 @@ def batches_of_arrays(
     return dataset.prefetch(n_ready).with_options(options)
 
 
-def _aligned(array: NDArray) -> NDArray:
+def _aligned(array: NDArray, dtype: str | None) -> NDArray:
     # TensorFlow's own copy is slower by far: its memory is not in huge pages.
     is_float = array.dtype.kind == "f"
-    dtype = keras.config.floatx() if is_float else array.dtype.name
-    copy = aligned_empty(array.shape, dtype)
+    of_floats = dtype or keras.config.floatx()
+    copy = aligned_empty(array.shape, of_floats if is_float else array.dtype.name)
     copy[...] = array
     return copy

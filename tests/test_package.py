@@ -17,7 +17,7 @@ PORTABLE = [
     *sorted((PACKAGE / "layers").glob("*.py")),
     PACKAGE / "losses.py",
     PACKAGE / "metrics.py",
-    PACKAGE / "models.py",
+    *sorted((PACKAGE / "models").glob("*.py")),
     PACKAGE / "objective.py",
 ]
 

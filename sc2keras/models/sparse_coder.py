@@ -1,15 +1,12 @@
 """The Keras model around an encoder."""
 
 import contextlib
-import itertools
 import math
 import operator
 import os
 import sys
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import keras
@@ -18,18 +15,14 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import metrics as sc_metrics
-from sc2keras.compiled import aligned_empty, compile_forward
+from sc2keras import signals
+from sc2keras.compiled import compile_function
 from sc2keras.input_pipeline import batches_of_arrays
 from sc2keras.layers.slstm import UnfoldedRNN
 from sc2keras.layers.unfolded import UnfoldedEncoder
 from sc2keras.losses import SparseCodingLoss, flatten_samples
+from sc2keras.models import fitting, saving, streaming
 from sc2keras.validation import Tensor, check_non_negative, check_positive_integer
-
-# What is held of the signals and codes of a chunk of rows: large enough for the matrix
-# products to run at full rate, small enough for a step's tensors to stay in cache.
-_CHUNK_BYTES = 2**22
-_N_BATCHES_AT_A_TIME = 3
-_CHUNK = 4096
 
 # XLA takes two seconds to compile a step of training, and saves a few milliseconds.
 _MIN_BATCHES_FOR_XLA = 1000
@@ -56,7 +49,8 @@ class SparseCoder(keras.Model):
         inputs: `keras.Input` of any shape.
         outputs: The codes, as an encoder of `sc2keras.layers` returns them, or
             `[codes, predictions]`. Between the input and the encoder there may be
-            layers that only change the shape, such as `keras.layers.Flatten`.
+            layers that only change the shape: `keras.layers.Reshape`, and
+            `keras.layers.Flatten` in the order of channels last.
         name: String, optional.
 
     Raises:
@@ -82,7 +76,7 @@ class SparseCoder(keras.Model):
     # Keras restores a functional subclass only where it has this signature.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._forwards: dict[bool, Callable[[NDArray], NDArray]] = {}
+        self._forwards: dict[bool, streaming.Forward] = {}
         if len(self.inputs) != 1 or len(self.outputs) not in (1, 2):
             raise ValueError(
                 "SparseCoder takes one input, and as outputs the codes or "
@@ -107,16 +101,24 @@ class SparseCoder(keras.Model):
         tensor = self.outputs[0]
         while tensor is not self.inputs[0]:
             operation, node_index = tensor._keras_history[:2]
-            if tensor is not self.outputs[0] and not isinstance(
-                operation, (keras.layers.Flatten, keras.layers.Reshape)
-            ):
+            source = operation._inbound_nodes[node_index].input_tensors[0]
+            if tensor is not self.outputs[0] and not _keeps_order(operation, source):
                 raise ValueError(
                     "Between the input of a SparseCoder and its encoder only Flatten "
-                    f"and Reshape may stand; received {operation!r}. The objective "
-                    "compares the input with its reconstruction: transform the data "
-                    "before the model."
+                    "and Reshape of keras.layers may stand, with data_format="
+                    f"'channels_last'; received {operation!r}. The objective compares "
+                    "the input with its reconstruction: transform the data before the "
+                    "model."
                 )
-            tensor = operation._inbound_nodes[node_index].input_tensors[0]
+            tensor = source
+        n_features = math.prod(self.inputs[0].shape[1:])
+        if encoder.n_features != n_features:
+            raise ValueError(
+                "The encoder of a SparseCoder must take a whole sample; received "
+                f"{encoder.n_features} features of inputs of shape "
+                f"{self.inputs[0].shape[1:]}. Flatten them, or train the encoder of a "
+                "sequence in a keras.Model."
+            )
 
     @property
     def encoder(self) -> UnfoldedEncoder | UnfoldedRNN:
@@ -126,7 +128,8 @@ class SparseCoder(keras.Model):
     @property
     def dictionary(self) -> NDArray:
         """D as a NumPy array, `(n_atoms, n_features)`."""
-        return ops.convert_to_numpy(self.encoder.dictionary.value)
+        # A copy: on PyTorch it would be the weight itself.
+        return np.array(ops.convert_to_numpy(self.encoder.dictionary.value))
 
     def compile(
         self,
@@ -144,6 +147,9 @@ class SparseCoder(keras.Model):
                 `Adadelta(learning_rate=1.0, epsilon=1e-6)`. (The string `"adadelta"`
                 is Keras's, with a learning rate of 0.001, which hardly moves.)
             loss: Loss of a task, added to the objective; None for the objective alone.
+                In a model with predictions it is theirs. As in Keras it may also be a
+                list with a loss an output, or a dictionary by their names; the codes
+                may then have one too. So may metrics, weights and targets.
             objective_weight: Float >= 0, the weight of the objective beside the loss.
                 0 leaves the task alone.
             duality_gap: Boolean, whether `fit` and `evaluate` also report the mean
@@ -173,10 +179,26 @@ class SparseCoder(keras.Model):
             # Keras would store what "auto" meant here; another backend differs.
             "jit_compile": jit_compile,
         }
-        self._has_task_loss = loss is not None
+        self._task = task = fitting.TaskOutput(self.output_names)
+        loss = task.join(*task.split("loss", loss))
+        self._has_task_loss = any(part is not None for part in keras.tree.flatten(loss))
+        self._loss_of_codes = isinstance(loss, list)
+        if "loss_weights" in kwargs:
+            weights = task.split("loss_weights", kwargs["loss_weights"])
+            kwargs["loss_weights"] = (
+                list(weights) if self._loss_of_codes else weights[-1]
+            )
+        self._metrics_of_codes = False
+        for name in ("metrics", "weighted_metrics"):
+            of_codes, of_task = task.split_metrics(kwargs.get(name))
+            kwargs[name] = task.join(of_codes or None, of_task)
+            self._metrics_of_codes |= bool(of_codes)
         self._objective = _Objective(self.encoder.l1, duality_gap)
         super().compile(
-            optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs
+            optimizer=optimizer,
+            loss=loss if self._has_task_loss else None,
+            jit_compile=jit_compile,
+            **kwargs,
         )
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -222,29 +244,46 @@ class SparseCoder(keras.Model):
         # The encoder forgets the penalties of its forward call when it is called again.
         loss = 0.0
         if self._has_task_loss or self.losses:
-            loss = super().compute_loss(x, y, predictions, sample_weight, training)
-        (signals,) = keras.tree.flatten(x)
-        signals = flatten_samples(ops.cast(signals, "float32"))
-        reconstruction = ops.cast(self.encoder(codes, reverse=True), "float32")
+            outputs = [codes, predictions] if self._loss_of_codes else predictions
+            targets = self._targets(y, self._loss_of_codes)
+            loss = super().compute_loss(
+                x, targets, outputs, self._weights(sample_weight), training
+            )
+        x = signals.first_of("x", x, self.inputs[0].name)
+        # Of a narrower dtype the objective is computed in float32.
+        dtype = keras.backend.result_type(self.encoder.compute_dtype, "float32")
+        reconstruction = ops.cast(self.encoder(codes, reverse=True), dtype)
         objective = self._objective(
-            signals,
+            flatten_samples(ops.cast(x, dtype)),
             reconstruction,
-            ops.cast(codes, "float32"),
+            ops.cast(codes, dtype),
             self.encoder.dictionary,
-            sample_weight,
+            self._weights(sample_weight),
         )
         return loss + self._compile_arguments["objective_weight"] * objective
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Tensor | None = None
     ) -> dict[str, Any]:
-        _, predictions = self._split_outputs(y_pred)
-        return super().compute_metrics(x, y, predictions, sample_weight)
+        codes, predictions = self._split_outputs(y_pred)
+        outputs = [codes, predictions] if self._metrics_of_codes else predictions
+        targets = self._targets(y, self._metrics_of_codes)
+        return super().compute_metrics(
+            x, targets, outputs, self._weights(sample_weight)
+        )
 
     def _split_outputs(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """`(codes, what a task's loss is about)`."""
         outputs = keras.tree.flatten(outputs)
         return outputs[0], outputs[-1]
+
+    def _targets(self, y: Any, of_codes: bool) -> Any:
+        """Targets as `_split_outputs` gives the outputs; those of the codes on wish."""
+        targets = self._task.split("targets", y)
+        return list(targets) if of_codes else targets[-1]
+
+    def _weights(self, sample_weight: Any) -> Any:
+        return self._task.split("sample_weight", sample_weight)[-1]
 
     def fit(
         self,
@@ -280,16 +319,17 @@ class SparseCoder(keras.Model):
                 "sc2keras.learn_dictionary(x, n_atoms) and pass dictionary=..., or "
                 "train LISTA or SC2Net."
             )
-        _warn_of_integers(x)
-        _check_finite("x", x)
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = [_StopOnNonFiniteLoss(), *keras.tree.flatten(callbacks or [])]
+        fitting.check_sizes(
+            batch_size=batch_size,
+            steps_per_epoch=kwargs.get("steps_per_epoch"),
+            validation_batch_size=kwargs.get("validation_batch_size"),
+        )
+        x = self._training_data("x", x)
+        y = self._arrays_of_targets(y)
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
         held_out = kwargs.get("validation_data")
-        if isinstance(held_out, tuple) and len(held_out) == 3:
-            x_held_out, y_held_out, weight = held_out
-            y_held_out = self._unread_targets(x_held_out, y_held_out, weight)
-            kwargs["validation_data"] = (x_held_out, y_held_out, weight)
+        if isinstance(held_out, (tuple, list)) and 1 <= len(held_out) <= 3:
+            kwargs["validation_data"] = self._validation_data(*held_out)
         if self._may_choose_xla() and self.train_function is None:
             n_samples = operator.length_hint(x, sys.maxsize)
             is_array = hasattr(x, "shape")
@@ -307,13 +347,43 @@ class SparseCoder(keras.Model):
                     [array for array in arrays if array is not None],
                     batch_size or 32,
                     kwargs.pop("shuffle", True),
+                    self.inputs[0].dtype,
                 ),
                 None,
             )
             kwargs["shuffle"] = False  # It is; Keras would warn that it cannot.
-        return super().fit(
-            x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
-        )
+        guard = fitting.LastGoodState()
+        guard.set_model(self)
+        try:
+            with fitting.watched_by(guard, callbacks) as watched:
+                history = super().fit(
+                    x, y, batch_size, epochs, verbose, callbacks=watched, **kwargs
+                )
+            guard.check_end()
+        except BaseException:
+            guard.restore()
+            raise
+        return history
+
+    def _training_data(self, name: str, x: Any) -> Any:
+        signals.warn_of_integers(x, name)
+        shape, dtype = self.inputs[0].shape[1:], self.inputs[0].dtype
+        return fitting.training_data(name, x, shape, dtype)
+
+    def _validation_data(self, x: Any, y: Any = None, weight: Any = None) -> tuple:
+        x = self._training_data("validation_data", x)
+        y = self._unread_targets(x, self._arrays_of_targets(y), weight)
+        return (x, y) if weight is None else (x, y, weight)
+
+    def _arrays_of_targets(self, y: Any) -> Any:
+        """The targets that are read, with lists and frames as arrays."""
+        if y is None or not self.compiled:
+            return y
+        of_codes, of_task = self._task.split("y", y)
+        needs_codes = self._loss_of_codes or self._metrics_of_codes
+        parts = [of_codes, of_task] if needs_codes else [of_task]
+        parts = [part if part is None else _as_targets(part) for part in parts]
+        return parts if needs_codes else parts[0]
 
     def _may_gather(self, x: Any, y: Any, kwargs: dict[str, Any]) -> bool:
         """Whether `batches_of_arrays` gives the batches that Keras would."""
@@ -347,8 +417,32 @@ class SparseCoder(keras.Model):
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, which also takes `sample_weight` without `y`."""
+        if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
+            # Within `fit` these are the data that it has looked at.
+            fitting.check_sizes(batch_size=kwargs.get("batch_size"))
+            saving.check_finite_weights(self, "nothing was evaluated")
+            x = self._training_data("x", x)
+            y = self._arrays_of_targets(y)
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
         return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.predict`, with `x` as `encode` takes it.
+
+        `encode` is several times as fast for the codes.
+        """
+        fitting.check_sizes(batch_size=kwargs.get("batch_size"))
+        saving.check_finite_weights(self, "nothing was predicted")
+        return super().predict(self._training_data("x", x), *args, **kwargs)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().train_on_batch(self._training_data("x", x), *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().test_on_batch(self._training_data("x", x), *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        return super().predict_on_batch(self._training_data("x", x))
 
     def _unread_targets(self, x: Any, y: Any, sample_weight: Any) -> Any:
         """`y`, or zeros: without targets Keras drops the weights of the samples."""
@@ -381,76 +475,53 @@ class SparseCoder(keras.Model):
         Returns:
             Array `(n_samples, n_atoms)`; `out`, if that was given.
         """
-        _warn_of_integers(x)
-        if batch_size is None:
-            batch_size = self.batch_size_of_encode()
-        return _collect(self._codes(x, batch_size), x, (self.encoder.n_atoms,), out)
+        n_samples, parts = self._encoded(x, batch_size, out)
+        shape, dtype = (self.encoder.n_atoms,), self._result_dtype
+        codes = (codes for codes, *_ in parts)
+        return streaming.collect(codes, n_samples, shape, dtype, out)
 
     def batch_size_of_encode(self) -> int:
         """The rows that `encode` takes at a time by itself, from the model's sizes."""
-        n_values = math.prod(self.inputs[0].shape[1:]) + 3 * self.encoder.n_atoms
-        return max(64, min(4096, 2 ** round(math.log2(_CHUNK_BYTES / 4 / n_values))))
-
-    def _codes(self, x: Any, batch_size: int) -> Iterator[NDArray]:
-        """The codes of a batch after the other; each may be lost at the next."""
-        check_positive_integer("batch_size", batch_size)
-        staged = self._staged(x, batch_size)
-        rows, n_held = next(staged, (None, 0))
-        if rows is None:
-            return
-        if n_held < batch_size:
-            # So few rows do not earn back the second that XLA takes to compile.
-            yield self._forward(use_xla=False)(rows[:n_held])
-            return
-        forward = self._forward(use_xla=True)
-        yield forward(rows)  # Compiles, before there are threads.
-        # Batches side by side fill the gaps that one leaves on some of the cores.
-        with ThreadPoolExecutor(_N_BATCHES_AT_A_TIME) as pool:
-            running: deque = deque()
-            for rows, n_held in staged:
-                running.append((pool.submit(forward, rows), n_held))
-                if len(running) > _N_BATCHES_AT_A_TIME:
-                    codes, n_held = running.popleft()
-                    yield codes.result()[:n_held]
-            for codes, n_held in running:
-                yield codes.result()[:n_held]
-
-    def _staged(self, x: Any, batch_size: int) -> Iterator[tuple[NDArray, int]]:
-        """Batches in aligned memory, and how many of their rows hold samples.
-
-        The memory is used again when as many batches as run side by side have followed.
-        """
-        n_rows = min(batch_size, x.shape[0]) if hasattr(x, "shape") else batch_size
-        shape = (n_rows, *self.inputs[0].shape[1:])
-        buffers = itertools.cycle(
-            aligned_empty(shape, self.inputs[0].dtype)
-            for _ in range(_N_BATCHES_AT_A_TIME + 1)
+        return streaming.usual_batch_size(
+            math.prod(self.inputs[0].shape[1:]), self.encoder.n_atoms
         )
-        rows, n_held = next(buffers), 0
-        for part in _batches(x, batch_size):
-            part = _check_shape(np.asarray(part), shape[1:])
-            n_read = 0
-            while n_read < len(part):
-                n_next = min(n_rows - n_held, len(part) - n_read)
-                rows[n_held : n_held + n_next] = part[n_read : n_read + n_next]
-                n_held, n_read = n_held + n_next, n_read + n_next
-                if n_held == batch_size:
-                    yield rows, n_held
-                    rows, n_held = next(buffers), 0
-        if n_held:
-            rows[n_held:] = 0
-            yield rows, n_held
 
-    def _forward(self, use_xla: bool) -> Callable[[NDArray], NDArray]:
+    @property
+    def _result_dtype(self) -> str:
+        """Of codes and signals in NumPy: float32, or float64 where the model is."""
+        return keras.backend.result_type(self.outputs[0].dtype, "float32")
+
+    def _encoded(
+        self, x: Any, batch_size: int | None, out: NDArray | None
+    ) -> tuple[int | None, Iterator[tuple[NDArray, ...]]]:
+        """The number of samples, if known, and the codes of a batch after the other."""
+        signals.warn_of_integers(x)
+        if batch_size is None:
+            batch_size = self.batch_size_of_encode()
+        check_positive_integer("batch_size", batch_size)
+        shape, dtype = self.inputs[0].shape[1:], self.inputs[0].dtype
+        x = streaming.apart(out, signals.open_samples("x", x, shape))
+        n_samples = x.shape[0] if hasattr(x, "shape") else None
+        parts = streaming.encoded(x, shape, dtype, batch_size, self._forward)
+        return n_samples, parts
+
+    def _forward(self, use_xla: bool) -> streaming.Forward:
         use_xla = use_xla and (self._may_choose_xla() or self.jit_compile)
         if use_xla not in self._forwards:
-            self._forwards[use_xla] = compile_forward(self, use_xla)
+            self._forwards[use_xla] = compile_function(self, self._codes_of, use_xla)
         return self._forwards[use_xla]
+
+    def _codes_of(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The codes; of a solver with a tolerance, also how far each is off."""
+        encoder = self.encoder
+        if getattr(encoder, "tol", None) is None:
+            return (keras.tree.flatten(self(x, training=False))[0],)
+        return encoder.solve(ops.reshape(x, (-1, encoder.n_features)))
 
     def decode(
         self,
         codes: NDArray | Iterable[Any],
-        batch_size: int = _CHUNK,
+        batch_size: int = 4096,
         out: NDArray | None = None,
     ) -> NDArray:
         """x̂ = s D for any number of codes, in the shape of the model's input.
@@ -464,12 +535,19 @@ class SparseCoder(keras.Model):
         Returns:
             Array `(n_samples, *input_shape)`; `out`, if that was given.
         """
-        shape, dictionary = self.inputs[0].shape[1:], self.dictionary
-        signals = (
-            np.reshape(np.asarray(batch) @ dictionary, (-1, *shape))
-            for batch in _batches(codes, batch_size)
+        check_positive_integer("batch_size", batch_size)
+        shape, dtype = self.inputs[0].shape[1:], self._result_dtype
+        of_code = (self.encoder.n_atoms,)
+        codes = streaming.apart(out, signals.open_samples("codes", codes, of_code))
+        n_samples = codes.shape[0] if hasattr(codes, "shape") else None
+        dictionary = self.dictionary.astype(dtype)
+        decoded = (
+            np.reshape(part @ dictionary, (-1, *shape))
+            for part in streaming.finite_batches(
+                "codes", codes, of_code, dtype, batch_size
+            )
         )
-        return _collect(signals, codes, shape, out)
+        return streaming.collect(decoded, n_samples, shape, dtype, out)
 
     def reconstruct(
         self,
@@ -478,11 +556,10 @@ class SparseCoder(keras.Model):
         out: NDArray | None = None,
     ) -> NDArray:
         """decode(encode(x)), a batch at a time."""
-        _warn_of_integers(x)
-        if batch_size is None:
-            batch_size = self.batch_size_of_encode()
-        signals = (self.decode(codes) for codes in self._codes(x, batch_size))
-        return _collect(signals, x, self.inputs[0].shape[1:], out)
+        n_samples, parts = self._encoded(x, batch_size, out)
+        decoded = (self.decode(codes) for codes, *_ in parts)
+        shape, dtype = self.inputs[0].shape[1:], self._result_dtype
+        return streaming.collect(decoded, n_samples, shape, dtype, out)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save`, which refuses weights that are not finite.
@@ -491,24 +568,15 @@ class SparseCoder(keras.Model):
             ValueError: If a weight holds a NaN or an infinity. A file that is there
                 stays as it is.
         """
-        self._check_finite_weights()
+        saving.check_finite_weights(self, "nothing was saved")
         super().save(filepath, *args, **kwargs)
 
     def save_weights(
         self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> None:
         """`keras.Model.save_weights`, which refuses weights that are not finite."""
-        self._check_finite_weights()
+        saving.check_finite_weights(self, "nothing was saved")
         super().save_weights(filepath, *args, **kwargs)
-
-    def _check_finite_weights(self) -> None:
-        for weight in self.weights:
-            if not np.isfinite(ops.convert_to_numpy(weight.value)).all():
-                raise ValueError(
-                    f"Weight {weight.path!r} holds a NaN or an infinity, so nothing "
-                    "was saved. Load the last good file, and check the data and the "
-                    "learning rate."
-                )
 
 
 class _Objective:
@@ -545,114 +613,14 @@ class _Objective:
         return self.loss(x, (reconstruction, codes), sample_weight)
 
 
-class _StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Raises a ValueError when the epoch's mean loss is NaN or infinite.
-
-    The mean stays so once a batch made it so: a look now and then is enough, and does
-    not make an accelerator wait after every batch.
-    """
-
-    _PERIOD = 50
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._next_look = 0
-
-    def on_train_batch_end(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        # With steps_per_execution the numbers of the batches have gaps.
-        if batch >= self._next_look:
-            self._next_look = batch + self._PERIOD
-            self._check(logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._check(logs)
-
-    def _check(self, logs: dict[str, Any] | None) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise ValueError(
-                f"The loss became {float(loss)}, and training was stopped. Look for a "
-                "NaN in the data or the targets, or lower the learning rate. The "
-                "model's weights are of no use; load the last good file."
-            )
+def _keeps_order(operation: Any, source: keras.KerasTensor) -> bool:
+    """Whether a layer changes the shape of samples and nothing else."""
+    if type(operation) is keras.layers.Flatten:
+        # In the other order it transposes.
+        return operation.data_format == "channels_last" or len(source.shape) < 3
+    return type(operation) is keras.layers.Reshape
 
 
-def _warn_of_integers(x: Any) -> None:
-    dtypes = [getattr(x, "dtype", None)]
-    if hasattr(x, "element_spec"):
-        signals = x.element_spec
-        dtypes = [(signals[0] if isinstance(signals, tuple) else signals).dtype]
-    for dtype in dtypes:
-        if "int" in str(getattr(dtype, "name", dtype)):
-            warnings.warn(
-                f"x has dtype {getattr(dtype, 'name', dtype)}, but the models expect "
-                "floats in [0, 1]. Scale images with "
-                "sc2keras.applications.preprocess_input(x).",
-                stacklevel=3,
-            )
-
-
-def _check_finite(name: str, x: Any) -> None:
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        return
-    for start in range(0, len(x), _CHUNK):
-        finite = np.isfinite(x[start : start + _CHUNK])
-        if not finite.all():
-            row = start + int(np.argwhere(~finite)[0][0])
-            raise ValueError(
-                f"{name} must be finite; received a NaN or an infinity in {name}[{row}]"
-                f". Drop or fill such samples, for instance with numpy.nan_to_num."
-            )
-
-
-def _check_shape(batch: NDArray, shape: tuple[int, ...]) -> NDArray:
-    if batch.shape[1:] != shape:
-        raise ValueError(
-            f"x must have shape (n_samples, {', '.join(map(str, shape))}), the input "
-            f"of the model; received samples of shape {batch.shape[1:]}."
-        )
-    return batch
-
-
-def _batches(x: Any, batch_size: int) -> Iterator[Any]:
-    """Batches of an array's rows, or the first parts of an iterable's elements."""
-    check_positive_integer("batch_size", batch_size)
-    if hasattr(x, "shape"):
-        for start in range(0, x.shape[0], batch_size):
-            yield x[start : start + batch_size]
-    else:
-        for element in x:
-            yield element[0] if isinstance(element, (tuple, list)) else element
-
-
-def _collect(
-    parts: Iterable[NDArray], source: Any, shape: tuple[int, ...], out: NDArray | None
-) -> NDArray:
-    """Writes the parts one after the other to `out`, or to a new array."""
-    if out is None and not hasattr(source, "shape"):
-        parts = [np.asarray(part, dtype="float32") for part in parts]
-        empty = np.zeros((0, *shape), dtype="float32")
-        return np.concatenate(parts) if parts else empty
-    if out is None:
-        out = np.empty((source.shape[0], *shape), dtype="float32")
-    if tuple(out.shape[1:]) != tuple(shape):
-        raise _bad_out(out, shape, "n_samples")
-    if hasattr(source, "shape") and len(out) != source.shape[0]:
-        raise _bad_out(out, shape, source.shape[0])
-    start = 0
-    for part in parts:
-        if start + len(part) > len(out):
-            raise _bad_out(out, shape, f"at least {start + len(part)}")
-        out[start : start + len(part)] = part
-        start += len(part)
-    if start != len(out):
-        raise _bad_out(out, shape, start)
-    return out
-
-
-def _bad_out(out: NDArray, shape: tuple[int, ...], n_samples: int | str) -> ValueError:
-    return ValueError(
-        f"out must have shape ({n_samples}, {', '.join(map(str, shape))}), with a row "
-        f"for each sample; received out.shape={out.shape}."
-    )
+def _as_targets(y: Any) -> Any:
+    is_rows = isinstance(y, (list, tuple)) or hasattr(y, "to_numpy")
+    return signals.as_array("y", y) if is_rows else y

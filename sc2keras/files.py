@@ -1,15 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import contextlib
+import glob
 import os
+import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Nobody writes a file for so long: what is older, in seconds, a kill left behind.
-_ABANDONED_AFTER = 86_400
+# What has not been written to for so long, in seconds, a kill left behind.
+_ABANDONED_AFTER = 3600
 
 
 @contextlib.contextmanager
@@ -19,7 +20,7 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator
     Until the block ends without an error, and the content is on the disk, `path` is
     what it was, whatever happens: an exception, a full disk, a kill. What a kill leaves
     is a file `unfinished-…` beside it, which a later write of the same file removes
-    after a day. A symbolic link is followed, and the permissions of a file that is
+    after an hour. A symbolic link is followed, and the permissions of a file that is
     replaced are kept.
 
     Args:
@@ -32,7 +33,8 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator
 
     Raises:
         FileExistsError: If `overwrite` is False and `path` exists.
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written: its folder does not exist, `path` is a
+            folder or must not be written to, the disk is full.
 
     Example:
 
@@ -43,12 +45,9 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator
     >>> target.read_text()
     '1 2 3'
     """
-    target = Path(os.path.realpath(path))
-    if not overwrite:
-        _check_absent(target)
+    target = check_target(path, overwrite)
     _remove_abandoned(target)
-    mine = f"unfinished-{os.getpid()}-{threading.get_ident()}-{target.name}"
-    temporary = target.with_name(mine)
+    temporary = _beside(target, "unfinished")
     try:
         yield temporary
         _flush(temporary)
@@ -57,7 +56,7 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator
         _put(temporary, target, overwrite)
     finally:
         temporary.unlink(missing_ok=True)
-    _flush(target.parent)
+    _flush_folder(target.parent)
 
 
 def replace_file(
@@ -70,12 +69,125 @@ def replace_file(
         write(temporary)
 
 
+@contextlib.contextmanager
+def whole_export(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """As `whole_file`, for what may be a folder, or a file with others beside it.
+
+    A folder takes the place of a folder whose entries it has all, so that nothing is
+    lost but an earlier export. (Two names change then: a kill just between the two
+    leaves the earlier one as `replaced-…` beside it.)
+
+    Args:
+        path: Path of the file or folder. The folder that it is in exists.
+
+    Yields:
+        `pathlib.Path` with the name of `path`, in an empty folder beside it. All that
+        is written to that folder is put beside `path`, and `path` itself last.
+
+    Raises:
+        FileExistsError: If something else than an earlier export would be replaced, or
+            one of several files, which cannot change at once.
+        OSError: If it cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    _check_folder(target)
+    if os.path.ismount(target) or Path.cwd().is_relative_to(target):
+        raise OSError(f"The folder {target} is in use. Name a new folder in it.")
+    _remove_abandoned(target)
+    work = _beside(target, "unfinished")
+    work.mkdir()
+    try:
+        yield work / target.name
+        for entry in work.rglob("*"):
+            (_flush_folder if entry.is_dir() else _flush)(entry)
+        written = sorted(work.iterdir(), key=lambda entry: entry.name == target.name)
+        for entry in written:
+            _check_replaceable(entry, target.with_name(entry.name), len(written))
+        for entry in written:
+            _put_entry(entry, target.with_name(entry.name))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    _flush_folder(target.parent)
+
+
+def check_target(path: str | os.PathLike[str], overwrite: bool = True) -> Path:
+    """`path` with its links followed, or an OSError if no file can be written there."""
+    target = Path(os.path.realpath(path))
+    _check_folder(target)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder. Name a file in it.")
+    if target.exists():
+        if not overwrite:
+            _check_absent(target)
+        if not target.is_file():
+            raise OSError(f"{target} is no ordinary file, and cannot be replaced.")
+        if not os.access(target, os.W_OK):
+            raise PermissionError(
+                f"{target} is protected against writing. Name another file."
+            )
+    return target
+
+
+def _check_folder(target: Path) -> None:
+    if target.parent.exists() and not target.parent.is_dir():
+        raise NotADirectoryError(f"{target.parent} is a file. Name a folder.")
+    if not target.parent.exists():
+        raise FileNotFoundError(
+            f"There is no folder {target.parent} to write {target.name} to. Make it "
+            f"first, with os.makedirs({str(target.parent)!r})."
+        )
+
+
 def _check_absent(target: Path) -> None:
     if target.exists():
         raise FileExistsError(
             f"{target} exists. Name another file, or allow it to be replaced with "
             "overwrite=True."
         )
+
+
+def _check_replaceable(entry: Path, target: Path, n_entries: int) -> None:
+    """Raises an OSError if putting `entry` there would lose something."""
+    if not target.exists():
+        return
+    if entry.is_dir() != target.is_dir():
+        kinds = ("file", "folder")
+        raise FileExistsError(
+            f"{target} is a {kinds[target.is_dir()]}, and the export a "
+            f"{kinds[entry.is_dir()]}. Name another path."
+        )
+    if n_entries > 1:
+        raise FileExistsError(
+            f"{target} exists, and the {n_entries} files of this export cannot be "
+            "replaced at once. Name another path, or delete them first."
+        )
+    if entry.is_file():
+        check_target(target)
+        return
+    others = sorted(set(os.listdir(target)) - set(os.listdir(entry)))
+    if others:
+        raise FileExistsError(
+            f"{target} holds {others[0]!r}, which is not of an earlier export and would"
+            " be lost. Name another folder."
+        )
+
+
+def _put_entry(entry: Path, target: Path) -> None:
+    replaces_folder = entry.is_dir() and target.exists()
+    if target.exists():
+        shutil.copymode(target, entry)
+    if not replaces_folder:
+        os.replace(entry, target)
+        return
+    aside = _beside(target, "replaced")
+    os.rename(target, aside)
+    try:
+        os.rename(entry, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    _flush_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _put(temporary: Path, target: Path, overwrite: bool) -> None:
@@ -93,19 +205,42 @@ def _put(temporary: Path, target: Path, overwrite: bool) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Brings a file or folder to the disk, so that a rename cannot overtake it."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+    """Brings a file to the disk, so that a rename cannot overtake it."""
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _flush_folder(path: Path) -> None:
+    # Neither Windows nor every file system flushes folders.
+    with contextlib.suppress(OSError):
+        _flush(path)
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f"{what}-{secrets.token_hex(8)}-{_ending(target)}")
+
+
+def _ending(target: Path) -> str:
+    """The name, or its end if a prefix would make it longer than names may be."""
+    name = target.name
+    while len(os.fsencode(name)) > 200:
+        name = name[1:]
+    return name
+
+
 def _remove_abandoned(target: Path) -> None:
-    for path in target.parent.glob("unfinished-*"):
-        if path.name.endswith(f"-{target.name}") and path.is_file():
-            with contextlib.suppress(OSError):  # Another process was faster.
-                if path.stat().st_mtime < time.time() - _ABANDONED_AFTER:
-                    path.unlink()
+    token = "[0-9a-f]" * 16
+    for path in target.parent.glob(
+        f"unfinished-{token}-{glob.escape(_ending(target))}"
+    ):
+        with contextlib.suppress(OSError):  # Another process was faster.
+            if path.stat().st_mtime >= time.time() - _ABANDONED_AFTER:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -150,7 +150,7 @@ def as_array(name: str, x: Any) -> NDArray:
     elif hasattr(x, "to_numpy"):
         x = x.to_numpy()
     try:
-        array = np.asanyarray(x)
+        array = np.asarray(x)
     # Tensors of other libraries and ragged lists fail in many ways.
     except Exception as error:
         raise ValueError(

@@ -3,11 +3,16 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Keras gives the tensors of its backends no common class.
 Tensor = Any
 # Of integers, or None where a size is known only at run time, such as the batch's.
 Shape = tuple[Any, ...]
+
+
+# What stands in JSON as it is in Python.
+JSON_TYPES = (str, int, float, bool, dict, list, type(None))
 
 
 def check_positive_integer(name: str, value: int) -> int:
@@ -25,3 +30,16 @@ def check_non_negative(name: str, value: float) -> float:
             f"{name} must be a finite number >= 0; received {name}={value!r}."
         )
     return float(value)
+
+
+def check_positive(name: str, value: float) -> float:
+    """`value` as a float, or a ValueError that names it."""
+    if check_non_negative(name, value) == 0.0:
+        raise ValueError(f"{name} must be a finite number > 0; received {name}=0.")
+    return float(value)
+
+
+def is_finite(value: NDArray) -> bool:
+    """Whether an array of any dtype holds neither a NaN nor an infinity."""
+    # The name, since those of bfloat16 and the like are no floats to NumPy.
+    return "float" not in value.dtype.name or bool(np.isfinite(value).all())

@@ -10,28 +10,27 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from sc2keras import layers as sc_layers
-from sc2keras.applications.pretrained import weights_path
+from sc2keras.applications.saved_weights import check_input_shape, open_weights
 from sc2keras.layers.unfolded import Activation
 from sc2keras.models import SparseCoder
 from sc2keras.validation import Tensor, check_positive_integer
 
 _Builder = TypeVar("_Builder", bound=Callable[..., SparseCoder])
 
-# The layer of each builder, and its activation, where that can be chosen.
-_ENCODERS: dict[str, tuple[type[keras.layers.Layer], dict[str, str]]] = {
-    "SC2Net": (sc_layers.SLSTM, {"activation": "double_tanh"}),
-    "LISTA": (sc_layers.LISTABlock, {"activation": "shrinkage"}),
-    "LFISTA": (sc_layers.LFISTABlock, {"activation": "shrinkage"}),
-    "AdaptiveISTA": (sc_layers.AdaptiveISTA, {"activation": "shrinkage"}),
-    "ISTA": (sc_layers.ISTA, {}),
-    "FISTA": (sc_layers.FISTA, {}),
+_DEFAULTS = {"n_atoms": 100, "l1": 0.1, "n_steps": 5}
+# The layer of each builder, and what it has for defaults.
+_ENCODERS: dict[str, tuple[type[keras.layers.Layer], dict[str, Any]]] = {
+    "SC2Net": (sc_layers.SLSTM, {**_DEFAULTS, "activation": "double_tanh"}),
+    "LISTA": (sc_layers.LISTABlock, {**_DEFAULTS, "activation": "shrinkage"}),
+    "LFISTA": (sc_layers.LFISTABlock, {**_DEFAULTS, "activation": "shrinkage"}),
+    "AdaptiveISTA": (sc_layers.AdaptiveISTA, {**_DEFAULTS, "activation": "shrinkage"}),
+    "ISTA": (sc_layers.ISTA, {**_DEFAULTS, "n_steps": 300}),
+    "FISTA": (sc_layers.FISTA, {**_DEFAULTS, "n_steps": 300}),
 }
-# Arguments that named weights leave open.
-_FREE = ("name", "dtype", "trainable")
 
 _ARGUMENTS = """
     Args:
-        n_atoms: Integer, k, the number of atoms and the size of a code.
+        n_atoms: Integer, k, the number of atoms and the size of a code, 100 by default.
         input_shape: Tuple, the shape of one sample, (28, 28, 1) by default. It is
             flattened inside.
         n_steps: Integer, T, the number of steps{n_steps}.
@@ -53,15 +52,17 @@ _ARGUMENTS = """
         A `sc2keras.SparseCoder`, not compiled.
 
     Raises:
-        ValueError: If an argument is unusable, or contradicts named weights.
+        ValueError: If an argument is unusable, or contradicts the weights.
         OSError: If the file of the weights is truncated or altered.
 """
 
-_PATH = """None, or the path of a `.keras` or `.weights.h5` file of a model with
-            the same arguments"""
-_NAME = """; or a name of `list_weights()`, such as `"mnist"`:
-            weights that ship with the package, whose card (`weights_card`) then gives
-            the defaults of all arguments. A classifier on top starts untrained."""
+_PATH = """None, or the path of a `.keras` or `.weights.h5` file of such a model.
+            All arguments that are left open, those of the classifier included, follow
+            the file; one that contradicts it is an error. (A `.weights.h5` file of
+            before version 0.2 tells nothing but its shapes.)"""
+_NAME = """ Or a name of `list_weights()`, such
+            as `"mnist"`: weights that ship with the package, with a card
+            (`weights_card`). A classifier on top of these starts untrained."""
 _ACTIVATION = """`"double_tanh"` (codes small) or `"shrinkage"` (codes exactly
             zero); `"{default}"` by default."""
 _SOLVER = '`"shrinkage"`: the soft threshold belongs to the algorithm.'
@@ -72,7 +73,11 @@ def _documented(
 ) -> Callable[[_Builder], _Builder]:
     """Puts the arguments, which all builders share, into the builder's docstring."""
     solver = layer in ("ISTA", "FISTA")
-    n_steps = ", or their cap where `tol` is given" if solver else ", 5 by default"
+    n_steps = (
+        ", or their cap where `tol` is given, 300 by default"
+        if solver
+        else ", 5 by default"
+    )
     activation = _ACTIVATION.format(
         default="double_tanh" if layer == "SLSTM" else "shrinkage"
     )
@@ -82,7 +87,7 @@ def _documented(
             layer=layer,
             n_steps=n_steps,
             activation=_SOLVER if solver else activation,
-            weights=_PATH + ("." if solver else _NAME),
+            weights=_PATH + ("" if solver else _NAME),
             extra=extra,
         )
         builder.__doc__ = builder.__doc__.replace("\n    ARGUMENTS\n", arguments)
@@ -93,7 +98,7 @@ def _documented(
 
 @_documented("SLSTM", extra="`use_bias`, `tied`, `trainable_dictionary`")
 def SC2Net(
-    n_atoms: int = 100,
+    n_atoms: int | None = None,
     input_shape: tuple[int, ...] | None = None,
     n_steps: int | None = None,
     l1: float | None = None,
@@ -124,8 +129,8 @@ def SC2Net(
     """
     return _build(
         "SC2Net",
-        {"n_steps": n_steps, "l1": l1, "activation": activation},
-        {"n_atoms": n_atoms, **kwargs},
+        {"n_atoms": n_atoms, "n_steps": n_steps, "l1": l1, "activation": activation},
+        kwargs,
         input_shape,
         dictionary,
         weights,
@@ -137,7 +142,7 @@ def SC2Net(
 
 @_documented("LISTABlock", extra="`shared`, `tied`, `trainable_dictionary`")
 def LISTA(
-    n_atoms: int = 100,
+    n_atoms: int | None = None,
     input_shape: tuple[int, ...] | None = None,
     n_steps: int | None = None,
     l1: float | None = None,
@@ -175,8 +180,8 @@ def LISTA(
     """
     return _build(
         "LISTA",
-        {"n_steps": n_steps, "l1": l1, "activation": activation},
-        {"n_atoms": n_atoms, **kwargs},
+        {"n_atoms": n_atoms, "n_steps": n_steps, "l1": l1, "activation": activation},
+        kwargs,
         input_shape,
         dictionary,
         weights,
@@ -188,7 +193,7 @@ def LISTA(
 
 @_documented("LFISTABlock", extra="`shared`, `tied`, `trainable_dictionary`")
 def LFISTA(
-    n_atoms: int = 100,
+    n_atoms: int | None = None,
     input_shape: tuple[int, ...] | None = None,
     n_steps: int | None = None,
     l1: float | None = None,
@@ -219,8 +224,8 @@ def LFISTA(
     """
     return _build(
         "LFISTA",
-        {"n_steps": n_steps, "l1": l1, "activation": activation},
-        {"n_atoms": n_atoms, **kwargs},
+        {"n_atoms": n_atoms, "n_steps": n_steps, "l1": l1, "activation": activation},
+        kwargs,
         input_shape,
         dictionary,
         weights,
@@ -232,7 +237,7 @@ def LFISTA(
 
 @_documented("AdaptiveISTA")
 def AdaptiveISTA(
-    n_atoms: int = 100,
+    n_atoms: int | None = None,
     input_shape: tuple[int, ...] | None = None,
     n_steps: int | None = None,
     l1: float | None = None,
@@ -260,8 +265,8 @@ def AdaptiveISTA(
     """
     return _build(
         "AdaptiveISTA",
-        {"n_steps": n_steps, "l1": l1, "activation": activation},
-        {"n_atoms": n_atoms, **kwargs},
+        {"n_atoms": n_atoms, "n_steps": n_steps, "l1": l1, "activation": activation},
+        kwargs,
         input_shape,
         dictionary,
         weights,
@@ -273,10 +278,10 @@ def AdaptiveISTA(
 
 @_documented("ISTA", extra="`tol`")
 def ISTA(
-    n_atoms: int = 100,
+    n_atoms: int | None = None,
     input_shape: tuple[int, ...] | None = None,
-    n_steps: int = 300,
-    l1: float = 0.1,
+    n_steps: int | None = None,
+    l1: float | None = None,
     activation: Activation = "shrinkage",
     dictionary: ArrayLike | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -305,8 +310,8 @@ def ISTA(
     _check_solver_activation(activation)
     return _build(
         "ISTA",
-        {"n_steps": n_steps, "l1": l1},
-        {"n_atoms": n_atoms, **kwargs},
+        {"n_atoms": n_atoms, "n_steps": n_steps, "l1": l1},
+        kwargs,
         input_shape,
         dictionary,
         weights,
@@ -318,10 +323,10 @@ def ISTA(
 
 @_documented("FISTA", extra="`tol`")
 def FISTA(
-    n_atoms: int = 100,
+    n_atoms: int | None = None,
     input_shape: tuple[int, ...] | None = None,
-    n_steps: int = 300,
-    l1: float = 0.1,
+    n_steps: int | None = None,
+    l1: float | None = None,
     activation: Activation = "shrinkage",
     dictionary: ArrayLike | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -351,8 +356,8 @@ def FISTA(
     _check_solver_activation(activation)
     return _build(
         "FISTA",
-        {"n_steps": n_steps, "l1": l1},
-        {"n_atoms": n_atoms, **kwargs},
+        {"n_atoms": n_atoms, "n_steps": n_steps, "l1": l1},
+        kwargs,
         input_shape,
         dictionary,
         weights,
@@ -372,7 +377,9 @@ def preprocess_input(x: Tensor) -> Tensor:
         An array or tensor of float32, x / 255.
 
     Raises:
-        TypeError: If `x` has a float dtype, of which the scale is not known.
+        TypeError: If `x` has a float dtype, of which the scale is not known; or a wider
+            integer dtype than uint8 in a tensor that has no values yet.
+        ValueError: If a value is below 0 or above 255.
 
     Example:
 
@@ -385,9 +392,28 @@ def preprocess_input(x: Tensor) -> Tensor:
             f"preprocess_input takes integer images, 0 to 255; received dtype {dtype}. "
             "Scale floats to [0, 1] by the range that they have."
         )
+    if dtype != "uint8":
+        _check_range(x, dtype)
     if isinstance(x, np.ndarray):
         return x.astype("float32") / np.float32(255)
     return ops.cast(x, "float32") / 255.0
+
+
+def _check_range(x: Tensor, dtype: str) -> None:
+    try:
+        values = x if isinstance(x, np.ndarray) else ops.convert_to_numpy(x)
+    # What a tensor without values raises differs from backend to backend.
+    except Exception as error:
+        raise TypeError(
+            f"preprocess_input cannot look at the values of a symbolic tensor of dtype "
+            f"{dtype}. Cast it to uint8 if they are 0 to 255, or scale it by its range."
+        ) from error
+    if values.size and not 0 <= values.min() <= values.max() <= 255:
+        raise ValueError(
+            f"preprocess_input takes integer images, 0 to 255; received {dtype} from "
+            f"{values.min()} to {values.max()}. Scale x by its own range, for instance "
+            f"x.astype('float32') / {np.iinfo(dtype).max}."
+        )
 
 
 def _build(
@@ -403,25 +429,37 @@ def _build(
 ) -> SparseCoder:
     """The model around an encoder, with its weights loaded.
 
-    Where `given` arguments of the layer are None, those of named weights or the
-    defaults stand; `kwargs` are taken as they are.
+    Where `given` arguments of the layer are None, those of the weights or the defaults
+    stand; `kwargs` are taken as they are.
     """
-    layer_class, activation = _ENCODERS[builder]
+    layer_class, defaults = _ENCODERS[builder]
     given = {k: v for k, v in given.items() if v is not None} | kwargs
-    path = named = None
-    if weights is not None:
-        path, named = _find_weights(builder, weights)
-    if named is None:
-        arguments = {"n_steps": 5, "l1": 0.1, **activation, **given}
-        input_shape = (28, 28, 1) if input_shape is None else input_shape
-    else:
-        arguments = named.encoder.get_config() | given
-        input_shape = _check_named(named, weights, given, input_shape, dictionary)
-    layer = layer_class(dictionary=dictionary, **arguments)
-    inputs = keras.Input(_check_input_shape(input_shape), name="inputs")
+    saved = None if weights is None else open_weights(builder, layer_class, weights)
+    arguments = {**defaults, **given}
+    if saved is not None and saved.config is not None:
+        arguments = saved.config | given
+    # From its config, which of weights holds more than arguments.
+    layer = layer_class.from_config({**arguments, "dictionary": dictionary})
+    if saved is not None:
+        with saved.named_misfit(name, layer, input_shape):
+            input_shape = saved.check_shape(input_shape)
+            saved.check_arguments(layer, given, dictionary)
+            classes, classifier_activation = saved.check_classifier(
+                classes, classifier_activation
+            )
+    input_shape = (28, 28, 1) if input_shape is None else input_shape
+    inputs = keras.Input(
+        check_input_shape(input_shape),
+        name="inputs",
+        dtype="float64" if layer.compute_dtype == "float64" else None,
+    )
     signals = inputs
     if len(inputs.shape) > 2:
-        signals = keras.layers.Flatten(name="flatten", dtype=layer.dtype_policy)(inputs)
+        # By default the order would depend on a global setting.
+        flatten = keras.layers.Flatten(
+            data_format="channels_last", name="flatten", dtype=layer.dtype_policy
+        )
+        signals = flatten(inputs)
     outputs = layer(signals)
     if classes is not None:
         head = keras.layers.Dense(
@@ -432,78 +470,9 @@ def _build(
         )
         outputs = [outputs, head(outputs)]
     model = SparseCoder(inputs, outputs, name=name)
-    if named is not None:
-        layer.set_weights(named.encoder.get_weights())
-    elif path is not None:
-        try:
-            model.load_weights(path)
-        except ValueError as error:
-            raise ValueError(
-                f"The weights in {path!r} do not fit this {name} with n_atoms="
-                f"{layer.n_atoms} and input_shape={tuple(input_shape)}. Build it with "
-                "the arguments of the saved model, or open a .keras file with "
-                "keras.saving.load_model."
-            ) from error
-        # A damaged file fails in many ways, all of them with the same remedy.
-        except Exception as error:
-            raise OSError(
-                f"The weights in {path!r} cannot be read: the file is truncated or "
-                f"altered ({type(error).__name__}: {error}). Save the model again."
-            ) from error
+    if saved is not None:
+        saved.put_into(model)
     return model
-
-
-def _find_weights(
-    builder: str, weights: str | os.PathLike[str]
-) -> tuple[str | None, SparseCoder | None]:
-    """`(path, None)` of a file of weights, or `(None, model)` of those with a name."""
-    path = os.fspath(weights)
-    if path.endswith((".keras", ".weights.h5")):
-        if not os.path.isfile(path):
-            raise ValueError(
-                "weights must be None, the path of an existing .keras or .weights.h5 "
-                f"file, or a name; received weights={path!r}, which is no file."
-            )
-        return path, None
-    return None, keras.saving.load_model(weights_path(builder, path), compile=False)
-
-
-def _check_named(
-    named: SparseCoder,
-    weights: Any,
-    given: dict[str, Any],
-    input_shape: tuple[int, ...] | None,
-    dictionary: ArrayLike | None,
-) -> tuple[int, ...]:
-    """The shape of the input, if nothing contradicts the model of named weights."""
-    shape = named.input_shape[1:]
-    config = named.encoder.get_config()
-    expected = {k: config[k] for k in given if k in config and k not in _FREE}
-    if dictionary is not None:
-        given, expected["dictionary"] = given | {"dictionary": "an array"}, None
-    if input_shape is not None:
-        input_shape = _check_input_shape(input_shape)
-        # The same numbers in another order would be other signals.
-        if input_shape != (named.encoder.n_features,):
-            given, expected["input_shape"] = given | {"input_shape": input_shape}, shape
-    for key, value in expected.items():
-        if given[key] != value:
-            raise ValueError(
-                f"weights={weights!r} were made with {key}={value!r}; received "
-                f"{key}={given[key]!r}. Leave {key} out, or train a model of your own, "
-                "with weights=None."
-            )
-    return shape if input_shape is None else input_shape
-
-
-def _check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else None
-    if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
-        raise ValueError(
-            "input_shape must be a tuple of positive integers, the shape of one sample "
-            f"without the batch; received input_shape={input_shape!r}."
-        )
-    return shape
 
 
 def _check_solver_activation(activation: Activation) -> None:

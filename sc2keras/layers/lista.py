@@ -9,16 +9,15 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from sc2keras.layers.ista import next_momentum_term
+from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.unfolded import (
     Activation,
     Recurrent,
     UnfoldedEncoder,
     check_activation,
     check_recurrent,
-    constant,
     is_factored,
     is_product_cheaper,
-    make_activation,
 )
 from sc2keras.validation import Shape, Tensor
 
@@ -52,6 +51,9 @@ class LISTABlock(UnfoldedEncoder):
             from 2,048 atoms on where it takes fewer operations, 2·d·k in place of k².
         trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
             1/L on.
+        unit: Float > 0, the unit c that signals and codes are computed in,
+            s(x) = c · s₁(x/c) with l1/c: for pixels of 0 to 255, with l1 as large, 255
+            gives what 1 gives for pixels of 0 to 1.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
@@ -91,6 +93,7 @@ class LISTABlock(UnfoldedEncoder):
         tied: bool = True,
         recurrent: Recurrent = "auto",
         trainable_step_size: bool = False,
+        unit: float = 1.0,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -102,6 +105,7 @@ class LISTABlock(UnfoldedEncoder):
             trainable_dictionary=trainable_dictionary,
             tied=tied,
             trainable_step_size=trainable_step_size,
+            unit=unit,
             return_sequences=return_sequences,
             **kwargs,
         )
@@ -126,22 +130,15 @@ class LISTABlock(UnfoldedEncoder):
                 self.add_weight(
                     name=f"recurrent_kernel{suffix}",
                     shape=recurrent.shape,
-                    initializer=constant(recurrent),
+                    initializer=Given(recurrent),
                 )
                 # The first step starts at zero and needs none.
                 for suffix in (suffixes if self.shared else suffixes[1:])
             ]
         self.activations = [
-            make_activation(
-                self.activation,
-                self.l1 * step_size,
-                self.dtype_policy,
-                name=f"activation{suffix}",
-            )
+            self.build_activation(self.activation, step_size, f"activation{suffix}")
             for suffix in suffixes
         ]
-        for activation in self.activations:
-            activation.build((None, self.n_atoms))
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
         """The point where step `step` starts, from 1: step 0 starts at zero."""
@@ -223,7 +220,7 @@ class LFISTABlock(LISTABlock):
             self.momentum = self.add_weight(
                 name="momentum",
                 shape=(self.n_steps - 1,),
-                initializer=constant(fista_momentum(self.n_steps)[1:]),
+                initializer=Given(fista_momentum(self.n_steps)[1:]),
             )
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:

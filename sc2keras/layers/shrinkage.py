@@ -5,10 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from sc2keras.layers.rebuilding import FiniteWeights
 from sc2keras.validation import Shape, Tensor, check_non_negative
 
 
-class _PerAtomActivation(keras.layers.Layer):
+class _PerAtomActivation(FiniteWeights):
     """What the activations share: a trainable vector over the last axis."""
 
     def __init__(self, threshold: float, **kwargs: Any) -> None:

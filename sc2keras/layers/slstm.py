@@ -8,6 +8,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
+from sc2keras.layers.rebuilding import (
+    FixedArguments,
+    Given,
+    SideBySide,
+    remake,
+)
 from sc2keras.layers.unfolded import (
     Activation,
     DictionaryLayer,
@@ -16,10 +22,8 @@ from sc2keras.layers.unfolded import (
     check_built,
     check_recurrent,
     collect_steps,
-    constant,
     is_factored,
     is_product_cheaper,
-    make_activation,
 )
 from sc2keras.validation import Shape, Tensor, check_positive_integer
 
@@ -44,6 +48,7 @@ class _MomentumCell(DictionaryLayer):
         tied: bool = True,
         recurrent: Recurrent = "auto",
         trainable_step_size: bool = False,
+        unit: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -53,6 +58,7 @@ class _MomentumCell(DictionaryLayer):
             trainable_dictionary=trainable_dictionary,
             tied=tied,
             trainable_step_size=trainable_step_size,
+            unit=unit,
             **kwargs,
         )
         # === Config ===
@@ -68,10 +74,7 @@ class _MomentumCell(DictionaryLayer):
         step_size, dictionary = self.build_dictionary(
             n_features, n_kernels=0 if self.tied and self.trainable_dictionary else 1
         )
-        self.activation_layer = make_activation(
-            self.activation, self.l1 * step_size, self.dtype_policy
-        )
-        self.activation_layer.build((None, self.n_atoms))
+        self.activation_layer = self.build_activation(self.activation, step_size)
         self.factored = is_factored(
             self.recurrent, self.n_atoms, n_features, self.n_products
         )
@@ -128,7 +131,10 @@ class _MomentumCell(DictionaryLayer):
         self, inputs: Tensor, states: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         self.check_call(inputs, reverse=False)
-        return self.step(self.prepare(inputs), states)
+        states = [self.in_unit(state) for state in states]
+        _, states = self.step(self.prepare(self.in_unit(inputs)), states)
+        states = [self.out_of_unit(state) for state in states]
+        return states[0], states
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return [
@@ -172,6 +178,9 @@ class AdaptiveISTACell(_MomentumCell):
             from 2,048 atoms on where it takes fewer operations.
         trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
             1/L on.
+        unit: Float > 0, the unit c that signals and codes are computed in,
+            s(x) = c · s₁(x/c) with l1/c: for pixels of 0 to 255, with l1 as large, 255
+            gives what 1 gives for pixels of 0 to 1.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
     Call arguments:
@@ -201,7 +210,7 @@ class AdaptiveISTACell(_MomentumCell):
             self.recurrent_kernel = self.add_weight(
                 name="recurrent_kernel",
                 shape=recurrent.shape,
-                initializer=constant(recurrent),
+                initializer=Given(recurrent),
             )
         self.input_gate = self.add_weight(
             name="input_gate", shape=(self.n_atoms,), initializer="ones"
@@ -256,6 +265,9 @@ class SLSTMCell(_MomentumCell):
             atoms on where it takes fewer operations, 4·d·k in place of 3·k².
         trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
             1/L on.
+        unit: Float > 0, the unit c that signals and codes are computed in,
+            s(x) = c · s₁(x/c) with l1/c: for pixels of 0 to 255, with l1 as large, 255
+            gives what 1 gives for pixels of 0 to 1.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
     Call arguments:
@@ -294,6 +306,7 @@ class SLSTMCell(_MomentumCell):
         tied: bool = True,
         recurrent: Recurrent = "auto",
         trainable_step_size: bool = False,
+        unit: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -304,6 +317,7 @@ class SLSTMCell(_MomentumCell):
             trainable_dictionary=trainable_dictionary,
             tied=tied,
             trainable_step_size=trainable_step_size,
+            unit=unit,
             recurrent=recurrent,
             **kwargs,
         )
@@ -321,15 +335,13 @@ class SLSTMCell(_MomentumCell):
             initializer=self.gate_initializer,
         )
         if recurrent is not None:
-            candidate = constant(recurrent)
-
-            def fused(shape, dtype=None):
-                gates = self.gate_initializer((n_atoms, 2 * n_atoms), dtype=dtype)
-                return ops.concatenate([candidate(shape, dtype=dtype), gates], axis=1)
-
             # [W_e | U_i | U_f]: one product a step.
             self.recurrent_kernel = self.add_weight(
-                name="recurrent_kernel", shape=(n_atoms, 3 * n_atoms), initializer=fused
+                name="recurrent_kernel",
+                shape=(n_atoms, 3 * n_atoms),
+                initializer=SideBySide(
+                    [(Given(recurrent), n_atoms), (self.gate_initializer, 2 * n_atoms)]
+                ),
             )
         self.gate_bias = None
         if self.use_bias:
@@ -372,7 +384,7 @@ class SLSTMCell(_MomentumCell):
         }
 
 
-class UnfoldedRNN(keras.layers.RNN):
+class UnfoldedRNN(FixedArguments, keras.layers.RNN):
     """Base of the encoders that hold a cell.
 
     On a 2-D input the cell is stepped `n_steps` times on the same x, which it projects
@@ -426,15 +438,20 @@ class UnfoldedRNN(keras.layers.RNN):
             # With s_0 = 0 left out, the recurrent weights would have no gradient.
             initial_state = self.get_initial_state(ops.shape(sequences)[0])
         states: Any = None
+        in_unit, out_of_unit = self.cell.in_unit, self.cell.out_of_unit
         if initial_state is not None:
-            states = [ops.cast(state, self.compute_dtype) for state in initial_state]
-        prepared = self.cell.prepare(sequences, self.n_steps)
+            states = [
+                in_unit(ops.cast(state, self.compute_dtype)) for state in initial_state
+            ]
+        prepared = self.cell.prepare(in_unit(sequences), self.n_steps)
         steps = []
         for _ in range(self.n_steps):
             codes, states = self.cell.step(prepared, states)
             steps.append(codes)
-        output = collect_steps(steps, self.return_sequences)
-        return (output, *states) if self.return_state else output
+        output = out_of_unit(collect_steps(steps, self.return_sequences))
+        if not self.return_state:
+            return output
+        return (output, *(out_of_unit(state) for state in states))
 
     def compute_output_spec(
         self,
@@ -481,12 +498,18 @@ class UnfoldedRNN(keras.layers.RNN):
         """The arguments of `RNN`, of the cell and `n_steps`, in one flat dictionary."""
         config = super().get_config()
         del config["cell"]
-        cell_config = self.cell.get_config()
-        return {**cell_config, **config, "n_steps": self.n_steps}
+        config |= {**self.cell.get_config(), **config, "n_steps": self.n_steps}
+        overrides = self.cell.trainable_overrides()
+        # A cell that is frozen as a whole is so weight by weight.
+        if self.trainable and overrides:
+            config["trainable_overrides"] = overrides
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**config)
+        layer, overrides = remake(cls, config)
+        layer.cell.override_trainable(overrides)
+        return layer
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -501,7 +524,7 @@ class AdaptiveISTA(UnfoldedRNN):
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, T, the number of steps on a 2-D input.
         l1, dictionary, activation, trainable_dictionary, tied, recurrent,
-            trainable_step_size: See `AdaptiveISTACell`.
+            trainable_step_size, unit: See `AdaptiveISTACell`.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`.
@@ -542,6 +565,7 @@ class AdaptiveISTA(UnfoldedRNN):
         tied: bool = True,
         recurrent: Recurrent = "auto",
         trainable_step_size: bool = False,
+        unit: float = 1.0,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -553,6 +577,7 @@ class AdaptiveISTA(UnfoldedRNN):
             trainable_dictionary=trainable_dictionary,
             tied=tied,
             trainable_step_size=trainable_step_size,
+            unit=unit,
             recurrent=recurrent,
             **_cell_kwargs(kwargs),
         )
@@ -573,7 +598,7 @@ class SLSTM(UnfoldedRNN):
         n_steps: Integer, T, the number of steps on a 2-D input.
         l1, dictionary, activation, use_bias, gate_initializer, bias_initializer,
             trainable_dictionary, tied, recurrent,
-            trainable_step_size: See `SLSTMCell`.
+            trainable_step_size, unit: See `SLSTMCell`.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`.
@@ -617,6 +642,7 @@ class SLSTM(UnfoldedRNN):
         tied: bool = True,
         recurrent: Recurrent = "auto",
         trainable_step_size: bool = False,
+        unit: float = 1.0,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -631,6 +657,7 @@ class SLSTM(UnfoldedRNN):
             trainable_dictionary=trainable_dictionary,
             tied=tied,
             trainable_step_size=trainable_step_size,
+            unit=unit,
             recurrent=recurrent,
             **_cell_kwargs(kwargs),
         )

@@ -1,19 +1,29 @@
 """What all encoders share: the dictionary, its step size and the reverse call."""
 
 import random
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+import warnings
+from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
+from sc2keras.layers.rebuilding import (
+    FiniteWeights,
+    FixedArguments,
+    Given,
+    GivenDictionary,
+    RememberedFreezing,
+    remake,
+)
 from sc2keras.layers.shrinkage import DoubleTanh, Shrinkage
 from sc2keras.validation import (
     Shape,
     Tensor,
     check_non_negative,
+    check_positive,
     check_positive_integer,
 )
 
@@ -25,7 +35,7 @@ _MIN_ATOMS_TO_FACTOR = 2048
 _USUAL_BATCH = 256
 
 
-class DictionaryLayer(keras.layers.Layer):
+class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
     """Base of every layer that owns a dictionary D, `(n_atoms, n_features)`.
 
     It holds D with its atoms in the unit ball, the step size τ = 1/L, with
@@ -37,14 +47,17 @@ class DictionaryLayer(keras.layers.Layer):
         l1: Float >= 0, λ, the weight of the ℓ1 term.
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm, drawn from the generator that
-            `keras.utils.set_random_seed` seeds. It is an initial value: the
-            configuration does not hold it, the saved weights do.
+            `keras.utils.set_random_seed` seeds. It is an initial value: a file holds it
+            in the weights alone.
         trainable_dictionary: Boolean. If False, D stays as it is given: an encoder is
             trained for a given dictionary.
         tied: Boolean. If True, one matrix encodes and decodes, W_d = τDᵀ, as in the
             paper. If False, or if D is not trainable, W_d is a weight of its own that
             starts at τDᵀ.
         trainable_step_size: Boolean. If True, τ is trained from 1/L on.
+        unit: Float > 0, the unit c that signals and codes are computed in,
+            s(x) = c · s₁(x/c) with l1/c: for pixels of 0 to 255, with l1 as large, 255
+            gives what 1 gives for pixels of 0 to 1.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
     """
 
@@ -56,15 +69,25 @@ class DictionaryLayer(keras.layers.Layer):
         trainable_dictionary: bool = True,
         tied: bool = True,
         trainable_step_size: bool = False,
+        unit: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_has_dtype(self.dtype_policy)
         self.n_atoms = check_positive_integer("n_atoms", n_atoms)
         self.l1 = check_non_negative("l1", l1)
         self.trainable_dictionary = bool(trainable_dictionary)
         self.tied = bool(tied)
         self.trainable_step_size = bool(trainable_step_size)
-        self._initial_dictionary = check_dictionary(dictionary, self.n_atoms)
+        self.unit = check_positive("unit", unit)
+        self._is_given = dictionary is not None
+        # From a config: words where it came from a file, and an array otherwise.
+        self._is_to_be_loaded = type(dictionary) is str
+        if isinstance(dictionary, str):
+            array = getattr(dictionary, "array", None)
+            self._initial_dictionary = None if array is None else array.astype(float)
+        else:
+            self._initial_dictionary = check_dictionary(dictionary, self.n_atoms)
         self.dictionary: keras.Variable = None
         self.n_features: int | None = None
 
@@ -79,7 +102,9 @@ class DictionaryLayer(keras.layers.Layer):
         """
         initial = self._initial_dictionary
         self._initial_dictionary = None
-        if initial is None:
+        if self._is_to_be_loaded and initial is None:
+            initial = np.full((self.n_atoms, n_features), np.nan)
+        elif initial is None:
             initial = random_dictionary(self.n_atoms, n_features)
         if initial.shape[1] != n_features:
             raise ValueError(
@@ -92,7 +117,7 @@ class DictionaryLayer(keras.layers.Layer):
         self.dictionary = self.add_weight(
             name="dictionary",
             shape=initial.shape,
-            initializer=constant(initial),
+            initializer=Given(initial),
             constraint=keras.constraints.MaxNorm(1.0, axis=1),
             trainable=self.trainable_dictionary,
         )
@@ -109,7 +134,7 @@ class DictionaryLayer(keras.layers.Layer):
             # optimizer's first steps do not wipe them out where τ is small.
             kernel = np.tile(initial.T, (1, n_kernels))
             self.kernel = self.add_weight(
-                name="kernel", shape=kernel.shape, initializer=constant(kernel)
+                name="kernel", shape=kernel.shape, initializer=Given(kernel)
             )
         return step_size, initial
 
@@ -140,6 +165,30 @@ class DictionaryLayer(keras.layers.Layer):
                 f"inputs.shape={tuple(inputs.shape)}."
             )
 
+    def build_activation(
+        self, activation: Activation, step_size: float, name: str = "activation"
+    ) -> Shrinkage | DoubleTanh:
+        """The activation of that kind, built; a `Shrinkage` starts at l1·τ."""
+        layer: Shrinkage | DoubleTanh
+        if activation == "shrinkage":
+            # A dictionary that is to be loaded has no step size yet.
+            threshold = np.nan_to_num(self.l1 / self.unit * step_size)
+            layer = Shrinkage(threshold, dtype=self.dtype_policy, name=name)
+        else:
+            layer = DoubleTanh(dtype=self.dtype_policy, name=name)
+        layer.build((None, self.n_atoms))
+        for variable in layer.weights:
+            self.watch(f"{name}/{variable.name}", variable, by_default=True)
+        return layer
+
+    def in_unit(self, x: Tensor) -> Tensor:
+        """x/c, signals or codes in the unit that the layer computes in."""
+        return x if self.unit == 1.0 else x / self.unit
+
+    def out_of_unit(self, codes: Tensor) -> Tensor:
+        """c·s, codes in the unit of the signals."""
+        return codes if self.unit == 1.0 else codes * self.unit
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -148,7 +197,37 @@ class DictionaryLayer(keras.layers.Layer):
             "trainable_dictionary": self.trainable_dictionary,
             "tied": self.tied,
             "trainable_step_size": self.trainable_step_size,
+            "unit": self.unit,
+            **self._dictionary_in_config(),
         }
+
+    def _dictionary_in_config(self) -> dict[str, str]:
+        """That it was given, or is never trained, and what it is."""
+        if self.trainable_dictionary and not self._is_given:
+            return {}
+        array = self._initial_dictionary
+        if self.built:
+            array = np.array(ops.convert_to_numpy(self.dictionary))
+        if array is not None:
+            return {"initial_dictionary": GivenDictionary.of(array)}
+        return {"initial_dictionary": "in the weights"} if self._is_given else {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        layer, overrides = remake(cls, config)
+        layer.override_trainable(overrides)
+        return layer
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        if not self.built and self._initial_dictionary is not None:
+            store["dictionary"] = self._initial_dictionary  # Of a pickle or a copy.
+
+    def load_own_variables(self, store: Any) -> None:
+        if not self.built and "dictionary" in set(store.keys()):
+            self._initial_dictionary = np.array(store["dictionary"])
+        else:
+            super().load_own_variables(store)
 
 
 class UnfoldedEncoder(DictionaryLayer):
@@ -192,7 +271,8 @@ class UnfoldedEncoder(DictionaryLayer):
         self.check_call(inputs, reverse)
         if reverse:
             return self.decode(inputs)
-        return collect_steps(self.unfold(inputs), self.return_sequences)
+        steps = self.unfold(self.in_unit(inputs))
+        return self.out_of_unit(collect_steps(steps, self.return_sequences))
 
     def compute_output_spec(
         self, inputs: Tensor, reverse: bool = False
@@ -234,18 +314,6 @@ def collect_steps(steps: Iterable[Tensor], return_sequences: bool) -> Tensor:
     return ops.stack(steps, axis=-2) if return_sequences else steps[-1]
 
 
-def make_activation(
-    activation: Activation,
-    threshold: float,
-    dtype: keras.DTypePolicy,
-    name: str = "activation",
-) -> Shrinkage | DoubleTanh:
-    """The activation of that kind; a `Shrinkage` starts at `threshold` = l1·τ."""
-    if activation == "shrinkage":
-        return Shrinkage(threshold, dtype=dtype, name=name)
-    return DoubleTanh(dtype=dtype, name=name)
-
-
 def is_factored(
     recurrent: Recurrent, n_atoms: int, n_features: int, n_products: int
 ) -> bool:
@@ -285,7 +353,8 @@ def lipschitz_constant(dictionary: NDArray) -> float:
     """L = λ_max(D Dᵀ), from the smaller of the two Gram matrices."""
     n_atoms, n_features = dictionary.shape
     rows = dictionary if n_atoms <= n_features else dictionary.T
-    return np.linalg.eigvalsh(rows @ rows.T)[-1]
+    # Of a dictionary that is to be loaded, NaN, nothing is known yet.
+    return np.linalg.eigvalsh(rows @ rows.T)[-1] if np.isfinite(rows).all() else np.nan
 
 
 def random_dictionary(n_atoms: int, n_features: int) -> NDArray:
@@ -295,13 +364,18 @@ def random_dictionary(n_atoms: int, n_features: int) -> NDArray:
     return atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
 
 
-def constant(value: ArrayLike) -> Callable[..., Tensor]:
-    """An initializer that returns an array, whatever dtype the weight has."""
-
-    def initializer(shape, dtype=None):
-        return ops.convert_to_tensor(np.asarray(value, dtype="float32"), dtype=dtype)
-
-    return initializer
+def check_has_dtype(policy: keras.DTypePolicy) -> None:
+    """Raises a ValueError if the backend would take another dtype in place of one."""
+    if policy.variable_dtype != "float64":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX warns, and takes float32.
+        found = ops.convert_to_tensor(np.zeros(1), dtype="float64").dtype
+    if keras.backend.standardize_dtype(found) != "float64":
+        raise ValueError(
+            f"dtype={policy.name!r} is not switched on in {keras.backend.backend()}. "
+            "Call jax.config.update('jax_enable_x64', True) first, or use float32."
+        )
 
 
 def check_activation(value: Activation) -> Activation:

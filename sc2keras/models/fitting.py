@@ -12,7 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import signals
-from sc2keras.validation import Shape, check_positive_integer
+from sc2keras.validation import Shape, check_positive_integer, is_finite
 
 # The share of a training's time that copies of its last good state may take.
 _SHARE_OF_COPIES = 0.01
@@ -205,8 +205,3 @@ def _project_averages(model: keras.Model) -> None:
 
 def _values(variables: list[keras.Variable]) -> list[NDArray]:
     return [np.array(ops.convert_to_numpy(v.value)) for v in variables]
-
-
-def is_finite(value: NDArray) -> bool:
-    """Whether an array of any dtype holds neither a NaN nor an infinity."""
-    return "float" not in value.dtype.name or bool(np.isfinite(value).all())

@@ -1,0 +1,183 @@
+"""Weights that a builder starts from, with what they were made with."""
+
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from sc2keras.applications.pretrained import weights_path
+from sc2keras.models import SparseCoder, saving
+from sc2keras.models.description import describe, encoder_config
+
+# Arguments that weights leave open.
+_FREE = ("name", "dtype", "trainable")
+
+
+@dataclasses.dataclass
+class SavedWeights:
+    """Weights by a name or in a file, and what they were made with."""
+
+    weights: str
+    is_file: bool
+    # As `describe` gives them; None where nobody knows.
+    config: dict[str, Any] | None = None
+    input_shape: tuple[int, ...] | None = None
+    head: dict[str, Any] | None = None
+    model: SparseCoder | None = None
+
+    @contextlib.contextmanager
+    def named_misfit(self, name: str, layer: Any, input_shape: Any) -> Iterator[None]:
+        """Says of a file whose weights do not fit what they do not fit to."""
+        try:
+            yield
+        except ValueError as error:
+            if not self.is_file:
+                raise
+            raise ValueError(
+                f"The weights in {self.weights!r} do not fit this {name} with n_atoms="
+                f"{layer.n_atoms} and input_shape={input_shape}. Build it with the "
+                f"arguments of the saved model. ({error})"
+            ) from error
+
+    def check(self, key: str, value: Any, given: Any) -> None:
+        if given is not None and given != value:
+            raise ValueError(
+                f"weights={self.weights!r} were made with {key}={value!r}; received "
+                f"{key}={given!r}. Leave {key} out, or train a model of your own, "
+                "with weights=None."
+            )
+
+    def check_shape(
+        self, input_shape: tuple[int, ...] | None
+    ) -> tuple[int, ...] | None:
+        """The shape of the input, if it is that of the weights, or flat."""
+        if input_shape is None or self.config is None:
+            return input_shape or self.input_shape
+        input_shape = check_input_shape(input_shape)
+        # The same numbers in another order would be other signals.
+        if input_shape != (math.prod(self.input_shape or ()),):
+            self.check("input_shape", self.input_shape, input_shape)
+        return input_shape
+
+    def check_arguments(
+        self, layer: Any, given: dict[str, Any], dictionary: Any
+    ) -> None:
+        if self.config is None:
+            return
+        self.check("dictionary", None, None if dictionary is None else "an array")
+        config = encoder_config(layer)
+        for key in given.keys() & self.config.keys() - set(_FREE):
+            # As the layer understands them: "zeros" is an initializer.
+            if config[key] != self.config[key]:
+                self.check(key, self.config[key], given[key])
+
+    def check_classifier(
+        self, classes: int | None, activation: Any
+    ) -> tuple[int | None, Any]:
+        """`(classes, classifier_activation)`, of the weights if these have any."""
+        if self.head is None:
+            return classes, activation
+        own = keras.activations.get(self.head["activation"])
+        self.check("classes", self.head["units"], classes)
+        if classes is not None and keras.activations.get(activation) != own:
+            self.check(
+                "classifier_activation", self.head["activation"], str(activation)
+            )
+        return self.head["units"], own
+
+    def put_into(self, model: SparseCoder) -> None:
+        if self.model is not None:
+            model.encoder.set_weights(self.model.encoder.get_weights())
+            if self.head is not None:
+                head = self.model.outputs[1]._keras_history.operation
+                model.get_layer("predictions").set_weights(head.get_weights())
+            return
+        with self.named_misfit(model.name, model.encoder, model.input_shape[1:]):
+            try:
+                model.load_weights(self.weights)
+            except ValueError:
+                raise
+            # A damaged file fails in many ways, all of them with the same remedy.
+            except Exception as error:
+                raise _unreadable(self.weights, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> OSError:
+    return OSError(
+        f"The weights in {path!r} cannot be read: the file is truncated or altered "
+        f"({type(error).__name__}: {error}). Save the model again."
+    )
+
+
+def open_weights(
+    builder: str, layer_class: type, weights: str | os.PathLike[str]
+) -> SavedWeights:
+    """The weights of a builder by their name or their path.
+
+    Raises:
+        ValueError: If there are none, or they are those of another builder.
+        OSError: If the file is damaged.
+    """
+    path = os.fspath(weights)
+    is_file = path.endswith((".keras", ".weights.h5"))
+    if is_file and not os.path.isfile(path):
+        raise ValueError(
+            "weights must be None, the path of an existing .keras or .weights.h5 "
+            f"file, or a name; received weights={path!r}, which is no file."
+        )
+    if path.endswith(".weights.h5"):
+        try:
+            found = saving.read_weights_config(path)
+        # As above.
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        if found is None:
+            return SavedWeights(path, is_file)
+        _check_encoder(path, builder, layer_class, found["encoder"])
+        shape = tuple(found["input_shape"])
+        return SavedWeights(path, is_file, found["config"], shape, found["head"])
+    try:
+        model = keras.saving.load_model(
+            path if is_file else weights_path(builder, path), compile=False
+        )
+    except ValueError as error:
+        if not is_file or "NaN" in str(error):
+            raise
+        raise _unreadable(path, error) from error
+    except Exception as error:
+        if not is_file:
+            raise
+        raise _unreadable(path, error) from error
+    if not isinstance(model, SparseCoder):
+        raise ValueError(
+            f"weights={path!r} holds a {type(model).__name__}, and no SparseCoder. Open"
+            " it with keras.saving.load_model."
+        )
+    found = describe(model)
+    _check_encoder(path, builder, layer_class, found["encoder"])
+    shape = tuple(found["input_shape"])
+    return SavedWeights(path, is_file, found["config"], shape, found["head"], model)
+
+
+def _check_encoder(path: str, builder: str, layer_class: type, name: str) -> None:
+    if name != keras.saving.get_registered_name(layer_class):
+        raise ValueError(
+            f"weights={path!r} were made with the encoder {name}, and not with that of "
+            f"{builder}. Use its builder, or keras.saving.load_model."
+        )
+
+
+def check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`input_shape` as a tuple, or a ValueError that says what it must be."""
+    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else None
+    if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+        raise ValueError(
+            "input_shape must be a tuple of positive integers, the shape of one sample "
+            f"without the batch; received input_shape={input_shape!r}."
+        )
+    return shape

@@ -1,0 +1,169 @@
+"""What a layer keeps when Keras makes it again: from its config, or from a file."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike, NDArray
+
+from sc2keras.validation import Tensor, is_finite
+
+_ALWAYS_FREE = ("self", "args", "kwargs", "name", "trainable")
+
+
+class GivenDictionary(str):
+    """A dictionary in the config of a layer: words in a file, the array in memory.
+
+    A config does not hold arrays: a file would hold the dictionary twice, once as text.
+    Within a process it passes the array on, so that a clone or a wrapper starts from
+    the same dictionary. Read from a file it is plain words; the layer then holds NaN
+    until its weights are loaded.
+    """
+
+    array: NDArray
+
+    @classmethod
+    def of(cls, array: NDArray) -> Self:
+        given = cls(f"given, {array.shape[0]} x {array.shape[1]}, in the weights")
+        given.array = array
+        return given
+
+
+class Given(keras.initializers.Initializer):
+    """The initial value of a weight, an array, in whatever dtype the weight has.
+
+    A class: of a function, Keras on JAX compiles the array into the program.
+    """
+
+    def __init__(self, value: ArrayLike) -> None:
+        self.value = np.asarray(value)
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
+        dtype = keras.backend.standardize_dtype(dtype)
+        # Not every backend has float64, or makes a narrower float of it.
+        exact = "float64" if dtype == "float64" else "float32"
+        return ops.convert_to_tensor(self.value.astype(exact), dtype=dtype)
+
+
+class SideBySide(keras.initializers.Initializer):
+    """The values of several initializers, as blocks of columns of one matrix."""
+
+    def __init__(self, parts: list[tuple[keras.initializers.Initializer, int]]) -> None:
+        self.parts = parts
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
+        blocks = [part((shape[0], width), dtype=dtype) for part, width in self.parts]
+        return ops.concatenate(blocks, axis=1)
+
+
+class FixedArguments(keras.layers.Layer):
+    """A layer whose arguments cannot be changed once it is built.
+
+    What was compiled from them would keep the old value: weights, thresholds, functions
+    of `fit`, `predict` and `encode`.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "built", False) and name in _arguments(type(self)):  # type: ignore[arg-type]
+            raise AttributeError(
+                f"{name} of {type(self).__name__} cannot be changed once the layer is "
+                f"built; received {name}={value!r}. Make another layer or model with "
+                f"{name}=..., and set_weights() what it shall keep."
+            )
+        super().__setattr__(name, value)
+
+
+@functools.cache
+def _arguments(layer_class: Any) -> frozenset[str]:
+    names = {"dtype_policy"}
+    for base in layer_class.__mro__:
+        if issubclass(base, keras.layers.Layer) and base is not keras.layers.Layer:
+            names |= set(inspect.signature(base).parameters)
+    return frozenset(names.difference(_ALWAYS_FREE))
+
+
+class _Freezing:
+    """The weights of a layer, and which are trainable.
+
+    No list of the layer's own: Keras would write the weights in it to a file twice.
+    """
+
+    def __init__(self) -> None:
+        self.weights: list[tuple[str, keras.Variable, bool]] = []
+        self.overrides: dict[str, bool] = {}
+
+
+class RememberedFreezing(keras.layers.Layer):
+    """A layer whose config tells which of its weights were frozen, one by one.
+
+    Keras remembers `layer.trainable`, but neither that of a weight nor that of a layer
+    within.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._freezing = _Freezing()
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        variable = super().add_weight(*args, **kwargs)
+        self.watch(variable.name, variable, kwargs.get("trainable", True))
+        return variable
+
+    def watch(self, name: str, variable: keras.Variable, by_default: bool) -> None:
+        """Freezes or frees a new weight as the config says, and notes what it is."""
+        self._freezing.weights.append((name, variable, by_default))
+        if name in self._freezing.overrides and self.trainable:
+            variable.trainable = self._freezing.overrides[name]
+
+    def trainable_overrides(self) -> dict[str, bool]:
+        """The weights that are not trainable as they are by default, and how."""
+        if not self.built:
+            return self._freezing.overrides
+        return {
+            name: bool(variable.trainable)
+            for name, variable, by_default in self._freezing.weights
+            if bool(variable.trainable) != by_default
+        }
+
+    def override_trainable(self, overrides: dict[str, bool]) -> None:
+        """Sets what a config says of the weights that `build` will add."""
+        self._freezing.overrides = overrides
+
+    def get_config(self) -> dict[str, Any]:
+        overrides = self.trainable_overrides() if self.trainable else {}
+        return {
+            **super().get_config(),
+            **({"trainable_overrides": overrides} if overrides else {}),
+        }
+
+
+def remake(
+    layer_class: Callable[..., Any], config: dict[str, Any]
+) -> tuple[Any, dict[str, bool]]:
+    """A layer from its config, and which of its weights are to be frozen or freed."""
+    config = dict(config)
+    overrides = config.pop("trainable_overrides", {})
+    given = config.pop("initial_dictionary", None)
+    if config.get("dictionary") is None and given is not None:
+        config["dictionary"] = given
+    return layer_class(**config), overrides
+
+
+class FiniteWeights(keras.layers.Layer):
+    """A layer that refuses to load a NaN or an infinity."""
+
+    def load_own_variables(self, store: Any) -> None:
+        for key in set(store.keys()):
+            if not is_finite(np.asarray(store[key])):
+                variables = [*self._trainable_variables, *self._non_trainable_variables]
+                index = int(key) if key.isdigit() else len(variables)
+                name = variables[index].path if index < len(variables) else key
+                raise ValueError(
+                    f"Weight {name!r} in the file holds a NaN or an infinity. Load an "
+                    "earlier file, or train the model again."
+                )
+        super().load_own_variables(store)

@@ -1,16 +1,310 @@
-"""Files of a model, which appear whole or not at all."""
+"""Files of a model, which appear whole or not at all, and what is read of them."""
 
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
 import keras
+import numpy as np
 from keras import ops
 
-from sc2keras.models.fitting import is_finite
+from sc2keras.files import whole_export, whole_file
+from sc2keras.models.description import describe
+from sc2keras.validation import is_finite
+
+# The attribute of a file of weights that holds what `describe` gives.
+_DESCRIPTION = "sc2keras"
+# The file in a `.keras` archive that says where the training stands.
+_TRAINING = "training.json"
+# Where Keras sees no local file, unless such a folder is mounted.
+_REMOTE = re.compile("/(cns|cfs|gcs|hdfs|readahead|placer|tfhub)")
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+FilePath = str | os.PathLike[str] | io.IOBase
 
 
 def check_finite_weights(model: keras.Model, consequence: str) -> None:
     """Raises a ValueError that names the first weight with a NaN or an infinity."""
-    for weight in model.weights:
-        if not is_finite(ops.convert_to_numpy(weight.value)):
+    weight = first_not_finite(model.weights)
+    if weight is not None:
+        raise ValueError(
+            f"Weight {weight.path!r} holds a NaN or an infinity, so {consequence}. "
+            "Load the last good file, and check the data and the learning rate."
+        )
+
+
+def first_not_finite(variables: list[keras.Variable]) -> keras.Variable | None:
+    """The first of the variables that holds a NaN or an infinity."""
+    for variable in variables:
+        if not is_finite(ops.convert_to_numpy(variable.value)):
+            return variable
+    return None
+
+
+def save(
+    model: keras.Model,
+    write: Callable[..., None],
+    filepath: FilePath,
+    overwrite: bool = True,
+    zipped: bool | None = None,
+    **kwargs: Any,
+) -> None:
+    """`keras.Model.save`, by way of `whole_file`.
+
+    Args:
+        model: A built `keras.Model`.
+        write: Keras's own method, bound to the model.
+        filepath: Path that ends in `.keras`; or what Keras writes to by itself, a
+            remote path or an open file.
+        overwrite: Boolean. If False, a file that is there is never replaced.
+        zipped: None or True: `.keras` is one file.
+        **kwargs: Of `write`.
+
+    Raises:
+        ValueError: If a weight is not finite, or the path or `zipped` ask for a format
+            that could not be loaded or not appear at once.
+        FileExistsError: If `overwrite` is False and the file exists.
+        OSError: If the file cannot be written. What was at the path stays.
+    """
+    check_finite_weights(model, "nothing was saved")
+    path = _local_path(filepath)
+    if path is None:
+        write(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+        return
+    check_suffix(
+        path,
+        ".keras",
+        "save_weights('name.weights.h5') saves the weights alone, and export('name') "
+        "a SavedModel.",
+    )
+    if zipped is not None and not zipped:
+        raise ValueError(
+            "The many files of a folder cannot appear at once; received zipped="
+            f"{zipped!r}. Save one .keras file, which is an ordinary zip archive, and "
+            "unpack it if a folder is wanted."
+        )
+    with _full_disk_named(path), whole_file(path, overwrite) as temporary:
+        write(temporary, **kwargs)
+
+
+def save_weights(
+    model: keras.Model,
+    write: Callable[..., None],
+    filepath: FilePath,
+    overwrite: bool = True,
+    max_shard_size: float | None = None,
+) -> None:
+    """`keras.Model.save_weights`, by way of `whole_file`, with a description inside.
+
+    The attribute `sc2keras` of the HDF5 file holds what `describe(model)` gives, in
+    JSON, see `read_weights_config`. Keras does not mind it.
+
+    The arguments and the errors are those of `save`, with the suffix `.weights.h5`.
+    """
+    check_finite_weights(model, "nothing was saved")
+    path = _local_path(filepath)
+    if path is None:
+        write(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
+        return
+    if max_shard_size is not None:
+        raise ValueError(
+            "Several files cannot appear at once; received max_shard_size="
+            f"{max_shard_size!r}. Leave it out: one .weights.h5 file takes any size."
+        )
+    check_suffix(
+        path,
+        ".weights.h5",
+        "save('name.keras') saves the whole model with its optimizer.",
+    )
+    with _full_disk_named(path), whole_file(path, overwrite) as temporary:
+        # In memory: HDF5 that meets a full disk brings down the process later on.
+        memory = _NamedMemory(temporary.name)
+        write(memory)
+        with h5py.File(memory, "r+") as file:
+            file.attrs[_DESCRIPTION] = json.dumps(describe(model))
+        temporary.write_bytes(memory.getbuffer())
+
+
+def read_weights_config(filepath: FilePath) -> dict[str, Any] | None:
+    """What `describe` gave of the model whose weights a `.weights.h5` file holds.
+
+    None for a file that Keras wrote by itself, for another format, and for no file.
+    """
+    if not isinstance(filepath, (str, os.PathLike)) or not h5py.is_hdf5(filepath):
+        return None
+    with h5py.File(filepath, "r") as file:
+        text = file.attrs.get(_DESCRIPTION)
+    return None if text is None else json.loads(text)
+
+
+def save_training(model: keras.Model, path: Path, training: dict[str, Any]) -> None:
+    """Saves a model as `save` does, and with it where its training stands."""
+    with _full_disk_named(path), whole_file(path) as temporary:
+        keras.saving.save_model(model, temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(_TRAINING, json.dumps(training))
+
+
+def read_training(path: Path) -> dict[str, Any] | None:
+    """What `save_training` wrote beside the model; None for any other `.keras` file."""
+    _check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        if _TRAINING not in archive.namelist():
+            return None
+        return json.loads(archive.read(_TRAINING))
+
+
+def load_weights(
+    model: keras.Model,
+    load: Callable[..., None],
+    filepath: FilePath,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """`keras.Model.load_weights`, which loads weights that are finite, or nothing.
+
+    Args:
+        model: A built `keras.Model`.
+        load: Keras's own method, bound to the model.
+        filepath: Path of a `.keras` or a `.weights.h5` file, or another that Keras
+            loads.
+        *args, **kwargs: Of `load`.
+
+    Raises:
+        ValueError: If the file holds a NaN or an infinity, is damaged, or does not fit
+            the model. Weights and optimizer are then what they were, as after any other
+            error.
+    """
+    path = _local_path(filepath)
+    if path is not None and path.name.endswith(".keras"):
+        _check_archive(path)
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else [])]
+    before = [np.array(ops.convert_to_numpy(v.value)) for v in variables]
+    try:
+        load(filepath, *args, **kwargs)
+        damaged = first_not_finite(variables)
+        if damaged is not None:
             raise ValueError(
-                f"Weight {weight.path!r} holds a NaN or an infinity, so {consequence}. "
-                "Load the last good file, and check the data and the learning rate."
+                f"{filepath} holds a NaN or an infinity in {damaged.path!r}, so nothing"
+                " was loaded. Load an earlier file, or train again."
             )
+    except BaseException:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        raise
+
+
+def export(
+    model: keras.Model,
+    write: Callable[..., Any],
+    filepath: str | os.PathLike[str],
+    format: str = "tf_saved_model",
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """`keras.Model.export`, by way of `whole_export`.
+
+    Args:
+        model: A built `keras.Model`.
+        write: Keras's own method, bound to the model.
+        filepath: Path of the file or folder; its ending as Keras wants it.
+        format, *args, **kwargs: Of `write`.
+
+    Returns:
+        What `write` returns.
+
+    Raises:
+        ValueError: If a weight is not finite, or an argument is none of Keras's.
+        FileExistsError: If something else than an earlier export would be replaced.
+        OSError: If it cannot be written. What was at the path stays.
+    """
+    check_finite_weights(model, "nothing was exported")
+    path = _local_path(filepath)
+    if path is None:
+        return write(filepath, format, *args, **kwargs)
+    with (
+        _full_disk_named(path),
+        whole_export(path) as temporary,
+        _printed_as(temporary, path),
+    ):
+        return write(str(temporary), format, *args, **kwargs)
+
+
+def check_suffix(path: Path, suffix: str, remedy: str) -> None:
+    """Raises a ValueError, which ends in `remedy`, if `path` ends in another suffix."""
+    if not path.name.endswith(suffix):
+        raise ValueError(
+            f"The path must end in {suffix}; received {str(path)!r}. {remedy}"
+        )
+
+
+def _local_path(filepath: FilePath) -> Path | None:
+    """The path, or None where Keras writes by itself: to open files, and remotely."""
+    if isinstance(filepath, io.IOBase):
+        return None
+    text = str(filepath)
+    is_mounted = os.path.isdir(os.path.dirname(text))
+    is_remote = "://" in text or (_REMOTE.match(text) is not None and not is_mounted)
+    return None if is_remote else Path(text)
+
+
+def _check_archive(path: Path) -> None:
+    """Raises a ValueError if a `.keras` file is cut short, or a bit of it is wrong."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{path} is no whole .keras file: {error}. Load an earlier one."
+        ) from error
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged, in {damaged!r}. Load an earlier file.")
+
+
+class _NamedMemory(io.BytesIO):
+    """A file in memory, with the name that Keras checks the ending of."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@contextlib.contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Raises the OSError of a full disk with the path, also from under another."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in _FULL_DISK:
+                raise OSError(
+                    cause.errno, os.strerror(cause.errno), str(path)
+                ) from error
+            cause = cause.__context__
+        raise
+
+
+@contextlib.contextmanager
+def _printed_as(temporary: Path, path: Path) -> Iterator[None]:
+    """Prints what is printed meanwhile at the end, with the path that was asked for."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        text = printed.getvalue().replace(str(temporary), str(path))
+        sys.stdout.write(text)

@@ -1,6 +1,14 @@
 """sc2keras: a Keras 3 model zoo for learned sparse coding."""
 
-from sc2keras import applications, datasets, layers, losses, metrics, sklearn
+from sc2keras import (
+    applications,
+    callbacks,
+    datasets,
+    layers,
+    losses,
+    metrics,
+    sklearn,
+)
 from sc2keras._version import __version__
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
@@ -9,6 +17,7 @@ __all__ = [
     "SparseCoder",
     "__version__",
     "applications",
+    "callbacks",
     "datasets",
     "layers",
     "learn_dictionary",

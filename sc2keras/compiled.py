@@ -81,6 +81,20 @@ def compile_function(
     return _without_compilation(function)
 
 
+def make_deterministic() -> None:
+    """Switches TensorFlow's deterministic operations on where it computes on a GPU.
+
+    For the whole process: TensorFlow has no other way. On its CPU what this package
+    computes is the same at every call without them.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:
     """`numpy.empty` that starts at a multiple of 64 bytes, as the backends' do."""
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -11,6 +11,7 @@ from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
+from sc2keras.signals import as_array
 from sc2keras.validation import check_positive_integer
 
 # Sweeps of coordinate descent for each code. scikit-learn's own 1,000 are spent on
@@ -103,6 +104,9 @@ def learn_dictionary(
     if max_iter is None:
         max_iter = max(300, math.ceil(3 * n_samples / batch_size))
     rng = np.random.default_rng(seed)
+    # scikit-learn takes codes below a fixed size for unused.
+    unit = power_of_two(typical_norm(x))
+    l1 = l1 / unit
     learner = MiniBatchDictionaryLearning(
         n_atoms,
         alpha=l1,
@@ -118,9 +122,9 @@ def learn_dictionary(
         batches = _batches(n_samples, batch_size, rng)
         bar = tqdm(range(1, max_iter + 1), "Dictionary", disable=not verbose)
         for step, batch in zip(bar, batches, strict=False):
-            learner.partial_fit(x[batch].astype("float64"))
+            learner.partial_fit(x[batch].astype("float64") / unit)
             if step % probe_every == 0 or step == max_iter:
-                _replace_atoms(learner.components_, x, l1, rng)
+                _replace_atoms(learner.components_, x, l1, unit, rng)
     return _unit(learner.components_).astype("float32")
 
 
@@ -163,14 +167,38 @@ def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.f
     return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng).astype("float32")
 
 
+def typical_norm(x: NDArray) -> float:
+    """√(mean ‖x_i‖²) over the samples that are not all zero; 1 if all are.
+
+    Example:
+
+    >>> typical_norm(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    5.0
+    """
+    largest = float(np.abs(x).max(initial=0.0))
+    if largest == 0.0:
+        return 1.0
+    # In units of the largest entry, whose square may be no number.
+    chunks = np.array_split(x, math.ceil(len(x) / 4096))
+    norms = np.concatenate(
+        [np.square(rows.astype("float64") / largest).sum(axis=1) for rows in chunks]
+    )
+    return largest * math.sqrt(norms.sum() / np.count_nonzero(norms))
+
+
+def power_of_two(x: float) -> float:
+    """The power of two nearest to x: in its units, nothing is rounded."""
+    return 2.0 ** round(math.log2(x))
+
+
 def _check_seed(seed: int) -> None:
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1.")
 
 
 def _check_signals(x: ArrayLike, n_atoms: int) -> NDArray:
-    x = np.asanyarray(x)
-    if not np.issubdtype(x.dtype, np.floating):
+    x = as_array("x", x)
+    if x.dtype.kind != "f":
         raise ValueError(
             f"x has dtype {x.dtype}, but must be made of floats. Scale 8-bit images to "
             "[0, 1] with sc2keras.applications.preprocess_input."
@@ -179,6 +207,11 @@ def _check_signals(x: ArrayLike, n_atoms: int) -> NDArray:
         raise ValueError(
             f"x has shape {x.shape}, but must be (n_samples, ...). Reshape one signal "
             "with x[None]."
+        )
+    if not x.size:
+        raise ValueError(
+            f"x has shape {x.shape}, and holds nothing to learn from. Give at least "
+            f"n_atoms={n_atoms} samples."
         )
     x = x.reshape(len(x), -1)
     if not np.isfinite(x).all():
@@ -237,11 +270,11 @@ def _fill(
 
 
 def _replace_atoms(
-    dictionary: NDArray, x: NDArray, l1: float, rng: np.random.Generator
+    dictionary: NDArray, x: NDArray, l1: float, unit: float, rng: np.random.Generator
 ) -> None:
     """Replace, in place, the atoms that no sample uses and copies of others."""
-    sample = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
-    sample = x[sample].astype("float64")
+    rows = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
+    sample = x[rows].astype("float64") / unit
     atoms = _unit(dictionary)
     codes = sparse_encode(
         sample, atoms, algorithm="lasso_cd", alpha=l1, max_iter=_SWEEPS

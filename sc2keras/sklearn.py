@@ -1,7 +1,9 @@
 """A scikit-learn transformer around a SparseCoder."""
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 import keras
@@ -17,8 +19,15 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sc2keras import applications
-from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
+from sc2keras.compiled import make_deterministic
+from sc2keras.dictionary_learning import (
+    learn_dictionary,
+    sample_dictionary,
+    typical_norm,
+)
 from sc2keras.models import SparseCoder
+from sc2keras.models.fitting import all_or_nothing
+from sc2keras.signals import as_array
 from sc2keras.validation import check_non_negative, check_positive_integer
 
 _SOLVERS = ("ISTA", "FISTA")
@@ -29,6 +38,8 @@ _STARTS = ("classical", "samples", "random")
 # two milliseconds an update.
 _MIN_UPDATES_TO_GROUP = 500
 _GROUP = 20
+# Signals of this norm, as those of MNIST have, train best at a rate of 1.
+_USUAL_NORM = 10.0
 
 
 def _has_partial_fit(transformer: "SparseCodeTransformer") -> bool:
@@ -53,7 +64,7 @@ class SparseCodeTransformer(
 
     after which `transform` takes a few matrix products where scikit-learn solves a
     LASSO problem for every sample. `n_atoms` is scikit-learn's `n_components`, and `l1`
-    its `alpha`: bring the data to about [0, 1], or scale `l1` with them.
+    its `alpha`, in the units of the data: `X * c` with `l1 * c` gives `codes * c`.
 
     Parameters
     ----------
@@ -86,7 +97,9 @@ default="classical"
         `partial_fit` it is constant.
     random_state : int, RandomState instance or None, default=None
         Seed of the start and of the order of the samples. An int gives equal results
-        at every call, whatever the global random states are.
+        at every call on one machine, whatever the global random states are. On
+        TensorFlow with a GPU this needs its deterministic operations, which `fit` then
+        switches on for the whole process; PyTorch and JAX have switches of their own.
     verbose : {0, 1, 2}, default=0
         As in `keras.Model.fit`.
     model : SparseCoder, str or path, default=None
@@ -177,10 +190,17 @@ default="classical"
             If a parameter or `X` is unusable, or the training diverges.
         """
         self._check_parameters()
-        x: NDArray = validate_data(self, X, dtype="float32")
-        if self.model is not None:
-            self.model_ = self._given_model()
-            return self
+        with _old_state_unless_done(self):
+            x = self._signals(X)
+            if self.model is None:
+                self.model_ = self._trained_model(x)
+            else:
+                self.model_ = self._given_model()
+        return self
+
+    def _trained_model(self, x: NDArray) -> SparseCoder:
+        if self.random_state is not None:
+            make_deterministic()
         random_state = check_random_state(self.random_state)
         model = self._untrained_model(x, random_state)
         if model.trainable_weights:
@@ -193,8 +213,7 @@ default="classical"
             model.fit(batches, epochs=self.epochs, verbose=self.verbose, shuffle=False)
             # For `partial_fit`: the cosine has come to zero.
             self._compile(model, self.learning_rate)
-        self.model_ = model
-        return self
+        return model
 
     @available_if(_has_partial_fit)
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
@@ -219,19 +238,30 @@ default="classical"
             As `fit`.
         """
         self._check_parameters()
-        is_first = not hasattr(self, "model_")
-        x: NDArray = validate_data(self, X, reset=is_first, dtype="float32")
-        if self.model is not None:
-            self.model_ = self._given_model()
-            return self
-        if is_first:
-            model = self._untrained_model(x, check_random_state(self.random_state))
-            self._compile(model, self.learning_rate)
-        else:
-            model = self.model_
-        model.fit(x, batch_size=self.batch_size, shuffle=False, verbose=self.verbose)
-        self.model_ = model
+        with _old_state_unless_done(self):
+            is_first = not hasattr(self, "model_")
+            x = self._signals(X, reset=is_first)
+            if self.model is not None:
+                self.model_ = self._given_model()
+                return self
+            if is_first:
+                if self.random_state is not None:
+                    make_deterministic()
+                model = self._untrained_model(x, check_random_state(self.random_state))
+                self._compile(model, self.learning_rate)
+            else:
+                model = self.model_
+            with all_or_nothing(model):
+                model.fit(
+                    x, batch_size=self.batch_size, shuffle=False, verbose=self.verbose
+                )
+            self.model_ = model
         return self
+
+    def _signals(self, X: ArrayLike, reset: bool = True) -> NDArray[np.float32]:
+        if np.ma.isMaskedArray(X):
+            X = as_array("X", X)  # scikit-learn reads what is under the mask.
+        return validate_data(self, X, reset=reset, dtype="float32")
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """The sparse codes of signals.
@@ -246,8 +276,8 @@ default="classical"
         codes : float32 ndarray of shape (n_samples, n_atoms)
         """
         check_is_fitted(self)
-        x: NDArray = validate_data(self, X, reset=False, dtype="float32")
-        return self.model_.encode(x.reshape(-1, *self.model_.input_shape[1:]))
+        x = self._signals(X, reset=False)
+        return self.model_.encode(x.reshape(len(x), *self.model_.input_shape[1:]))
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """The signals that codes stand for, `X @ components_`.
@@ -323,11 +353,11 @@ default="classical"
         self, x: NDArray, random_state: np.random.RandomState
     ) -> SparseCoder:
         if not isinstance(self.start, str):
-            return self._build(x.shape[1], self.start)
+            return self._build(x, self.start)
         dictionary = random_state.standard_normal((self.n_atoms, x.shape[1]))
         dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
         # Before a dictionary is learned, so that a wrong argument shows at once.
-        model = self._build(x.shape[1], dictionary)
+        model = self._build(x, dictionary)
         n_usable = int(x.any(axis=1).sum())
         # A single feature has room for one direction.
         n_found = min(self.n_atoms, n_usable, 1 if x.shape[1] == 1 else n_usable)
@@ -340,15 +370,18 @@ default="classical"
             dictionary[:n_found] = learn_dictionary(
                 x, n_found, self.l1, seed=seed, verbose=int(bool(self.verbose))
             )
-        return self._build(x.shape[1], dictionary)
+        return self._build(x, dictionary)
 
-    def _build(self, n_features: int, dictionary: ArrayLike) -> SparseCoder:
+    def _build(self, x: NDArray, dictionary: ArrayLike) -> SparseCoder:
         kwargs = {"activation": "shrinkage", **(self.builder_kwargs or {})}
         if self.n_steps is not None:
             kwargs["n_steps"] = self.n_steps
+        if self.builder not in _SOLVERS:
+            # The recipe suits such signals, and so signals of any scale.
+            kwargs.setdefault("unit", typical_norm(x) / _USUAL_NORM)
         return getattr(applications, self.builder)(
             n_atoms=self.n_atoms,
-            input_shape=(n_features,),
+            input_shape=(x.shape[1],),
             l1=self.l1,
             dictionary=dictionary,
             **kwargs,
@@ -362,10 +395,24 @@ default="classical"
         may_group = keras.backend.backend() != "torch"
         model.compile(
             keras.optimizers.Adadelta(learning_rate, epsilon=1e-6),
+            # The objective in the model's unit.
+            objective_weight=model.encoder.unit**-2.0,
             steps_per_execution=_GROUP if is_long and may_group else 1,
         )
         # Keras warns when it loads a pickled optimizer that was never built.
         model.optimizer.build(model.trainable_variables)
+
+
+@contextlib.contextmanager
+def _old_state_unless_done(estimator: BaseEstimator) -> Iterator[None]:
+    """Gives an estimator the attributes back that it had, if the block fails."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 class _ShuffledBatches(keras.utils.PyDataset):

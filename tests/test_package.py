@@ -92,7 +92,9 @@ def test_nothing_but_keras_and_numpy_is_imported_by_the_core(path):
             assert node.level == 0
             imported.add(node.module)
     roots = {name.split(".")[0] for name in imported}
-    assert roots <= {"keras", "numpy", "sc2keras"} | set(sys.stdlib_module_names)
+    assert roots <= {"h5py", "keras", "numpy", "sc2keras"} | set(
+        sys.stdlib_module_names
+    )
     # Imports go one way: layers, then models, then applications.
     assert not any(name.startswith("keras.src") for name in imported)
     later = {"sc2keras.applications", "sc2keras.datasets", "sc2keras.evaluation"}

@@ -18,6 +18,7 @@ from sc2keras.layers.unfolded import (
     check_recurrent,
     is_factored,
     is_product_cheaper,
+    minus_shared,
 )
 from sc2keras.validation import Shape, Tensor
 
@@ -151,10 +152,10 @@ class LISTABlock(UnfoldedEncoder):
             kernels = [self.recurrent_product()]
         # With s_0 = 0 the first step is one of x alone.
         if self.factored and not kernels:
-            projected = [self.project_set(inputs, 0)]
+            negated = [-self.project_set(inputs, 0)]
         else:
-            projected = ops.split(self.project(inputs), self.n_sets, axis=-1)
-        previous, codes = 0.0, self.activations[0](projected[0])
+            negated = ops.split(-self.project(inputs), self.n_sets, axis=-1)
+        previous, codes = 0.0, self.activations[0](-negated[0])
         yield codes
         for step in range(1, self.n_steps):
             y = self.extrapolate(codes, previous, step)
@@ -162,7 +163,8 @@ class LISTABlock(UnfoldedEncoder):
             if not kernels:
                 total = y + self.project_set(inputs - self.decode(y), i)
             else:
-                total = ops.matmul(y, kernels[(step - 1) % len(kernels)]) + projected[i]
+                kernel = kernels[(step - 1) % len(kernels)]
+                total = minus_shared(ops.matmul(y, kernel), negated[i])
             previous, codes = codes, self.activations[i](total)
             yield codes
 
@@ -224,7 +226,9 @@ class LFISTABlock(LISTABlock):
             )
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
-        return codes + self.momentum[step - 1] * (codes - previous)
+        # So each code has two uses: the sum of three gradients is not reproducible.
+        momentum = self.momentum[step - 1]
+        return (1.0 + momentum) * codes - momentum * previous
 
 
 def fista_momentum(n_steps: int) -> list[float]:

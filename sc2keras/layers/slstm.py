@@ -24,6 +24,7 @@ from sc2keras.layers.unfolded import (
     collect_steps,
     is_factored,
     is_product_cheaper,
+    minus_shared,
 )
 from sc2keras.validation import Shape, Tensor, check_positive_integer
 
@@ -31,9 +32,9 @@ from sc2keras.validation import Shape, Tensor, check_positive_integer
 class _MomentumCell(DictionaryLayer):
     """What the cells share: candidate, cell state and activation (eq. 9 to 11).
 
-    A subclass gives `build`, `project`, and `gates(projected, recurrent)`, which
-    returns the candidate c̃ and the gates i and f, and counts in `n_products` the
-    matrices that s_{t−1} is multiplied with.
+    A subclass gives `build`, `project`, and `gates(negated, recurrent)`, which returns
+    the candidate c̃ and the gates i and f from −`project(x)`, and counts in `n_products`
+    the matrices that s_{t−1} is multiplied with.
     """
 
     n_products = 1
@@ -85,15 +86,15 @@ class _MomentumCell(DictionaryLayer):
     def prepare(self, inputs: Tensor, n_steps: int = 1) -> tuple[Any, Tensor | None]:
         """What so many steps on x share.
 
-        `(projected, recurrent_kernel)`: `project(x)`, and the matrix that s_{t−1} is
+        `(negated, recurrent_kernel)`: −`project(x)`, and the matrix that s_{t−1} is
         multiplied with; or, in the factored form where D times the other matrices
         would take more operations than it spares, `(x, None)`.
         """
         if not self.factored:
-            return self.project(inputs), self.recurrent_kernel
+            return _negative(self.project(inputs)), self.recurrent_kernel
         sizes = (*self.dictionary.shape, inputs.shape[0], n_steps)
         if is_product_cheaper(self.n_products, *sizes):
-            return self.project(inputs), self.recurrent_product()
+            return _negative(self.project(inputs)), self.recurrent_product()
         return inputs, None
 
     def step(
@@ -112,16 +113,15 @@ class _MomentumCell(DictionaryLayer):
             `(codes, [codes, cell])`.
         """
         codes, cell = (None, None) if states is None else states
-        projected, kernel = prepared
-        recurrent = None
-        if kernel is None:
-            left = projected if codes is None else projected - self.decode(codes)
-            projected = self.project(left)
-        elif codes is not None:
-            recurrent = ops.matmul(codes, kernel)
-        candidate, input_gate, forget_gate = self.gates(projected, recurrent)
-        if kernel is None and codes is not None:
-            candidate = codes + candidate
+        shared, kernel = prepared
+        if kernel is not None:
+            recurrent = None if codes is None else ops.matmul(codes, kernel)
+            candidate, input_gate, forget_gate = self.gates(shared, recurrent)
+        else:
+            left = shared if codes is None else shared - self.decode(codes)
+            negated = _negative(self.project(left))
+            candidate, input_gate, forget_gate = self.gates(negated, None)
+            candidate = candidate if codes is None else codes + candidate
         new = input_gate * candidate
         cell = new if cell is None else forget_gate * cell + new
         codes = self.activation_layer(cell)
@@ -220,9 +220,9 @@ class AdaptiveISTACell(_MomentumCell):
         )
 
     def gates(
-        self, projected: Tensor, recurrent: Tensor | None = None
+        self, negated: Tensor, recurrent: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        candidate = projected if recurrent is None else projected + recurrent
+        candidate = _plus_minus(recurrent, negated)
         return candidate, self.input_gate, self.forget_gate
 
 
@@ -363,15 +363,12 @@ class SLSTMCell(_MomentumCell):
         return ops.concatenate([super().recurrent_product(), -gates], axis=1)
 
     def gates(
-        self, projected: tuple[Tensor, Tensor], recurrent: Tensor | None = None
+        self, negated: tuple[Tensor, Tensor], recurrent: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        candidate, gates = projected
-        gates = ops.split(gates, 2, axis=-1)
-        if recurrent is not None:
-            # A split's gradient is one concatenation; that of slices, sums of padding.
-            parts = ops.split(recurrent, 3, axis=-1)
-            candidate = candidate + parts[0]
-            gates = [gate + part for gate, part in zip(gates, parts[1:], strict=True)]
+        # A split's gradient is one concatenation; that of slices, sums of padding.
+        parts = [None] * 3 if recurrent is None else ops.split(recurrent, 3, axis=-1)
+        candidate = _plus_minus(parts[0], negated[0])
+        gates = map(_plus_minus, parts[1:], ops.split(negated[1], 2, axis=-1))
         input_gate, forget_gate = map(ops.sigmoid, gates)
         return candidate, input_gate, forget_gate
 
@@ -382,6 +379,14 @@ class SLSTMCell(_MomentumCell):
             "gate_initializer": keras.initializers.serialize(self.gate_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
+
+
+def _negative(projected: Any) -> Any:
+    return keras.tree.map_structure(ops.negative, projected)
+
+
+def _plus_minus(x: Tensor | None, negated: Tensor) -> Tensor:
+    return -negated if x is None else minus_shared(x, negated)
 
 
 class UnfoldedRNN(FixedArguments, keras.layers.RNN):
@@ -493,6 +498,10 @@ class UnfoldedRNN(FixedArguments, keras.layers.RNN):
     @property
     def l1(self) -> float:
         return self.cell.l1
+
+    @property
+    def unit(self) -> float:
+        return self.cell.unit
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of `RNN`, of the cell and `n_steps`, in one flat dictionary."""

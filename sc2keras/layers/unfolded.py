@@ -314,6 +314,16 @@ def collect_steps(steps: Iterable[Tensor], return_sequences: bool) -> Tensor:
     return ops.stack(steps, axis=-2) if return_sequences else steps[-1]
 
 
+def minus_shared(x: Tensor, negated: Tensor) -> Tensor:
+    """x − negated, for a `negated` that many steps share.
+
+    Where a sum shares one tensor, TensorFlow adds up the gradients of the steps in an
+    order that depends on which thread is first: from the third on the result is not
+    reproducible. The gradient of a difference is a tensor of its own.
+    """
+    return x - negated
+
+
 def is_factored(
     recurrent: Recurrent, n_atoms: int, n_features: int, n_products: int
 ) -> bool:

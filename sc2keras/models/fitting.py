@@ -184,6 +184,19 @@ def watched_by(guard: LastGoodState, callbacks: Any) -> Iterator[Any]:
         callbacks.callbacks.remove(guard)
 
 
+@contextlib.contextmanager
+def all_or_nothing(model: keras.Model) -> Iterator[None]:
+    """Takes weights and optimizer back to what they were, if the block fails."""
+    variables = [*model.weights, *model.optimizer.variables]
+    values = _values(variables)
+    try:
+        yield
+    except BaseException:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        raise
+
+
 class DivergenceError(ValueError):
     """A training was stopped because its loss or its weights were not finite."""
 

@@ -352,6 +352,7 @@ class SparseCoder(keras.Model):
                 None,
             )
             kwargs["shuffle"] = False  # It is; Keras would warn that it cannot.
+        self._initial_epoch = None  # Where a callback of an earlier fit went on.
         guard = fitting.LastGoodState()
         guard.set_model(self)
         try:
@@ -561,22 +562,59 @@ class SparseCoder(keras.Model):
         shape, dtype = self.inputs[0].shape[1:], self._result_dtype
         return streaming.collect(decoded, n_samples, shape, dtype, out)
 
-    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """`keras.Model.save`, which refuses weights that are not finite.
+    def save(self, filepath: saving.FilePath, *args: Any, **kwargs: Any) -> None:
+        """`keras.Model.save` to one `.keras` file, which appears whole or not at all.
+
+        Args:
+            filepath: Path that ends in `.keras`, in a folder that exists; or a remote
+                path or an open file, as Keras takes them.
+            overwrite: Boolean. If False, a file that is there is never replaced.
+            zipped, **kwargs: Of `keras.Model.save`.
 
         Raises:
-            ValueError: If a weight holds a NaN or an infinity. A file that is there
-                stays as it is.
+            ValueError: If a weight holds a NaN or an infinity, or the format could not
+                be loaded again.
+            FileExistsError: If `overwrite` is False and the file exists.
+            OSError: If the file cannot be written. A file that is there stays as it is,
+                whatever is raised, and after a kill at any moment.
         """
-        saving.check_finite_weights(self, "nothing was saved")
-        super().save(filepath, *args, **kwargs)
+        saving.save(self, super().save, filepath, *args, **kwargs)
 
     def save_weights(
+        self, filepath: saving.FilePath, *args: Any, **kwargs: Any
+    ) -> None:
+        """`keras.Model.save_weights` to one `.weights.h5` file, as `save` does.
+
+        The file also says which encoder the weights are of.
+        """
+        saving.save_weights(self, super().save_weights, filepath, *args, **kwargs)
+
+    def load_weights(
+        self, filepath: saving.FilePath, *args: Any, **kwargs: Any
+    ) -> None:
+        """`keras.Model.load_weights`, which loads weights that are finite, or nothing.
+
+        Raises:
+            ValueError: If the file holds a NaN or an infinity, is damaged, or does not
+                fit. The model is then what it was, as after any other error.
+        """
+        saving.load_weights(self, super().load_weights, filepath, *args, **kwargs)
+
+    def export(
         self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> None:
-        """`keras.Model.save_weights`, which refuses weights that are not finite."""
-        saving.check_finite_weights(self, "nothing was saved")
-        super().save_weights(filepath, *args, **kwargs)
+        """`keras.Model.export`, whose file or folder appears whole or not at all.
+
+        Args:
+            filepath: Path of the file or folder, in a folder that exists. An earlier
+                export is replaced once the new one is written.
+            format, verbose, **kwargs: Of `keras.Model.export`.
+
+        Raises:
+            ValueError: If a weight holds a NaN or an infinity.
+            FileExistsError: If something else than an earlier export would be replaced.
+        """
+        saving.export(self, super().export, filepath, *args, **kwargs)
 
 
 class _Objective:

@@ -50,12 +50,31 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator
     temporary = _beside(target, "unfinished")
     try:
         yield temporary
-        _flush(temporary)
-        if target.exists():
-            shutil.copymode(target, temporary)
-        _put(temporary, target, overwrite)
+        put_file(temporary, target, overwrite)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_file(
+    finished: Path, path: str | os.PathLike[str], overwrite: bool = True
+) -> None:
+    """Moves a file to its place, as `whole_file` does at the end of its block.
+
+    Args:
+        finished: Path of the file, on the file system of `path`.
+        path: Path of its place.
+        overwrite: Boolean. If False, a file that is there stays, and `finished` too.
+
+    Raises:
+        FileExistsError: If `overwrite` is False and `path` exists.
+        OSError: If it cannot be moved, as in `whole_file`.
+    """
+    target = check_target(path, overwrite)
+    _flush(finished)
+    if overwrite and target.exists():
+        shutil.copymode(target, finished)
+    _put(finished, target, overwrite)
+    finished.unlink(missing_ok=True)  # It may have both names.
     _flush_folder(target.parent)
 
 

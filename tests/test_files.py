@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from sc2keras.files import replace_file, whole_export, whole_file
+from sc2keras.files import put_file, replace_file, whole_export, whole_file
 
 
 def test_a_file_appears_with_its_whole_content(tmp_path):
@@ -50,6 +50,25 @@ def test_without_overwrite_a_file_that_is_there_stops_before_the_work(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     with pytest.raises(FileExistsError, match=r"a\.txt"):
         replace_file(tmp_path / "a.txt", pytest.fail, overwrite=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_finished_file_moves_to_its_place(tmp_path, overwrite):
+    (tmp_path / "finished").write_text("new")
+    put_file(tmp_path / "finished", tmp_path / "a.txt", overwrite)
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_finished_file_stays_where_it_would_replace_another(tmp_path):
+    for name, mode in (("finished", 0o600), ("a.txt", 0o444)):
+        (tmp_path / name).write_text(name)
+        (tmp_path / name).chmod(mode)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        put_file(tmp_path / "finished", tmp_path / "a.txt", overwrite=False)
+    for name, mode in (("finished", 0o600), ("a.txt", 0o444)):
+        assert (tmp_path / name).read_text() == name
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
 
 
 def test_a_link_stays_a_link_and_permissions_stay(tmp_path):

@@ -6,11 +6,13 @@
     python scripts/extract_features.py MODEL.keras mnist codes.npy --split train
 
 Memory does not grow with the number of vectors. A run can be stopped at any moment: the
-same command goes on where it was, and OUTPUT is there only once it is whole.
+same command goes on where it was, also if images were added behind those that are done.
+OUTPUT is there only once it is whole, and only if INPUT did not change meanwhile.
 """
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -18,26 +20,34 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
+import signal
+import stat
 import sys
 import time
 import zipfile
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if __name__ == "__main__":
+    # The imports take seconds, in which Ctrl-C would show a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import keras
 import numpy as np
 from numpy.lib import format as npy_format
-from reporting import positive_integer, positive_number, write_json
+from reporting import positive_integer, positive_number
 from tqdm import tqdm
 
 import sc2keras
 from sc2keras import datasets
 from sc2keras.applications import preprocess_input
 from sc2keras.applications.pretrained import file_sha256
+from sc2keras.files import put_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 IMAGE_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -52,13 +62,20 @@ OPTION_FOR = {
     "split": ("digits", "tfds"),
     "data_dir": ("tfds",),
 }
+# A file is opened by its own name, without waiting for the other end of a pipe.
+PLAIN = sum(getattr(os, f"O_{flag}", 0) for flag in ("NOFOLLOW", "NONBLOCK", "BINARY"))
+ORIENTATION = 274  # The EXIF tag.
+# What is called before Ctrl-C ends the program.
+UNSAVED: list[Callable[[], None]] = []
 
 
 class Source(NamedTuple):
     """An input: its samples, what tells it from another, and how it is read.
 
     `chunks(start, n_rows)` yields arrays of at most `n_rows` samples, from sample
-    `start` on.
+    `start` on. It and `check()` raise `Changed` if the input is not what it was when
+    the source was made. `listing(n_rows)` tells the first rows from others, where an
+    input may grow between two runs.
     """
 
     n_rows: int
@@ -66,45 +83,106 @@ class Source(NamedTuple):
     dtype: np.dtype
     fingerprint: dict
     chunks: Callable[[int, int], Iterator[np.ndarray]]
+    check: Callable[[], None] = lambda: None
+    listing: Callable[[int], str | None] = lambda n_rows: None
+
+
+class Changed(Exception):
+    """The input is not what it was, from a row on."""
+
+    def __init__(self, what, row=0):
+        super().__init__(what)
+        self.row = row
 
 
 def main(argv=None):
     args = parse_arguments(argv)
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Beside the file that a link leads to: a file moves there without being copied.
+    output = Path(os.path.realpath(args.output))
+    folder = output.with_name("unfinished-" + output.name)
+    try:
+        run(args, folder)
+    except OSError as error:
+        where = "" if error.filename else f" ({folder})"
+        remedy = (
+            kept_in(folder, "once the cause is gone") or " Mend that, and try again."
+        )
+        sys.exit(f"error: {error}{where}.{remedy}")
+    except MemoryError:
+        sys.exit(
+            "error: the memory does not suffice. Give a smaller --batch-rows, and "
+            f"delete {folder} if it is there."
+        )
+
+
+def kept_in(folder, condition):
+    if not os.path.lexists(folder / "progress.json"):
+        return ""
+    return (
+        f" What is done is kept in {folder}: the same command goes on from there "
+        f"{condition}."
+    )
+
+
+def run(args, folder):
     kind = kind_of_input(args.input)
     check_options(args, kind)
-    check_output(args)
-    model = load_model(args.model)
+    check_output(args, folder)
+    model, model_sha256 = load_model(args.model)
     shape = model.input_shape[1:]
     source = SOURCES[kind](args, shape)
     check_samples(args.input, source, shape)
     batch_size = model.batch_size_of_encode()
-    batch_rows = args.batch_rows or default_batch_rows(model)
-    batch_size = min(batch_size, batch_rows)
+    batch_rows = min(args.batch_rows or default_batch_rows(model), sys.maxsize)
     settings = {
-        "model_sha256": file_sha256(args.model),
+        "model_sha256": model_sha256,
         **source.fingerprint,
-        "n_rows": source.n_rows,
         "threshold": args.threshold,
         "batch_rows": batch_rows,
-        "batch_size": batch_size,
+        "batch_size": min(batch_size, batch_rows),
         "backend": keras.backend.backend(),
     }
     make = CSRCodes if args.output.suffix == ".npz" else DenseCodes
-    folder = args.output.with_name("unfinished-" + args.output.name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            codes = make(folder, settings, (source.n_rows, model.encoder.n_atoms))
-            extract(model, source, codes, args.input)
-            codes.finish(args.output)
-    except OSError as error:
-        sys.exit(
-            f"error: {error}. What is done is kept in {folder}: the same command goes "
-            "on from there once the cause is gone."
-        )
-    print(f"{args.output}: {codes.description()}")
+    with locked(folder):
+        check_output(args, folder)  # Again: another run may have come to its end.
+        finished = folder / f"codes{args.output.suffix}"
+        with contextlib.suppress(FileNotFoundError):
+            if finished.samefile(args.output):
+                finished.unlink()  # A kill left OUTPUT with this second name.
+        shape = (source.n_rows, model.encoder.n_atoms)
+        with make(folder, settings, shape, source.listing) as codes:
+            codes.check_disk()
+            try:
+                extract(model, source, codes, args.input)
+                finished = codes.whole()
+                source.check()
+            except Changed as change:
+                sys.exit(after_change(args.input, change, codes))
+            try:
+                put_file(finished, args.output, args.overwrite)
+            except FileExistsError:
+                sys.exit(
+                    f"error: OUTPUT {args.output} has appeared meanwhile, and is left "
+                    f"as it is. The finished codes are kept in {folder}: the same "
+                    "command with --overwrite puts them in its place."
+                )
+            description = codes.description()
+            codes.discard()
+    print(f"{args.output}: {description}")
+
+
+def after_change(name, change, codes):
+    """Drops the rows that may not be those of the input, and tells what is left."""
+    codes.keep(change.row)
+    goes_on = (
+        f"The {codes.n_done:,} rows before that are kept, and the same command goes on "
+        "after them."
+        if codes.n_done
+        else "Nothing of it is kept: the same command starts from the first row."
+    )
+    return f"error: INPUT {name} was changed while it was read ({change}). {goes_on}"
 
 
 def parse_arguments(argv):
@@ -188,7 +266,7 @@ def check_options(args, kind):
         )
 
 
-def check_output(args):
+def check_output(args, folder):
     output = args.output
     if output.suffix not in (".npy", ".npz"):
         sys.exit(
@@ -203,7 +281,12 @@ def check_output(args):
     if not args.overwrite:
         sys.exit(
             f"error: OUTPUT {output} is there. Name another, or replace it with "
-            "--overwrite."
+            f"--overwrite.{kept_in(folder, 'with --overwrite')}"
+        )
+    if not os.access(output, os.W_OK):
+        sys.exit(
+            f"error: OUTPUT {output} is protected against writing. Name another, or "
+            "allow it with chmod."
         )
 
 
@@ -211,7 +294,10 @@ def load_model(path):
     if not path.is_file():
         sys.exit(f"error: MODEL.keras {path} is not a file. Check the path.")
     try:
+        sha256 = file_sha256(path)
         model = keras.saving.load_model(path, compile=False)
+        if file_sha256(path) != sha256:
+            raise ValueError("it was replaced meanwhile")
     # A damaged or foreign file fails in many ways, all of them with the same remedy.
     except Exception as error:
         sys.exit(
@@ -223,7 +309,7 @@ def load_model(path):
             f"error: {path} holds a {type(model).__name__}. Give a SparseCoder, for "
             "instance a model of sc2keras.applications."
         )
-    return model
+    return model, sha256
 
 
 def one_line(error):
@@ -231,36 +317,95 @@ def one_line(error):
     return text if len(text) < 300 else text[:297] + "..."
 
 
-def file_fingerprint(path):
+def file_state(path):
+    """What changes with a file, and with the file that a name stands for."""
     status = os.stat(path)
+    # The last of them cannot be set, but a copy of the file has another.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def watch(name, state):
+    """A function that raises `Changed` once `state()` is not what it is now."""
+    before = state()
+
+    def check():
+        if state() != before:
+            raise Changed(name)
+
+    return check
+
+
+def checked(chunks, check):
+    """Chunks that were read before the input changed."""
+
+    def checked_chunks(start, n_rows):
+        for samples in chunks(start, n_rows):
+            check()
+            yield samples
+
+    return checked_chunks
+
+
+def file_fingerprint(path):
+    """What tells a file from another, between two runs and after a copy of it."""
+    status = os.stat(path)
+    # A sample of the content too: a date can be set.
+    content, n_bytes = hashlib.sha256(), 2**14
+    with open(path, "rb") as file:
+        for block in range(64):
+            file.seek(block * max(0, status.st_size - n_bytes) // 63)
+            content.update(file.read(n_bytes))
     return {
         "input": str(Path(path).resolve()),
         "input_bytes": status.st_size,
         "input_mtime_ns": status.st_mtime_ns,
+        "input_sample_sha256": content.hexdigest(),
     }
 
 
 def npy_source(args, _):
-    def mapped():
-        return np.load(args.input, mmap_mode="r")
+    path = args.input
+    check = watch(path, lambda: file_state(path))
+
+    def read(file, first, n_rows):
+        n_values = math.prod(shape[1:])
+        if not fortran_order:
+            file.seek(offset + first * n_values * dtype.itemsize)
+            return np.fromfile(file, dtype, n_rows * n_values).reshape(n_rows, -1)
+        columns = []
+        for column in range(n_values):
+            file.seek(offset + (column * shape[0] + first) * dtype.itemsize)
+            columns.append(np.fromfile(file, dtype, n_rows))
+        return np.stack(columns, axis=1)
 
     def chunks(start, n_rows):
-        for first in range(start, shape[0], n_rows):
-            # Mapped anew: what was read does not stay in the process.
-            yield mapped()[first : first + n_rows]
+        # Not mapped: a file that is cut short would end the process.
+        with open(path, "rb") as file:
+            for first in range(start, shape[0], n_rows):
+                rows = read(file, first, min(n_rows, shape[0] - first))
+                order = "F" if fortran_order else "C"
+                yield rows.reshape((-1, *shape[1:]), order=order)
 
     try:
-        shape, dtype = mapped().shape, mapped().dtype
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+        with open(path, "rb") as file:
+            shape, fortran_order, dtype = read_header(file)
+            offset = file.tell()
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        missing = offset + dtype.itemsize * math.prod(shape) - os.stat(path).st_size
+        if missing > 0:
+            raise ValueError(f"{missing} bytes are missing")
+    except Exception as error:
         sys.exit(
-            f"error: INPUT {args.input} cannot be read as .npy ({one_line(error)}). "
+            f"error: INPUT {path} cannot be read as .npy ({one_line(error)}). "
             "Write it anew with numpy.save."
         )
-    return array_source(args.input, shape, dtype, file_fingerprint(args.input), chunks)
+    return array_source(path, shape, dtype, file_fingerprint(path), chunks, check)
 
 
 def npz_source(args, _):
     path, key = args.input, args.key
+    check = watch(path, lambda: file_state(path))
 
     def chunks(start, n_rows):
         with (
@@ -288,7 +433,7 @@ def npz_source(args, _):
                 )
             with archive.open(f"{key}.npy") as member:
                 shape, fortran_order, dtype = read_header(member)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:
         sys.exit(
             f"error: INPUT {path} cannot be read as .npz ({one_line(error)}). Write it "
             "anew with numpy.savez."
@@ -299,7 +444,7 @@ def npz_source(args, _):
             "not follow one another. Save numpy.ascontiguousarray of it."
         )
     fingerprint = {**file_fingerprint(path), "key": key}
-    return array_source(path, shape, dtype, fingerprint, chunks)
+    return array_source(path, shape, dtype, fingerprint, chunks, check)
 
 
 def read_header(member):
@@ -309,39 +454,49 @@ def read_header(member):
     return npy_format.read_array_header_2_0(member)
 
 
-def array_source(name, shape, dtype, fingerprint, chunks):
-    if len(shape) < 2:
+def array_source(name, shape, dtype, fingerprint, chunks, check):
+    if len(shape) < 2 or min(shape) < 0:
         sys.exit(
             f"error: INPUT {name} has shape {shape}, but needs (n_samples, ...). Save "
             "a single sample as x[numpy.newaxis]."
         )
-    return Source(shape[0], shape[1:], dtype, fingerprint, chunks)
+    chunks = checked(chunks, check)
+    return Source(shape[0], shape[1:], dtype, fingerprint, chunks, check)
 
 
 def image_source(args, shape):
     images = Images(Path(args.input), shape, args.resize)
-    listing, n_images = hashlib.sha256(), 0
     # All headers first: an image that does not fit shows before hours of work.
     for path in tqdm(images.paths(), "checking images", unit="image", leave=False):
-        images.check(path)
-        status = path.stat()
-        name = path.relative_to(images.folder).as_posix()
-        listing.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
-        n_images += 1
-    if not n_images:
+        images.add(path)
+    if images.n_left_out:
+        print(
+            f"note: {images.n_left_out:,} other files are left out, the first is "
+            f"{images.first_left_out}. Read are {', '.join(IMAGE_SUFFIXES)} files that "
+            "are not hidden.",
+            file=sys.stderr,
+        )
+    if not images.listed:
         sys.exit(
             f"error: INPUT {images.folder} holds no image. Give a folder of "
             f"{', '.join(IMAGE_SUFFIXES)} files."
         )
     fingerprint = {
         "input": str(images.folder.resolve()),
-        "files_sha256": listing.hexdigest(),
         "resize": bool(args.resize),
     }
     width, height = images.size
     channels = () if images.mode == "L" else (len(images.mode),)
     shape = (height, width, *channels)
-    return Source(n_images, shape, np.dtype("uint8"), fingerprint, images.chunks)
+    return Source(
+        len(images.listed),
+        shape,
+        np.dtype("uint8"),
+        fingerprint,
+        images.chunks,
+        images.check,
+        images.listing,
+    )
 
 
 class Images:
@@ -349,6 +504,8 @@ class Images:
 
     def __init__(self, folder, shape, resize):
         self.folder, self.shape, self.resize = folder, shape, resize
+        # 16 bytes an image: name, size and date as a hash, and the time of any change.
+        self.listed, self.changed = array("Q"), array("q")
         self.mode = self.size = None
         if len(shape) == 1:
             if resize:
@@ -366,21 +523,103 @@ class Images:
         self.mode, self.size = IMAGE_MODES[channels], (shape[1], shape[0])
 
     def paths(self):
-        """The images of a folder, sorted, and then those of the folders in it."""
-        for parent, folders, files in os.walk(self.folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                    yield Path(parent, name)
+        """The images of a folder, sorted, and then those of the folders in it.
 
-    def check(self, path):
+        Linked folders are followed, but not back to a folder that they are in.
+        """
+        self.n_left_out, self.first_left_out = 0, None
+        pending = [(self.folder, frozenset())]
+        while pending:
+            folder, above = pending.pop()
+            status = os.stat(folder)
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                self._leave_out(folder)
+                continue
+            folders = []
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries)
+            for path in (Path(folder, name) for name in names):
+                if path.name.startswith("."):
+                    self._leave_out(path)
+                elif os.path.isdir(path):
+                    folders.append((path, above | {here}))
+                elif not path.name.lower().endswith(IMAGE_SUFFIXES):
+                    self._leave_out(path)
+                else:
+                    yield path
+            pending += reversed(folders)
+
+    def _leave_out(self, path):
+        self.n_left_out += 1
+        self.first_left_out = self.first_left_out or path
+
+    def add(self, path):
+        """Lists an image, after a look at its header."""
+        try:
+            state = self.state(path)
+        except OSError as error:
+            sys.exit(cannot_be_read(path, one_line(error)))
         with opened_image(path) as image:
-            mode, size = image.mode, image.size
-        if mode.startswith(("I", "F")):
+            self._check_kind(path, image)
+            size = upright_size(image, self.size is None)
+            if size != self.size and not self.resize:
+                size = upright_size(image, True)
+            self._check_size(path, size)
+        self.listed.append(state[0])
+        self.changed.append(state[1])
+
+    def state(self, path):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is not a file")
+        name = path.relative_to(self.folder).as_posix()
+        listed = repr((name, status.st_size, status.st_mtime_ns)).encode()
+        digest = hashlib.blake2b(listed, digest_size=8).digest()
+        return int.from_bytes(digest, "big"), status.st_ctime_ns
+
+    def listing(self, n_rows):
+        first = self.listed[:n_rows]
+        return hashlib.sha256(first).hexdigest() if len(first) == n_rows else None
+
+    def check(self):
+        """All images: that none was changed, removed or added."""
+        row = -1
+        for row, path in enumerate(self.paths()):
+            self._check_image(row, path)
+        if row < 0:  # A disk that was unplugged, for instance.
+            raise FileNotFoundError(f"no image is left in {self.folder}")
+        if row + 1 < len(self.listed):
+            raise Changed("there are fewer images", row + 1)
+
+    def _check_image(self, row, path):
+        before = (*self.listed[row : row + 1], *self.changed[row : row + 1])
+        try:
+            if self.state(path) == before:
+                return
+        except FileNotFoundError:
+            pass
+        raise Changed(path, row)
+
+    def _check_kind(self, path, image):
+        n_frames = getattr(image, "n_frames", 1)
+        if n_frames > 1:
             sys.exit(
-                f"error: {path} has more than 8 bits a sample (Pillow's mode {mode}). "
-                "Convert it to 8 bits, or save the samples as .npy of floats."
+                f"error: {path} holds {n_frames} images, as an animation does. Save "
+                "the one that is meant as a file of one image, and delete this one."
             )
+        # Pillow cuts some kinds of 16 bits down to 8; BGR;16 is 16 bits a pixel.
+        modes = [image.mode, *re.findall(r"\b[RGBAL]+;16\w?", str(image.tile))]
+        many_bits = [
+            m for m in modes if m[0] in "IF" or ("16" in m and not m.startswith("BGR"))
+        ]
+        if many_bits:
+            sys.exit(
+                f"error: {path} has more than 8 bits a sample (mode {many_bits[0]} in "
+                "Pillow). Convert it to 8 bits, or save the samples as .npy of floats."
+            )
+
+    def _check_size(self, path, size):
         if self.size is None:
             modes = {math.prod(size): "L", 3 * math.prod(size): "RGB"}
             if self.shape[0] not in modes:
@@ -396,37 +635,61 @@ class Images:
                 f"{self.size[0]} × {self.size[1]} is needed. Resize the images{remedy}."
             )
 
-    def read(self, path):
+    def read(self, row, path):
+        self._check_image(row, path)
         with opened_image(path) as image:
+            image = pillow().ImageOps.exif_transpose(image)
+            self._check_size(path, image.size)
+            if self.mode != "RGBA" and image.has_transparency_data:
+                if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                    sys.exit(
+                        f"error: {path} is transparent in places, but the model takes "
+                        f"images of Pillow's mode {self.mode}. Flatten it onto a "
+                        "background, for instance with PIL.Image.alpha_composite."
+                    )
+                image.info.pop("transparency", None)
             image = image.convert(self.mode)
             if image.size != self.size:
-                image = image.resize(self.size, pillow().Resampling.BILINEAR)
-            return np.asarray(image)
+                image = image.resize(self.size, pillow().Image.Resampling.BILINEAR)
+            samples = np.asarray(image)
+        self._check_image(row, path)
+        return samples
 
     def chunks(self, start, n_rows):
-        paths = itertools.islice(self.paths(), start, None)
-        while held := [self.read(path) for path in itertools.islice(paths, n_rows)]:
+        images = itertools.islice(enumerate(self.paths()), start, None)
+        while held := [self.read(*image) for image in itertools.islice(images, n_rows)]:
             yield np.stack(held)
+
+
+def upright_size(image, thorough):
+    """Width and height once the image is turned as its EXIF says."""
+    # In a PNG it may follow the pixels, which are decoded to get there.
+    early = "exif" in image.info or image.format != "PNG"
+    exif = image.getexif() if early or thorough else {}
+    return image.size[::-1] if exif.get(ORIENTATION) in (5, 6, 7, 8) else image.size
 
 
 @contextlib.contextmanager
 def opened_image(path):
     try:
-        with pillow().open(path) as image:
+        with pillow().Image.open(path) as image:
             yield image
-    except (OSError, pillow().DecompressionBombError) as error:
-        sys.exit(
-            f"error: {path} cannot be read as an image ({one_line(error)}). Replace or "
-            "delete it."
-        )
+    # A damaged image fails in many ways.
+    except Exception as error:
+        sys.exit(cannot_be_read(path, one_line(error)))
+
+
+def cannot_be_read(path, why):
+    return f"error: {path} cannot be read as an image ({why}). Replace or delete it."
 
 
 def pillow():
     try:
-        from PIL import Image
+        import PIL.Image
+        import PIL.ImageOps
     except ImportError as error:
         sys.exit(f"error: images need Pillow ({error}). Install it: pip install pillow")
-    return Image
+    return PIL
 
 
 def digits_source(args, _):
@@ -471,9 +734,16 @@ def tfds_source(args, _):
             "downloaded here. Give the --data-dir that holds one, or prepare it: "
             f"python -c \"import tensorflow_datasets as t; t.load('{name}')\""
         )
+
+    def states():
+        """Of the files that hold it, where they are not on a server."""
+        paths = sorted(Path(str(builder.data_path)).glob("*"))
+        return [(path.name, *file_state(path)) for path in paths]
+
+    check = watch(builder.data_path, states)
     try:
         n_rows = builder.info.splits[split].num_examples
-    except (ValueError, KeyError) as error:
+    except Exception as error:
         sys.exit(f"error: --split {split!r} of {name!r}: {one_line(error)}")
     features = builder.info.features
     if "image" not in features:
@@ -495,13 +765,17 @@ def tfds_source(args, _):
         # A split that begins at `start` would read the shards in another order.
         yield from images.skip(start).batch(n_rows).as_numpy_iterator()
 
+    files = hashlib.sha256(repr([state[:-1] for state in states()]).encode())
     fingerprint = {
         "input": builder.info.full_name,
         "data_path": str(builder.data_path),
+        "files_sha256": files.hexdigest(),
         "split": split,
+        "n_rows": n_rows,
     }
     dtype = np.dtype(features["image"].np_dtype)
-    return Source(n_rows, shape, dtype, fingerprint, chunks)
+    chunks = checked(chunks, check)
+    return Source(n_rows, shape, dtype, fingerprint, chunks, check)
 
 
 SOURCES = {
@@ -543,16 +817,18 @@ def extract(model, source, codes, name):
     batch_rows = codes.settings["batch_rows"]
     batch_size = codes.settings["batch_size"]
     if codes.n_done:
-        print(f"going on after {codes.n_done:,} of {source.n_rows:,} vectors")
+        done = f"{codes.n_done:,} of {source.n_rows:,} vectors"
+        print(f"going on after {done}", flush=True)
     chunks = source.chunks(codes.n_done, batch_rows)
     saved = time.monotonic()
     with tqdm(
         total=source.n_rows, initial=codes.n_done, unit="vector", unit_scale=True
     ) as bar:
+        UNSAVED.append(codes.save)
         try:
             while codes.n_done < source.n_rows:
                 start = codes.n_done
-                samples = next_samples(chunks, start, name)
+                samples = next_samples(chunks, start, name, source.check)
                 samples = prepare(samples, start, model.input_shape[1:], name)
                 codes.append(encode(model, samples, batch_size, source.n_rows, start))
                 bar.update(len(samples))
@@ -561,13 +837,17 @@ def extract(model, source, codes, name):
                     saved = time.monotonic()
         finally:
             codes.save()
+            UNSAVED.clear()
 
 
-def next_samples(chunks, start, name):
+def next_samples(chunks, start, name, check):
     try:
         return next(chunks)
     # Files, archives, images and TensorFlow fail in many ways, with one remedy.
     except Exception as error:
+        check()  # A change is the cause of many of them, perhaps of a row before.
+        if isinstance(error, (Changed, MemoryError)):
+            raise
         sys.exit(
             f"error: INPUT {name} cannot be read from row {start} on "
             f"({one_line(error)}). Write it anew: it is damaged or was changed."
@@ -595,11 +875,19 @@ def encode(model, samples, batch_size, n_rows, start):
     n_samples = len(samples)
     if n_samples < batch_size <= n_rows:
         # So few would be encoded without XLA, whose last bits are others.
-        padded = np.zeros((batch_size, *samples.shape[1:]), dtype="float32")
-        padded[:n_samples] = samples
-        samples = padded
-    codes = model.encode(samples, batch_size)[:n_samples]
-    row = first_non_finite(codes)
+        n_missing = batch_size - n_samples
+        samples = np.concatenate([samples, samples[-1:].repeat(n_missing, axis=0)])
+    try:
+        codes = model.encode(samples, batch_size)[:n_samples]
+        row = first_non_finite(codes)
+    except ValueError as error:
+        named = re.search(r"\b(?:row |x\[)(\d+)", str(error))
+        if named is None:
+            sys.exit(
+                f"error: rows {start} to {start + n_samples - 1} cannot be encoded "
+                f"({one_line(error)})."
+            )
+        row = int(named[1])
     if row is not None:
         sys.exit(
             f"error: the code of row {start + row} holds a NaN or an infinity. Scale "
@@ -613,49 +901,125 @@ def first_non_finite(rows):
     return None if finite.all() else int(np.argwhere(~finite)[0][0])
 
 
+class Done(NamedTuple):
+    """The rows that are done, and the bytes of them in each file."""
+
+    n_rows: int
+    sizes: dict
+
+
 class Codes:
     """Codes on their way to a file: raw files in a folder, which grow by chunks.
 
     `progress.json` tells how much of them is whole; what a kill left beyond that is cut
-    off when the next run goes on.
+    off when the next run goes on. As a context, they leave no file if nothing is done.
     """
 
-    def __init__(self, folder, settings, shape):
+    names: tuple[str, ...]
+
+    def __init__(self, folder, settings, shape, listing=lambda n_rows: None):
         self.folder, self.settings, self.shape = folder, settings, shape
-        self.n_done, self.sizes = self._found()
-        for name, size in self.sizes.items():
-            os.truncate(folder / name, size)
-        if not self.n_done:
-            self.sizes = {}
+        self.listing = listing
+        for name in (*self.names, "progress.json", "progress.part"):
+            with contextlib.suppress(FileNotFoundError):
+                opened(folder / name).close()
+        self.done = self._found()
+        if self.done is None:
+            self.done = Done(0, {})
             for name, content in self.start().items():
-                (folder / name).write_bytes(content)
+                self._create(name, content)
                 self.sizes[name] = len(content)
-        self._check_disk()
+        for name, size in self.sizes.items():
+            with opened(folder / name, os.O_RDWR) as file:
+                file.truncate(size)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if not self.n_done:
+            self.discard()
+
+    @property
+    def n_done(self):
+        return self.done.n_rows
+
+    @property
+    def sizes(self):
+        return self.done.sizes
+
+    def _create(self, name, content):
+        (self.folder / name).unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        with opened(self.folder / name, flags) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _found(self):
-        """The rows that are done, and the sizes of the files that hold them."""
-        path = self.folder / "progress.json"
-        if not path.exists():
-            return 0, {}
-        found = json.loads(path.read_text())
+        """What an earlier run did, or None."""
+        try:
+            with opened(self.folder / "progress.json") as file:
+                found = json.loads(file.read(2**20))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            self._refuse_damaged(one_line(error))
+        kinds = {"settings": dict, "n_done": int, "n_entries": int, "sizes": dict}
+        for name, kind in kinds.items():
+            if not isinstance(found, dict) or type(found.get(name)) is not kind:
+                self._refuse_damaged(f"it holds no {name}")
+        n_done, n_entries = found["n_done"], found["n_entries"]
         differences = [
             f"{name} was {found['settings'].get(name)!r} and is {value!r}"
             for name, value in self.settings.items()
             if found["settings"].get(name) != value
         ]
+        if n_done > 0 and found.get("listing") != self.listing(n_done):
+            differences.append(
+                f"one of the first {n_done:,} images was changed, inserted or removed"
+            )
         if differences:
             sys.exit(
                 f"error: {self.folder} holds unfinished work of other settings: "
                 f"{'; '.join(differences)}. Give those again, or delete that folder to "
                 "start from the first row."
             )
-        for name, size in found["sizes"].items():
+        sizes = self.sizes_of(n_done, n_entries)
+        if (
+            not 0 < n_done <= self.shape[0]
+            or not 0 <= n_entries <= n_done * self.shape[1]
+            or found["sizes"] != sizes
+        ):
+            self._refuse_damaged(f"n_done {n_done} and {found['sizes']} do not fit")
+        for name, size in sizes.items():
             held = self.folder / name
             if not held.exists() or held.stat().st_size < size:
-                return 0, {}
-        return found["n_done"], found["sizes"]
+                tqdm.write(
+                    f"note: {held} is gone or was cut off: starting from the first row",
+                    file=sys.stderr,
+                )
+                return None
+        # More images may have come since: the last chunk was perhaps a smaller one.
+        done = Done(n_done, sizes) if n_done == self.shape[0] else self._first(n_done)
+        if self.n_entries_at(n_done) != n_entries or not all(
+            0 <= done.sizes[name] <= size for name, size in sizes.items()
+        ):
+            self._refuse_damaged(f"n_entries {n_entries} do not fit indptr")
+        return done
 
-    def _check_disk(self):
+    def _first(self, n_rows):
+        """The whole chunks of so many rows; a run that goes on makes the same again."""
+        n_rows -= n_rows % self.settings["batch_rows"]
+        return Done(n_rows, self.sizes_of(n_rows, self.n_entries_at(n_rows)))
+
+    def _refuse_damaged(self, why):
+        sys.exit(
+            f"error: {self.folder / 'progress.json'} is damaged ({why:.300}). Delete "
+            f"{self.folder} to start from the first row."
+        )
+
+    def check_disk(self):
         free = shutil.disk_usage(self.folder).free
         missing = self.n_bytes() - sum(self.sizes.values())
         if missing > free:
@@ -672,29 +1036,63 @@ class Codes:
     def append(self, codes):
         sizes = dict(self.sizes)
         for name, content in self.parts(codes).items():
-            with open(self.folder / name, "ab") as file:
+            with opened(self.folder / name, os.O_RDWR) as file:
+                if file.seek(0, os.SEEK_END) < sizes[name]:
+                    raise OSError(
+                        f"{self.folder / name} was cut off by another program"
+                    )
+                file.seek(sizes[name])
                 file.write(content)
             sizes[name] += content.nbytes
-        self.n_done, self.sizes = self.n_done + len(codes), sizes
+        # At once: Ctrl-C may come between any two lines.
+        self.done = Done(self.n_done + len(codes), sizes)
 
     def save(self):
         """Records what is done, once it is on the disk."""
-        for name in self.sizes:
-            with open(self.folder / name, "ab") as file:
+        n_done, sizes = self.done
+        if not n_done:
+            return
+        for name in sizes:
+            with opened(self.folder / name, os.O_RDWR) as file:
                 os.fsync(file.fileno())
-        state = {"settings": self.settings, "n_done": self.n_done, "sizes": self.sizes}
-        write_json(self.folder / "progress.json", state)
+        state = {
+            "settings": self.settings,
+            "n_done": n_done,
+            "n_entries": self.n_entries(),
+            "sizes": sizes,
+            "listing": self.listing(n_done),
+        }
+        self._create("progress.part", json.dumps(state, indent=1).encode())
+        os.replace(self.folder / "progress.part", self.folder / "progress.json")
 
-    def finish(self, output):
-        os.replace(self.whole(), output)
-        shutil.rmtree(self.folder)
+    def keep(self, n_rows):
+        """Only so many rows at most."""
+        if n_rows < self.n_done:
+            self.done = self._first(n_rows)
+        self.save() if self.n_done else self.discard()
+
+    def discard(self):
+        self.done = Done(0, {})
+        for name in ("progress.json", "progress.part", *self.names):
+            (self.folder / name).unlink(missing_ok=True)
 
 
 class DenseCodes(Codes):
     """All entries, in an `.npy` file."""
 
+    names = ("codes.npy",)
+
     def start(self):
         return {"codes.npy": npy_header("<f4", self.shape)}
+
+    def sizes_of(self, n_rows, n_entries):
+        return {"codes.npy": len(npy_header("<f4", self.shape)) + 4 * n_entries}
+
+    def n_entries(self):
+        return self.n_entries_at(self.n_done)
+
+    def n_entries_at(self, n_rows):
+        return n_rows * self.shape[1]
 
     def n_bytes(self):
         return 4 * math.prod(self.shape)
@@ -703,7 +1101,11 @@ class DenseCodes(Codes):
         return {"codes.npy": np.ascontiguousarray(codes, "<f4")}
 
     def whole(self):
-        return self.folder / "codes.npy"
+        path = self.folder / "codes.npy"
+        with opened(path, os.O_RDWR) as file:
+            # Again: there may be more images than at the start.
+            file.write(npy_header("<f4", self.shape))
+        return path
 
     def description(self):
         return f"{self.shape[0]:,} codes of {self.shape[1]} atoms, float32"
@@ -712,13 +1114,23 @@ class DenseCodes(Codes):
 class CSRCodes(Codes):
     """The entries that are not zero, as `scipy.sparse.save_npz` writes a CSR array."""
 
+    names = ("data", "indices", "indptr", "codes.npz")
     warned = False
 
     def start(self):
         return {"data": b"", "indices": b"", "indptr": np.zeros(1, "<i8").tobytes()}
 
+    def sizes_of(self, n_rows, n_entries):
+        n_bytes = 4 * n_entries
+        return {"data": n_bytes, "indices": n_bytes, "indptr": 8 * (n_rows + 1)}
+
     def n_entries(self):
         return self.sizes["data"] // 4
+
+    def n_entries_at(self, n_rows):
+        with opened(self.folder / "indptr") as file:
+            file.seek(8 * n_rows)
+            return int.from_bytes(file.read(8), "little", signed=True)
 
     def parts(self, codes):
         kept = np.abs(codes) > (self.settings["threshold"] or 0)
@@ -744,19 +1156,24 @@ class CSRCodes(Codes):
     def whole(self):
         path = self.folder / "codes.npz"
         indptr = "<i4" if self.n_entries() < 2**31 else "<i8"
-        with zipfile.ZipFile(path, "w") as archive:
-            self._add_file(archive, "indices", "<i4", "<i4")
-            self._add_file(archive, "indptr", "<i8", indptr)
-            add_array(archive, "format", np.array(b"csr"))
-            add_array(archive, "shape", np.array(self.shape, "<i8"))
-            self._add_file(archive, "data", "<f4", "<f4")
-            add_array(archive, "_is_array", np.array(True))
+        self._create("codes.npz", b"")
+        try:
+            with opened(path, os.O_RDWR) as file, zipfile.ZipFile(file, "w") as archive:
+                self._add_file(archive, "indices", "<i4", "<i4")
+                self._add_file(archive, "indptr", "<i8", indptr)
+                add_array(archive, "format", np.array(b"csr"))
+                add_array(archive, "shape", np.array(self.shape, "<i8"))
+                self._add_file(archive, "data", "<f4", "<f4")
+                add_array(archive, "_is_array", np.array(True))
+        except BaseException:
+            path.unlink()  # The disk may be full of it.
+            raise
         return path
 
     def _add_file(self, archive, name, stored, dtype):
         n_values = self.sizes[name] // np.dtype(stored).itemsize
         with (
-            open(self.folder / name, "rb") as file,
+            opened(self.folder / name) as file,
             add_member(archive, name) as member,
         ):
             member.write(npy_header(dtype, (n_values,)))
@@ -789,27 +1206,82 @@ def npy_header(dtype, shape):
     return file.getvalue()
 
 
+def opened(path, flags=os.O_RDONLY):
+    """A file of a run, by no link: that would lead to a file of somebody else."""
+    try:
+        descriptor = os.open(path, flags | PLAIN, 0o666)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+            return os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "r+b")
+        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    sys.exit(
+        f"error: {path} is a link, or no file at all; no run made it. Delete "
+        f"{path.parent} to start from the first row."
+    )
+
+
+def make_folder(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(
+            f"error: the folder {folder} cannot be made ({one_line(error)}). Name an "
+            "OUTPUT where files can be written, or delete what is there."
+        )
+    if folder.is_symlink():
+        sys.exit(f"error: {folder} is a link; no run made it. Delete it.")
+
+
 @contextlib.contextmanager
 def locked(folder):
-    """Keeps a second run out of a folder: it would write into the same files."""
+    """Makes a folder, and keeps a second run out: it would write into the same files"""
     try:
         import fcntl
     except ImportError:  # Windows.
+        make_folder(folder)
         yield
         return
-    with open(folder / "lock", "w") as file:
+    path = folder / "lock"
+    while True:
+        make_folder(folder)
+        # A run that ends takes the folder away, or the file once it is opened here.
+        with contextlib.suppress(FileNotFoundError):
+            file = opened(path, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit(
+                    f"error: another run works in {folder}. Wait for it, or name "
+                    "another OUTPUT."
+                )
+            if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+                break
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(
-                f"error: another run works in {folder}. Wait for it, or name another "
-                "OUTPUT."
-            )
-        yield
+            yield
+        finally:
+            # It may be gone, or another run in it once the lock is off.
+            with contextlib.suppress(OSError):
+                if os.listdir(folder) == ["lock"]:
+                    path.unlink()
+                    folder.rmdir()
+
+
+def interrupted(number, _):
+    """Ends the program: an exception would not pass through TensorFlow as it is."""
+    with contextlib.suppress(OSError, SystemExit):
+        for save in UNSAVED:
+            save()
+    # Not by print: it may be that which was interrupted.
+    os.write(2, b"\ninterrupted; the same command goes on where this one stopped\n")
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on where this one stopped")
+    signal.signal(signal.SIGINT, interrupted)
+    # A name may hold bytes that are no text.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    main()

@@ -259,8 +259,10 @@ default="classical"
         return self
 
     def _signals(self, X: ArrayLike, reset: bool = True) -> NDArray[np.float32]:
-        if np.ma.isMaskedArray(X):
-            X = as_array("X", X)  # scikit-learn reads what is under the mask.
+        # scikit-learn makes numbers of dates and texts, and reads under a mask.
+        kind = getattr(getattr(X, "dtype", None), "kind", "f")
+        if np.ma.isMaskedArray(X) or kind in "mMSU":
+            X = as_array("X", X)
         return validate_data(self, X, reset=reset, dtype="float32")
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:

@@ -27,6 +27,8 @@ def training_data(name: str, x: Any, shape: Shape, dtype: str) -> Any:
     x = signals.open_samples(name, x, shape)
     if isinstance(x, (list, tuple)):
         x = np.concatenate(list(signals.batches(name, x, shape, len(x))))
+    if isinstance(x, Iterator):
+        return (part if isinstance(part, tuple) else (part,) for part in x)
     if not hasattr(x, "shape"):
         return x
     x = signals.as_samples(name, x[:] if not hasattr(x, "toarray") else x, shape)

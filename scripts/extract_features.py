@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if __name__ == "__main__":
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     # The imports take seconds, in which Ctrl-C would show a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -196,10 +196,11 @@ def parse_arguments(argv):
         "input",
         metavar="INPUT",
         help="array of samples (.npy, or .npz, compressed or not); folder of png, jpg "
-        "and bmp images, folders in it included, in sorted order, converted to grey or "
-        "colour as the model takes them; digits; or the name of a prepared dataset of "
-        "TensorFlow Datasets, of which the feature 'image' is read. uint8 is scaled to "
-        "[0, 1] (x / 255); floats are taken as they are. Samples may be flattened.",
+        "and bmp images, folders and links to folders in it included, in sorted order, "
+        "turned as their EXIF says and converted to grey or colour as the model takes "
+        "them; digits; or the name of a prepared dataset of TensorFlow Datasets, of "
+        "which the feature 'image' is read. uint8 is scaled to [0, 1] (x / 255); floats "
+        "are taken as they are. Samples may be flattened.",
     )
     add(
         "output",
@@ -324,13 +325,13 @@ def file_state(path):
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def watch(name, state):
+def watch(state):
     """A function that raises `Changed` once `state()` is not what it is now."""
     before = state()
 
     def check():
         if state() != before:
-            raise Changed(name)
+            raise Changed("its size or a date is another")
 
     return check
 
@@ -365,7 +366,7 @@ def file_fingerprint(path):
 
 def npy_source(args, _):
     path = args.input
-    check = watch(path, lambda: file_state(path))
+    check = watch(lambda: file_state(path))
 
     def read(file, first, n_rows):
         n_values = math.prod(shape[1:])
@@ -405,7 +406,7 @@ def npy_source(args, _):
 
 def npz_source(args, _):
     path, key = args.input, args.key
-    check = watch(path, lambda: file_state(path))
+    check = watch(lambda: file_state(path))
 
     def chunks(start, n_rows):
         with (
@@ -740,7 +741,7 @@ def tfds_source(args, _):
         paths = sorted(Path(str(builder.data_path)).glob("*"))
         return [(path.name, *file_state(path)) for path in paths]
 
-    check = watch(builder.data_path, states)
+    check = watch(states)
     try:
         n_rows = builder.info.splits[split].num_examples
     except Exception as error:
@@ -1237,7 +1238,7 @@ def make_folder(folder):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Makes a folder, and keeps a second run out: it would write into the same files"""
+    """Makes a folder, and keeps a second run out of it, which would write there too."""
     try:
         import fcntl
     except ImportError:  # Windows.
@@ -1281,7 +1282,8 @@ def interrupted(number, _):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, interrupted)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupted)
     # A name may hold bytes that are no text.
     sys.stdout.reconfigure(errors="backslashreplace")
     main()

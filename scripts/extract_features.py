@@ -199,8 +199,8 @@ def parse_arguments(argv):
         "and bmp images, folders and links to folders in it included, in sorted order, "
         "turned as their EXIF says and converted to grey or colour as the model takes "
         "them; digits; or the name of a prepared dataset of TensorFlow Datasets, of "
-        "which the feature 'image' is read. uint8 is scaled to [0, 1] (x / 255); floats "
-        "are taken as they are. Samples may be flattened.",
+        "which the feature 'image' is read. uint8 is scaled to [0, 1] (x / 255); "
+        "floats are taken as they are. Samples may be flattened.",
     )
     add(
         "output",

@@ -8,9 +8,14 @@ Every function takes signals `(..., n_features)`, codes `(..., n_atoms)` and a
 dictionary `(n_atoms, n_features)`, and returns one figure a sample, shape `(...)`.
 """
 
+import functools
+
 from keras import ops
 
 from sc2keras.validation import Tensor
+
+_TINY = 1e-30
+_MAX_L1 = 1e15
 
 
 def reconstruction_error(x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -73,7 +78,9 @@ def relative_duality_gap(
 
         F(s) − G = ½(1 − a)²‖r‖² + Σ_j (l1·|s_j| − a·s_j·(Dr)_j)
 
-    where no term is negative, so that nothing cancels in float32.
+    where no term is negative, so that nothing cancels in float32. Each row is taken in
+    units of its own magnitude: signals, codes and l1 times any factor from 1e-30 to
+    1e30 have the same gap. Where a row is not finite it is NaN.
 
     Args:
         x: Tensor `(..., n_features)`, the signals.
@@ -103,16 +110,52 @@ def duality_gap_and_correlation(
     x: Tensor, codes: Tensor, dictionary: Tensor, l1: float
 ) -> tuple[Tensor, Tensor]:
     """`relative_duality_gap`, and Dr, `(..., n_atoms)`, which it comes from."""
-    tiny = 1e-30
     codes = ops.convert_to_tensor(codes)
+    unit = row_unit(x, codes)
+    gap, correlation = gap_and_correlation_in_units(
+        ops.divide(x, unit),
+        ops.divide(codes, unit),
+        dictionary,
+        l1_in_units(l1, unit),
+    )
+    return gap, correlation * unit
+
+
+def row_unit(*arrays: Tensor) -> Tensor:
+    """The unit α of each row, its largest magnitude in any of the arrays, `(..., 1)`.
+
+    In such units, x/α, s/α and l1/α, rows of every magnitude pose the same problem, and
+    no square leaves the range of float32. Rows of zeros keep the unit 1.
+    """
+    unit = functools.reduce(ops.maximum, map(_largest_magnitude, arrays))
+    # XLA divides by multiplying with 1/α, which must neither under- nor overflow.
+    return ops.where(unit > 1e-37, ops.minimum(unit, 1e37), ops.ones_like(unit))
+
+
+def l1_in_units(l1: float, unit: Tensor) -> Tensor:
+    """l1/α of each row, `(..., 1)`, bounded: from ‖Dx‖∞ on the optimum is zero."""
+    l1 = ops.convert_to_tensor(l1, dtype=unit.dtype)
+    return ops.minimum(l1, _MAX_L1 * unit) / unit
+
+
+def gap_and_correlation_in_units(
+    x: Tensor, codes: Tensor, dictionary: Tensor, l1: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`duality_gap_and_correlation` of rows in their units, with a weight a row."""
     residual = ops.subtract(x, ops.matmul(codes, dictionary))
     correlation = ops.matmul(residual, ops.transpose(dictionary))
-    squared = ops.sum(ops.square(residual), axis=-1)
-    bound = l1 / ops.maximum(ops.max(ops.abs(correlation), axis=-1), tiny)
-    scale = ops.sum(ops.multiply(residual, x), axis=-1) / ops.maximum(squared, tiny)
-    scale = ops.clip(scale, -bound, bound)
+    squared = ops.sum(ops.square(residual), axis=-1, keepdims=True)
+    bound = l1 / ops.maximum(_largest_magnitude(correlation), _TINY)
+    scale = ops.sum(ops.multiply(residual, x), axis=-1, keepdims=True)
+    scale = ops.clip(scale / ops.maximum(squared, _TINY), -bound, bound)
+    penalty = l1 * ops.abs(codes)
     gap = 0.5 * ops.square(1.0 - scale) * squared + ops.sum(
-        l1 * ops.abs(codes) - scale[..., None] * codes * correlation, axis=-1
+        penalty - scale * codes * correlation, axis=-1, keepdims=True
     )
-    primal = 0.5 * squared + l1 * l1_norm(codes)
-    return gap / ops.maximum(primal, tiny), correlation
+    primal = 0.5 * squared + ops.sum(penalty, axis=-1, keepdims=True)
+    return ops.squeeze(gap / ops.maximum(primal, _TINY), axis=-1), correlation
+
+
+def _largest_magnitude(x: Tensor) -> Tensor:
+    # With `initial`, Keras takes batches without rows, too.
+    return ops.max(ops.abs(x), axis=-1, keepdims=True, initial=0)

@@ -4,6 +4,7 @@ import pytest
 from helpers import objective, signals, to_numpy, unit_atoms
 
 from sc2keras.objective import (
+    duality_gap_and_correlation,
     l1_norm,
     lasso_objective,
     reconstruction_error,
@@ -107,3 +108,46 @@ def test_gap_is_finite_where_there_is_nothing_to_explain():
     # The residual vanishes but the codes do not: no dual point but 0 is known.
     codes = np.ones((1, 8))
     np.testing.assert_allclose(gap(codes @ np.eye(8), codes, np.eye(8), 0.1), 1, 1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 2.0**-99, 1e-19, 1e19, 2.0**99, 1e30])
+def test_gap_has_no_scale(problem, scale):
+    x, dictionary, best = problem
+    for codes in (best + 0.01, np.zeros_like(best), best):
+        expected = gap(x, codes, dictionary, 0.1)
+        actual = gap(x * scale, codes * scale, dictionary, 0.1 * scale)
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6)
+    # Dr, which comes with it, has the scale of x.
+    arrays = (np.asarray(a, "float32") for a in (x * scale, best * scale, dictionary))
+    _, correlation = duality_gap_and_correlation(*arrays, 0.1 * scale)
+    expected = (x - best @ dictionary) @ dictionary.T
+    np.testing.assert_allclose(to_numpy(correlation) / scale, expected, atol=1e-5)
+
+
+def test_gap_of_a_row_does_not_depend_on_the_magnitude_of_others(problem):
+    x, dictionary, best = problem
+    scale = np.array([[1e-30], [1.0], [1e-9], [1e30], [1e9]])
+    # l1 is one for all rows: beside it some are nothing, and it is nothing beside some.
+    together = gap(x * scale, best * scale, dictionary, 0.1)
+    alone = [
+        gap(x[i : i + 1] * scale[i], best[i : i + 1] * scale[i], dictionary, 0.1)[0]
+        for i in range(5)
+    ]
+    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-6)
+    # For the first row l1 is so large that nothing but zero would do.
+    assert together[0] == pytest.approx(1.0)
+    assert gap(x * scale, np.zeros_like(best), dictionary, 0.1)[0] < 1e-6
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_gap_of_what_is_not_finite_is_no_number(problem, poison):
+    x, dictionary, best = problem
+    spoilt = x.copy()
+    spoilt[1, 3] = poison
+    expected = gap(x, best, dictionary, 0.1)
+    actual = gap(spoilt, best, dictionary, 0.1)
+    assert np.isnan(actual[1])
+    np.testing.assert_array_equal(np.delete(actual, 1), np.delete(expected, 1))
+    spoilt = best.copy()
+    spoilt[1, 3] = poison
+    assert np.isnan(gap(x, spoilt, dictionary, 0.1)[1])

@@ -1,21 +1,32 @@
 """ISTA and FISTA: exact solvers of the LASSO for a given dictionary, as layers."""
 
+import importlib
 import math
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.layers.unfolded import UnfoldedEncoder
-from sc2keras.objective import duality_gap_and_correlation
+from sc2keras.objective import (
+    gap_and_correlation_in_units,
+    l1_in_units,
+    row_unit,
+)
 from sc2keras.validation import Shape, Tensor, check_non_negative
 
 _MIN_STEPS_PER_CHECK = 10
 _MAX_HALVINGS = 4
 _MIN_ROWS = 64
+# Packages whose frames a warning does not point at.
+_INNER = ("sc2keras", "keras", "torch")
+
+_State = tuple[Tensor, Tensor, Tensor]
 
 
 class _ProximalGradient(UnfoldedEncoder):
@@ -53,7 +64,7 @@ class _ProximalGradient(UnfoldedEncoder):
     def extrapolate(
         self, codes: Tensor, previous: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`(y, next_t)`: the point where the gradient step starts; ISTA's."""
+        """`(y, next_t)`: the point where the next gradient step starts; ISTA's."""
         return codes, t
 
     def restart(self, t: Tensor, overshoot: Tensor) -> Tensor:
@@ -64,114 +75,191 @@ class _ProximalGradient(UnfoldedEncoder):
         self.check_call(inputs, reverse)
         if reverse:
             return self.decode(inputs)
+        if self.tol is None:
+            return self._unfold(inputs)
+        codes, gaps = self.solve(inputs)
+        values = _concrete(gaps)
+        if values is not None:
+            warn_if_open(values, self.tol, self.n_steps)
+        return codes
+
+    def solve(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes of a layer with `tol`, and how far each is from its optimum.
+
+        It never warns: who compiles it passes the gaps to `warn_if_open`.
+
+        Args:
+            inputs: Tensor `(..., n_features)`.
+
+        Returns:
+            `(codes, gaps)`: the tensor `(..., n_atoms)` that a call returns, and the
+            relative duality gaps at the last check, `(...)`, both NaN where a row of
+            inputs is not finite.
+        """
+        if self.tol is None:
+            raise ValueError(
+                "solve needs a layer with a tolerance; received tol=None. Call the "
+                "layer, or make it with, for instance, tol=1e-4."
+            )
+        x, dictionary, step_size = self._operands(inputs)
+        shape = ops.shape(x)
+        x = ops.reshape(x, (-1, self.n_features))
+        unit = row_unit(x)
+        l1 = l1_in_units(self.l1, unit)
+        codes, gaps = self._solve_rows(x / unit, l1, dictionary, step_size)
+        codes = ops.where(ops.isnan(gaps)[:, None], math.nan, codes * unit)
+        codes = ops.reshape(codes, (*shape[:-1], self.n_atoms))
+        return ops.cast(codes, self.compute_dtype), ops.reshape(gaps, shape[:-1])
+
+    def _operands(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x, D and τ, rounded as in any call of the layer, in the dtype that solves."""
         # bfloat16 has 8 bits: no gap under 1 % would ever be seen.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        x = ops.cast(inputs, dtype)
-        dictionary = ops.cast(self.dictionary, dtype)
-        step_size = ops.cast(self.step_size, dtype)
+        x, dictionary, step_size = (
+            ops.cast(ops.cast(value, self.compute_dtype), dtype)
+            for value in (inputs, self.dictionary, self.step_size)
+        )
+        return x, dictionary, step_size
+
+    def _make_step(
+        self, dictionary: Tensor, step_size: Tensor
+    ) -> Callable[..., _State]:
+        """`step(state, correlation, threshold, center)` of a state (s_t, y_t+1, q_t+1).
+
+        `correlation` is (x − center D)Dᵀ. Far from zero the differences to the center
+        are small, and so is what float32 loses in the product.
+        """
         n_atoms, n_features = dictionary.shape
+        transposed = ops.transpose(dictionary)
         # With many atoms two products with D take fewer operations than one with D Dᵀ.
         factored = n_atoms > 2 * n_features
-        gram = None
-        if not factored:
-            gram = ops.matmul(dictionary, ops.transpose(dictionary))
-        threshold = step_size * self.l1
+        gram = None if factored else ops.matmul(dictionary, transposed)
 
-        def step(state, x, center, correlation):
-            # `correlation` is (x − center D)Dᵀ. Far from zero the differences to the
-            # center are small, and so is what float32 loses in the product.
-            codes, previous, t = state
-            y, t = self.extrapolate(codes, previous, t)
+        def step(state, correlation, threshold, center=None):
+            codes, y, t = state
+            moved = y if center is None else y - center
             if factored:
-                residual = x - ops.matmul(y, dictionary)
-                gradient = -ops.matmul(residual, ops.transpose(dictionary))
+                product = ops.matmul(ops.matmul(moved, dictionary), transposed)
             else:
-                gradient = ops.matmul(y - center, gram) - correlation
-            new = soft_threshold(y - step_size * gradient, threshold)
+                product = ops.matmul(moved, gram)
+            new = soft_threshold(y - step_size * (product - correlation), threshold)
             if self.tol is not None:
                 overshoot = ops.sum((y - new) * (new - codes), axis=-1, keepdims=True)
                 t = self.restart(t, overshoot)
-            return new, codes, t
+            # s_{t−1} is no part of the state: LiteRT overwrites a variable of a loop
+            # with its next value before it hands the old one on to another variable.
+            return new, *self.extrapolate(new, codes, t)
 
-        if self.tol is not None:
-            codes = self._solve_to_tolerance(step, x, dictionary)
-            return ops.cast(codes, self.compute_dtype)
+        return step
+
+    def _first_state(self, projected: Tensor, threshold: Tensor) -> _State:
+        """The state after the first step, from τ x Dᵀ, as s_0 = 0 and q_1 = 1."""
+        codes = soft_threshold(projected, threshold)
+        t = ops.ones_like(codes[..., :1])
+        return codes, *self.extrapolate(codes, ops.zeros_like(codes), t)
+
+    def _unfold(self, inputs: Tensor) -> Tensor:
+        """The codes after `n_steps` steps, or after each of them."""
+        x, dictionary, step_size = self._operands(inputs)
+        step = self._make_step(dictionary, step_size)
+        threshold = step_size * self.l1
         correlation = ops.matmul(x, ops.transpose(dictionary))
-        zeros = ops.zeros_like(correlation)
-        state = (zeros, zeros, zeros[..., :1])
-        if self.return_sequences:
+        first = self._first_state(step_size * correlation, threshold)
+        if not self.return_sequences:
+            codes, _, _ = ops.fori_loop(
+                1, self.n_steps, lambda _, s: step(s, correlation, threshold), first
+            )
+            return ops.cast(codes, self.compute_dtype)
 
-            def advance(state, _):
-                state = step(state, x, zeros, correlation)
-                return state, state  # Keras wants both alike on TensorFlow.
+        def advance(state, _):
+            state = step(state, correlation, threshold)
+            return state, state  # Keras wants both alike on TensorFlow.
 
-            _, (codes, _, _) = ops.scan(advance, state, length=self.n_steps)
-            codes = ops.moveaxis(codes, 0, -2)
-        else:
-            codes = ops.fori_loop(
-                0, self.n_steps, lambda _, s: step(s, x, zeros, correlation), state
-            )[0]
-        return ops.cast(codes, self.compute_dtype)
+        codes = ops.expand_dims(first[0], 0)
+        if self.n_steps > 1:
+            _, (later, _, _) = ops.scan(advance, first, length=self.n_steps - 1)
+            codes = ops.concatenate([codes, later])
+        return ops.cast(ops.moveaxis(codes, 0, -2), self.compute_dtype)
 
-    def _solve_to_tolerance(
-        self, step: Callable[..., tuple], x: Tensor, dictionary: Tensor
-    ) -> Tensor:
-        """Steps until every gap is small, with a new center at every check.
+    def _solve_rows(
+        self, x: Tensor, l1: Tensor, dictionary: Tensor, step_size: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`(codes, gaps)` of rows `(n_rows, n_features)`, with a weight of each.
 
-        When half of the samples are done, the others go on in arrays of half the size.
+        At every check the codes become the new center. A row is done when its gap is
+        small, or not a number: its code then stays as it is, however long others take.
+        When half of the rows are done, the others go on in arrays of half the size.
         """
         n_atoms, n_features = dictionary.shape
+        step = self._make_step(dictionary, step_size)
         # A check costs two products with the dictionary, a step one with k × k.
         n_between = max(_MIN_STEPS_PER_CHECK, 2 * n_features // n_atoms)
 
-        def advance(n_done, _, x, correlation, *state):
+        def advance(n_done, gaps, x, l1, correlation, *state):
             n_next = ops.minimum(n_done + n_between, self.n_steps)
-            center = state[0]
-            state = ops.fori_loop(
-                0, n_next - n_done, lambda _, s: step(s, x, center, correlation), state
+            center, threshold = state[0], step_size * l1
+            codes, *others = ops.fori_loop(
+                0,
+                n_next - n_done,
+                lambda _, s: step(s, correlation, threshold, center),
+                state,
             )
-            gaps, correlation = duality_gap_and_correlation(
-                x, state[0], dictionary, self.l1
+            is_open = gaps > self.tol
+            codes = ops.where(is_open[:, None], codes, center)
+            new_gaps, correlation = gap_and_correlation_in_units(
+                x, codes, dictionary, l1
             )
-            return n_next, gaps, x, correlation, *state
+            gaps = ops.where(is_open, new_gaps, gaps)
+            return n_next, gaps, x, l1, correlation, codes, *others
 
-        def solve(n_halvings, n_done, *samples):
-            n_half = ops.shape(samples[0])[0] // 2
+        def solve(n_halvings, n_done, *rows):
+            n_half = ops.shape(rows[0])[0] // 2
 
             def unfinished(n_done, gaps, *_):
                 n_open = ops.sum(ops.cast(gaps > self.tol, "int32"))
                 n_may_stay_open = n_half if n_halvings else 0
                 return ops.logical_and(n_done < self.n_steps, n_open > n_may_stay_open)
 
-            n_done, *samples = ops.while_loop(unfinished, advance, (n_done, *samples))
-            gaps, codes = samples[0], samples[3]
+            n_done, *rows = ops.while_loop(unfinished, advance, (n_done, *rows))
+            gaps, codes = rows[0], rows[4]
             if not n_halvings:
-                return codes
-            order = ops.argsort(-gaps)
-            still_open = [ops.take(part, order[:n_half], axis=0) for part in samples]
-            codes = ops.concatenate(
-                [
-                    solve(n_halvings - 1, n_done, *still_open),
-                    ops.take(codes, order[n_half:], axis=0),
-                ]
+                return codes, gaps
+            # Open rows first. A gap that is no number compares as done.
+            is_done = ops.logical_not(gaps > self.tol)
+            order = ops.argsort(ops.cast(is_done, "int32"))
+            first, rest = order[:n_half], order[n_half:]
+            still_open = [ops.take(part, first, axis=0) for part in rows]
+            solved = solve(n_halvings - 1, n_done, *still_open)
+            inverse = ops.argsort(order)
+            codes, gaps = (
+                ops.take(
+                    ops.concatenate([part, ops.take(whole, rest, axis=0)]),
+                    inverse,
+                    axis=0,
+                )
+                for part, whole in zip(solved, (codes, gaps), strict=True)
             )
-            return ops.take(codes, ops.argsort(order), axis=0)
+            return codes, gaps
 
-        shape = ops.shape(x)
-        x = ops.reshape(x, (-1, n_features))
+        n_first = min(n_between, self.n_steps)
         correlation = ops.matmul(x, ops.transpose(dictionary))
-        zeros = ops.zeros_like(correlation)
-        codes = solve(
-            self._n_halvings(x.shape[0]),
-            ops.zeros((), dtype="int32"),
-            ops.ones_like(x[:, 0]),
-            x,
-            correlation,
-            zeros,
-            zeros,
-            zeros[:, :1],
+        threshold = step_size * l1
+        state = ops.fori_loop(
+            1,
+            n_first,
+            lambda _, s: step(s, correlation, threshold),
+            self._first_state(step_size * correlation, threshold),
         )
-        return ops.reshape(codes, (*shape[:-1], n_atoms))
+        gaps, correlation = gap_and_correlation_in_units(x, state[0], dictionary, l1)
+        return solve(
+            self._n_halvings(x.shape[0]),
+            ops.convert_to_tensor(n_first, dtype="int32"),
+            gaps,
+            x,
+            l1,
+            correlation,
+            *state,
+        )
 
     @staticmethod
     def _n_halvings(n_samples: int | None) -> int:
@@ -206,9 +294,14 @@ class ISTA(_ProximalGradient):
         dictionary: Array `(n_atoms, n_features)`, its atoms of norm at most 1; for
             instance of `sc2keras.learn_dictionary`. None: random atoms, which is of
             use only before weights are loaded.
-        tol: Float or None. If given, the steps end when the relative duality gap of
-            every sample of the batch is at most `tol`. In float32 1e-4 can be
-            reached, and 1e-5 where the codes are not much larger than 1.
+        tol: Float or None. If given, the steps of a sample end at the first check, one
+            in 10 steps or a few more, that finds its relative duality gap at most
+            `tol`; the others of its batch have no part in its code. Each is solved in
+            units of its own magnitude: inputs and `l1` times a factor, from 1e-30 to
+            1e30, give the codes times that factor. The code of a sample that is not
+            finite is NaN. If `n_steps` end with gaps above `tol`, an eager call warns,
+            with `sklearn.exceptions.ConvergenceWarning`. In float32 1e-4 can be
+            reached, and 1e-5 where the codes are not much larger than the inputs.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`. Needs `tol=None`.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `dtype`.
@@ -273,13 +366,57 @@ class FISTA(_ProximalGradient):
     def extrapolate(
         self, codes: Tensor, previous: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # t starts at 0, so that q_1 = 1. With s_0 = s_{-1} = 0 the first extrapolation
-        # has no effect, whatever m_1 is.
         t_next = next_momentum_term(t)
         return codes + ((t - 1.0) / t_next) * (codes - previous), t_next
 
     def restart(self, t: Tensor, overshoot: Tensor) -> Tensor:
         return ops.where(overshoot > 0.0, 1.0, t)
+
+
+def warn_if_open(gaps: NDArray, tol: float, n_steps: int) -> None:
+    """Warns of rows that a solver left above its tolerance.
+
+    Args:
+        gaps: Array of the relative duality gaps that `solve` returns; NaN, which stands
+            for a row that holds a NaN or an infinity, does not count.
+        tol: Float, the tolerance.
+        n_steps: Integer, the cap of steps that the rows ran into.
+
+    Example:
+
+    >>> warn_if_open(np.array([1e-5, np.nan]), tol=1e-4, n_steps=300)
+    """
+    left = gaps[gaps > tol]
+    if not left.size:
+        return
+    # Imported here, as no other use of a layer needs scikit-learn.
+    category = importlib.import_module("sklearn.exceptions").ConvergenceWarning
+    warnings.warn(
+        f"{left.size} of {gaps.size} rows have not reached tol={tol:g} after n_steps="
+        f"{n_steps} steps; their largest relative duality gap is {left.max():.2g}. "
+        "Raise n_steps, or tol.",
+        category,
+        stacklevel=_depth_of_caller(),
+    )
+
+
+def _depth_of_caller() -> int:
+    """The `stacklevel` of the first frame outside of this package and Keras."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] not in _INNER:
+            break
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def _concrete(tensor: Tensor) -> NDArray | None:
+    """The values of a tensor, or None while a function is traced or compiled."""
+    try:
+        return ops.convert_to_numpy(tensor)
+    # Each backend has an error of its own for a tensor without values.
+    except Exception:
+        return None
 
 
 def next_momentum_term(t: Tensor) -> Tensor:

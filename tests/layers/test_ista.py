@@ -5,11 +5,15 @@ import pytest
 from helpers import SOLVERS, fista, ista, objective, signals, to_numpy, unit_atoms
 from keras.src import testing
 from sklearn.decomposition import sparse_encode
+from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras.layers import FISTA, ISTA
 from sc2keras.objective import relative_duality_gap
 
 REFERENCES = {ISTA: ista, FISTA: fista}
+MAY_STOP_EARLY = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning"
+)
 
 
 @pytest.mark.parametrize("cls", SOLVERS)
@@ -19,6 +23,20 @@ def test_every_step_equals_that_of_the_algorithm(cls, n_atoms):
     layer = cls(n_atoms, 20, l1=0.1, dictionary=dictionary, return_sequences=True)
     expected = REFERENCES[cls](x, dictionary, 0.1, n_steps=20)
     np.testing.assert_allclose(to_numpy(layer(x)), expected, atol=2e-5)
+
+
+@MAY_STOP_EARLY
+@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("n_steps", [1, 11])
+@pytest.mark.parametrize("options", [{}, {"return_sequences": True}, {"tol": 1e-9}])
+def test_any_number_of_steps_is_that_many(cls, n_steps, options):
+    x, dictionary = signals(4, 8), unit_atoms(12, 8)
+    layer = cls(12, n_steps, l1=0.1, dictionary=dictionary, **options)
+    kwargs = {"restart": True} if cls is FISTA and layer.tol else {}
+    expected = REFERENCES[cls](x, dictionary, 0.1, n_steps, **kwargs)
+    if not layer.return_sequences:
+        expected = expected[:, -1]
+    np.testing.assert_allclose(to_numpy(layer(x)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("cls", SOLVERS)
@@ -51,32 +69,33 @@ def test_converges_to_the_objective_of_scikit_learn_and_celer(cls, l1, shape):
 
 
 @pytest.mark.parametrize("cls", SOLVERS)
-def test_tol_stops_every_sample_below_its_gap_and_not_much_later(cls):
+def test_tol_stops_every_sample_at_the_first_check_below_its_gap(cls):
     x, dictionary = signals(6, 12), unit_atoms(8, 12)
 
-    def largest_gap(codes):
-        gap = relative_duality_gap(x, codes, dictionary.astype("float32"), 0.1)
-        return to_numpy(gap).max()
+    def gaps(codes):
+        return to_numpy(
+            relative_duality_gap(x, codes, dictionary.astype("float32"), 0.1)
+        )
 
-    options = {"n_atoms": 8, "l1": 0.1, "dictionary": dictionary}
-    codes = cls(n_steps=100, tol=1e-2, **options)(x)
-    assert largest_gap(codes) <= 1e-2
+    layer = cls(8, n_steps=100, l1=0.1, dictionary=dictionary, tol=1e-2)
+    codes = to_numpy(layer(x))
+    assert gaps(codes).max() <= 1e-2
     kwargs = {"restart": True} if cls is FISTA else {}
     steps = REFERENCES[cls](x, dictionary, 0.1, 100, **kwargs).astype("float32")
-    taken = [
-        np.allclose(steps[:, t], to_numpy(codes), atol=1e-5) for t in range(100)
-    ].index(True)
-    # Ten steps earlier it was not yet there.
-    assert taken >= 9
-    assert taken % 10 == 9
-    if taken > 9:
-        assert largest_gap(steps[:, taken - 10]) > 1e-2
+    steps = steps[:, 9::10]
+    is_done = np.stack([gaps(steps[:, t]) for t in range(10)], axis=1) <= 1e-2
+    first = is_done.argmax(axis=1)
+    # Some go on for longer than others, which stay as they are.
+    assert len(set(first)) > 1
+    np.testing.assert_allclose(codes, steps[np.arange(6), first], atol=1e-5)
 
 
 @pytest.mark.parametrize("cls", SOLVERS)
 def test_n_steps_caps_tol(cls):
     x, dictionary = signals(3, 8), unit_atoms(12, 8)
-    capped = cls(12, n_steps=33, l1=0.1, tol=0.0, dictionary=dictionary)(x)
+    layer = cls(12, n_steps=33, l1=0.1, tol=0.0, dictionary=dictionary)
+    with pytest.warns(ConvergenceWarning):
+        capped = layer(x)
     kwargs = {"restart": True} if cls is FISTA else {}
     fixed = REFERENCES[cls](x, dictionary, 0.1, 33, **kwargs)[:, -1]
     np.testing.assert_allclose(to_numpy(capped), fixed, atol=2e-5)
@@ -85,7 +104,8 @@ def test_n_steps_caps_tol(cls):
 def test_restart_takes_fista_to_a_tolerance_in_fewer_steps():
     x, dictionary = signals(8, 64), unit_atoms(100, 64, seed=3)
     plain = FISTA(100, 300, dictionary=dictionary)(x)
-    restarted = FISTA(100, 300, dictionary=dictionary, tol=0.0)(x)
+    with pytest.warns(ConvergenceWarning):
+        restarted = FISTA(100, 300, dictionary=dictionary, tol=0.0)(x)
     gaps = [
         to_numpy(relative_duality_gap(x, codes, dictionary.astype("float32"), 0.1))
         for codes in (plain, restarted)
@@ -116,6 +136,7 @@ def test_objective_of_ista_never_rises_and_codes_are_sparse(cls):
     assert 0.1 < (steps[:, -1] == 0).mean() < 0.9
 
 
+@MAY_STOP_EARLY
 @pytest.mark.parametrize("cls", SOLVERS)
 @pytest.mark.parametrize("tol", [None, 1e-3])
 def test_solves_in_float32_under_mixed_precision(cls, tol):
@@ -136,6 +157,7 @@ def test_nothing_is_trainable(cls):
     assert {w.name for w in layer.weights} == {"dictionary", "step_size"}
 
 
+@MAY_STOP_EARLY
 @pytest.mark.parametrize("cls", SOLVERS)
 @pytest.mark.parametrize("tol", [None, 1e-3])
 def test_passes_the_layer_test_of_keras(cls, tol):

@@ -26,13 +26,13 @@ from reporting import (
     environment,
     positive_integer,
     positive_number,
-    replace_file,
     save_figure,
     write_json,
 )
 from tqdm import tqdm
 
 from sc2keras import datasets
+from sc2keras.files import replace_file
 
 T_OF_BOUND = (3, 10)
 PEERS = ("spams-bin", "celer")

@@ -14,7 +14,7 @@ from pathlib import Path
 import joblib
 import keras
 import numpy as np
-from reporting import environment, replace_file, write_json
+from reporting import environment, write_json
 from scipy import stats
 from sklearn.decomposition import PCA
 from tqdm import tqdm
@@ -22,7 +22,9 @@ from tqdm.keras import TqdmCallback
 
 import sc2keras
 from sc2keras import applications, datasets, evaluation
+from sc2keras.files import replace_file
 from sc2keras.metrics import NONZERO_THRESHOLD
+from sc2keras.models.fitting import DivergenceError
 
 # It warns that it traces anew for every model, of which there are many.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -259,8 +261,8 @@ class Run:
         """The record of this run, read, or made and written.
 
         It has the objective, the accuracy for each of `protocols` and, if `optimum`,
-        the gap to the optimum of the same dictionary; where training diverged, only the
-        objective, which is worse than that of codes of zero.
+        the gap to the optimum of the same dictionary; where training diverged, that it
+        did, and an objective which is NaN or worse than that of codes of zero.
         """
         record = self.found()
         check_note(self, record, data)
@@ -274,6 +276,9 @@ class Run:
             missing = [p for p in PROTOCOLS if p in record or p in protocols]
             optimum = optimum or "optimum" in record
             record = self.train(data)
+            if "diverged" in record:
+                write_json(self.record_path, record)
+                return record
         model = keras.saving.load_model(self.model_path)
         codes_train = model.encode(data.x_train)
         codes_test = model.encode(data.x_test)
@@ -306,17 +311,25 @@ class Run:
         return record
 
     def train(self, data):
-        """Makes the model and writes its file; returns the start of the record."""
+        """Makes the model and writes its file; returns the start of the record.
+
+        There is no file of a model whose training diverged.
+        """
         # Keras keeps the graphs of every model: gigabytes over a hundred runs.
         keras.backend.clear_session()
         dictionary, seconds = self.start(data.x_train)
         model = self.build(data.x_train.shape[1:], dictionary)
-        losses = []
+        losses, outcome = [], {}
         if self.trained:
             started = time.perf_counter()
-            losses = self.fit(model, data)
+            try:
+                losses = self.fit(model, data)
+            except DivergenceError:
+                names = ("objective", "nonzero", "train_objective", "train_nonzero")
+                outcome = {"diverged": True, **dict.fromkeys(names, math.nan)}
             seconds += time.perf_counter() - started
-        replace_file(self.model_path, model.save)
+        if not outcome:
+            model.save(self.model_path)
         return {
             "dataset": self.dataset,
             "note": data.note,
@@ -325,6 +338,7 @@ class Run:
             "training_seconds": seconds,
             "loss": losses,
             "environment": environment(),
+            **outcome,
         }
 
     def build(self, input_shape, dictionary):

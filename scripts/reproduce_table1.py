@@ -42,12 +42,12 @@ from experiments import (
 from reporting import (
     positive_integer,
     positive_number,
-    replace_file,
     save_figure,
     write_json,
 )
 
 from sc2keras import datasets, plotting
+from sc2keras.files import replace_file
 
 PAPER_L1 = 0.1
 # The learning rates that classify best at λ = 0.1 on held-out samples, where another

@@ -43,13 +43,14 @@ from experiments import (
     run_all,
     with_options,
 )
-from reporting import positive_integer, replace_file, save_figure, write_json
+from reporting import positive_integer, save_figure, write_json
 from sklearn.datasets import load_breast_cancer, load_sample_images
 from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from sc2keras import applications, datasets, evaluation, plotting
+from sc2keras.files import replace_file
 
 L1 = 0.1
 N_CURVE_STEPS = 100

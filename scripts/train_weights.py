@@ -19,11 +19,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from experiments import METHODS, PROTOCOLS, RECIPES, Run, load_data, markdown
-from reporting import replace_file, write_json
+from reporting import write_json
 from tqdm import tqdm
 
 from sc2keras import datasets
 from sc2keras.applications.pretrained import file_sha256
+from sc2keras.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -110,7 +111,7 @@ def ship(builder, dataset, run, record, n_samples, output):
     """Writes the model without its optimizer, and the card beside it."""
     path = output / f"{run.name}.keras"
     model = keras.saving.load_model(run.model_path, compile=False)
-    replace_file(path, model.save)
+    model.save(path)
     settings = record["settings"]
     note = f" ({record['note']})" if record["note"] else ""
     card = {

@@ -191,3 +191,19 @@ def test_a_sample_dictionary_depends_on_the_seed_alone(digits):
 def test_a_sample_dictionary_of_more_atoms_than_samples_is_an_error(digits):
     with pytest.raises(ValueError, match="n_atoms=9 is more than the 8 samples"):
         sample_dictionary(digits[0][:8], 9)
+
+
+@pytest.mark.parametrize("function", [learn_dictionary, sample_dictionary])
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_nothing_to_learn_from_is_named(function, shape):
+    with pytest.raises(ValueError, match="holds nothing to learn from"):
+        function(np.zeros(shape, "float32"), n_atoms=2)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 255.0, 1e15])
+def test_a_dictionary_does_not_depend_on_the_unit_of_the_data(scale):
+    x = np.random.default_rng(0).random((60, 6))
+    options = {"n_atoms": 5, "max_iter": 20, "verbose": 0}
+    expected = learn_dictionary(x, l1=0.1, **options)
+    found = learn_dictionary(x * scale, l1=0.1 * scale, **options)
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -697,3 +697,256 @@ def test_progress_bar_shows_the_objective_and_its_terms(capsys):
     printed = capsys.readouterr().out
     for name in ("loss:", "reconstruction:", "l1:", "nonzero:"):
         assert name in printed
+
+
+# A training that diverges
+
+
+def optimizer_values(model):
+    return [to_numpy(v).copy() for v in model.optimizer.variables]
+
+
+def diverging_data():
+    """Good batches, and then one that no learning rate survives."""
+    for i in range(8):
+        yield ((1e30 if i == 5 else 1.0) * images(4, seed=i),)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_weights_and_optimizer_are_taken_back(run_eagerly):
+    model = build()
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=run_eagerly)
+    model.fit(images(16), verbose=0)
+    weights, state = model.get_weights(), optimizer_values(model)
+    weights = [w.copy() for w in weights]
+    with pytest.raises(ValueError, match="again what they were before this fit"):
+        model.fit(diverging_data(), steps_per_epoch=8, verbose=0)
+    for a, b in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(state, optimizer_values(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    losses = model.fit(images(16), epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(losses).all() and np.isfinite(model.encode(images(4))).all()
+
+
+def test_an_update_that_ruins_the_weights_after_the_last_loss_is_noticed():
+    model = build()
+    model.compile(keras.optimizers.SGD(1e38), run_eagerly=True)
+    weights = [w.copy() for w in model.get_weights()]
+    with pytest.raises(ValueError, match="holds a NaN or an infinity, and training"):
+        model.fit(images(4), batch_size=4, verbose=0)
+    for a, b in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_last_good_epoch_is_what_is_left_of_a_long_training(monkeypatch):
+    from sc2keras.models import fitting
+
+    monkeypatch.setattr(fitting, "_SHARE_OF_COPIES", 1e9)
+    model, kept = compiled(), {}
+    recorder = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: kept.update(
+            {epoch: [w.copy() for w in model.get_weights()]}
+        )
+    )
+    with pytest.raises(ValueError, match="what they were at the end of epoch 2"):
+        model.fit(
+            (batch for batch in [*good_batches(4), (np.full((4, *SHAPE), 1e30),)]),
+            steps_per_epoch=2,
+            epochs=3,
+            callbacks=[recorder],
+            verbose=0,
+        )
+    for a, b in zip(kept[1], model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def good_batches(n):
+    return [(images(4, seed=i),) for i in range(n)]
+
+
+@pytest.mark.parametrize("where", ["weights", "optimizer"])
+def test_a_fit_does_not_begin_on_what_is_not_finite(where):
+    model = compiled()
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    model.fit(images(4), verbose=0)
+    variables = model.weights if where == "weights" else model.optimizer.variables
+    largest = max(variables, key=lambda v: np.prod(v.shape))
+    largest.assign(np.full(largest.shape, np.nan))
+    match = "holds a NaN or an infinity, so nothing was trained.*compile"
+    with pytest.raises(ValueError, match=match):
+        model.fit(images(4), verbose=0)
+    if where == "weights":
+        with pytest.raises(ValueError, match="nothing was predicted"):
+            model.predict(images(4), verbose=0)
+        with pytest.raises(ValueError, match="nothing was evaluated"):
+            model.evaluate(images(4), verbose=0)
+        with pytest.raises(ValueError, match="holds a NaN"):
+            model.encode(images(4))
+
+
+def test_a_list_of_callbacks_of_keras_is_watched_too():
+    model = compiled()
+    callbacks = keras.callbacks.CallbackList([], model=model, add_history=True)
+    with pytest.raises(ValueError, match="what they were before this fit"):
+        model.fit(diverging_data(), steps_per_epoch=8, callbacks=callbacks, verbose=0)
+    assert len(callbacks.callbacks) == 1
+    assert np.isfinite(model.dictionary).all()
+
+
+# Constraints, whatever the optimizer does
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_ema": True, "ema_momentum": 0.5},
+        {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3},
+        {"gradient_accumulation_steps": 2},
+        {"weight_decay": 0.5},
+        {"global_clipnorm": 0.1},
+        {"loss_scale_factor": 8.0},
+    ],
+    ids=lambda options: next(iter(options)) + str(len(options)),
+)
+@pytest.mark.parametrize("encoder", [LISTABlock, SLSTM])
+def test_atoms_stay_in_the_ball_and_thresholds_non_negative(encoder, options):
+    model = build(encoder, activation="shrinkage", n_steps=2)
+    model.compile(keras.optimizers.SGD(5.0, **options), run_eagerly=True)
+    model.fit(5 * images(16), batch_size=4, epochs=2, verbose=0)
+    assert max_norm(model.dictionary) <= 1 + 1e-5
+    thresholds = [w for w in model.weights if w.name == "threshold"]
+    assert thresholds and all(to_numpy(t).min() >= 0 for t in thresholds)
+
+
+def test_averages_that_another_callback_swaps_in_are_in_the_ball():
+    model, norms = build(activation="shrinkage"), []
+    optimizer = keras.optimizers.SGD(5.0, use_ema=True, ema_momentum=0.5)
+    model.compile(optimizer, run_eagerly=True)
+    x = 5 * images(16)
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: norms.append(max_norm(model.dictionary)),
+    )
+    look.on_test_batch_end = lambda *args: norms.append(max_norm(model.dictionary))
+    callbacks = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True), look]
+    model.fit(
+        x, batch_size=4, epochs=2, validation_data=(x,), callbacks=callbacks, verbose=0
+    )
+    assert norms and max(norms) <= 1 + 1e-5
+
+
+# float64
+
+
+@pytest.mark.parametrize("encoder", [LISTABlock, SLSTM, FISTA])
+def test_float64_is_computed_stored_and_returned_on_every_way(encoder, tmp_path):
+    if keras.backend.backend() == "jax":
+        with pytest.raises(ValueError, match="jax_enable_x64"):
+            encoder(6, dtype="float64")
+        return
+    dictionary = unit_atoms(6, 8)
+    options = {"n_atoms": 6, "n_steps": 3, "l1": L1, "dictionary": dictionary}
+    if encoder is not FISTA:
+        options["activation"] = "shrinkage"
+    x = keras.Input((8,), dtype="float64")
+    model = SparseCoder(x, encoder(dtype="float64", **options)(x))
+    np.testing.assert_array_equal(model.dictionary, dictionary)
+    data = np.random.default_rng(0).random((70, 8))
+    codes = model.encode(data, batch_size=64)
+    narrow = build(encoder, **options).encode(data.reshape(-1, *SHAPE))
+    rounding = np.abs(narrow - codes).max()
+    assert 0 < rounding < 1e-4
+    ways = {
+        "call": to_numpy(model(data)),
+        "small batch": model.encode(data[:5]),
+        "list": model.encode(data.tolist()),
+        "generator": model.encode(part for part in (data[:30], data[30:])),
+        "predict": model.predict(data, verbose=0),
+        "predict_on_batch": model.predict_on_batch(data),
+    }
+    for way, found in ways.items():
+        assert found.dtype == "float64", way
+        np.testing.assert_allclose(found, codes[: len(found)], atol=1e-12, err_msg=way)
+    assert model.decode(codes).dtype == model.reconstruct(data).dtype == "float64"
+    np.testing.assert_allclose(model.decode(codes), codes @ dictionary, atol=1e-14)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.encode(data, batch_size=64), codes)
+    if encoder is not FISTA:
+        model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+        loss = model.evaluate(data, verbose=0)[0]
+        expected = objective(data, codes, dictionary, L1).mean()
+        assert loss == pytest.approx(expected, rel=1e-6)
+        model.fit(data, verbose=0)
+        assert all(w.dtype == "float64" for w in model.weights)
+
+
+# Losses and targets as Keras takes them for several outputs
+
+CROSSENTROPY = "sparse_categorical_crossentropy"
+CODES = np.zeros((10, 6), "float32")
+LABELS = np.arange(10) % 3
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CROSSENTROPY,
+        [None, CROSSENTROPY],
+        {"predictions": CROSSENTROPY},
+    ],
+)
+@pytest.mark.parametrize(
+    "targets",
+    [LABELS, {"predictions": LABELS}, [None, LABELS], [CODES, LABELS], (LABELS,)],
+)
+def test_losses_and_targets_may_be_named(loss, targets, tmp_path):
+    model = cascade()
+    x = images(10)
+    plain = compiled(model, loss=CROSSENTROPY).evaluate(x, LABELS, verbose=0)
+    compiled(model, loss=loss, metrics={"predictions": ["accuracy"]})
+    result = model.evaluate(x, targets, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(plain[0], rel=1e-5)
+    probabilities = model.predict(x, verbose=0)[1]
+    accuracy = (probabilities.argmax(axis=1) == LABELS).mean()
+    assert result["accuracy"] == pytest.approx(accuracy)
+    held_out = (x, targets)
+    history = model.fit(x, targets, validation_data=held_out, verbose=0).history
+    assert "val_accuracy" in history
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.isfinite(loaded.evaluate(x, targets, verbose=0)[0])
+
+
+def cascade():
+    x = keras.Input(SHAPE, name="inputs")
+    codes = LISTABlock(6, n_steps=2, l1=L1)(keras.layers.Flatten()(x))
+    head = keras.layers.Dense(3, activation="softmax", name="predictions")
+    return SparseCoder(x, [codes, head(codes)])
+
+
+def test_codes_may_have_a_loss_of_their_own_beside_the_predictions():
+    model, x = cascade(), images(10)
+    names = model.output_names
+    codes, probabilities = model.predict(x, verbose=0)
+    task = -np.log(probabilities[np.arange(10), LABELS]).mean()
+    expected = per_sample(model, x)[0].mean() + 0.5 * (codes**2).mean() + 2 * task
+    for loss, weights, targets in [
+        (["mse", CROSSENTROPY], [0.5, 2.0], [CODES, LABELS]),
+        (
+            dict(zip(names, ["mse", CROSSENTROPY], strict=True)),
+            dict(zip(names, [0.5, 2.0], strict=True)),
+            dict(zip(names, [CODES, LABELS], strict=True)),
+        ),
+    ]:
+        compiled(model, loss=loss, loss_weights=weights)
+        result = model.evaluate(x, targets, verbose=0, return_dict=True)
+        assert result["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_name_that_is_no_output_is_named():
+    with pytest.raises(ValueError, match=r"loss must be named.*received loss for .*no"):
+        compiled(cascade(), loss={"no": CROSSENTROPY})
+    model = compiled(cascade(), loss=CROSSENTROPY)
+    with pytest.raises(ValueError, match=r"y must be named after the outputs"):
+        model.fit(images(10), {"no": LABELS}, verbose=0)

@@ -1,12 +1,15 @@
 import copy
 import pickle
 import random
+import threading
 
 import keras
 import numpy as np
 import pytest
+from helpers import signals, to_numpy
 from sklearn.base import clone
 from sklearn.decomposition import SparseCoder as SolvingCoder
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -14,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sc2keras
 from sc2keras import applications, layers
+from sc2keras.compiled import make_deterministic
 from sc2keras.datasets import load
 from sc2keras.evaluation import mean_objective
 from sc2keras.sklearn import SparseCodeTransformer
@@ -327,3 +331,129 @@ def test_wrong_values_are_named_before_anything_is_learned(
 def test_a_trained_model_for_other_features_is_an_error(trained):
     with pytest.raises(ValueError, match=r"X has 5 features.*takes 64.*\(8, 8, 1\)"):
         SparseCodeTransformer(model=trained).fit(np.ones((10, 5)))
+
+
+# What a call that fails leaves behind
+
+
+def attributes(estimator):
+    return {k: v for k, v in vars(estimator).items() if k.endswith("_")}
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("failure", ["parameter", "interrupt", "divergence"])
+def test_a_fit_that_fails_leaves_the_old_estimator(monkeypatch, failure):
+    x, other = signals(40, 16), signals(30, 8)
+    coder = SparseCodeTransformer(5, builder="LISTA", epochs=1, random_state=0).fit(x)
+    before, codes = attributes(coder), coder.transform(x)
+    if failure == "parameter":
+        coder.set_params(l1=-1.0)
+    elif failure == "interrupt":
+        monkeypatch.setattr(sc2keras.SparseCoder, "fit", interrupted)
+    else:
+        coder.set_params(learning_rate=1e30, epochs=5)
+    with pytest.raises((ValueError, KeyboardInterrupt)):
+        coder.fit(other)
+    assert attributes(coder) == before
+    np.testing.assert_array_equal(coder.transform(x), codes)
+    with pytest.raises(ValueError, match="8 features"):
+        coder.transform(other)
+
+
+def test_a_first_fit_that_fails_leaves_an_unfitted_estimator():
+    coder = SparseCodeTransformer(5, l1=-1.0)
+    with pytest.raises(ValueError, match="l1"):
+        coder.fit(signals(40, 8))
+    assert not attributes(coder)
+    with pytest.raises(NotFittedError):
+        coder.transform(signals(4, 8))
+
+
+@pytest.mark.parametrize("failure", ["interrupt", "divergence"])
+def test_a_partial_fit_that_fails_leaves_the_old_model(monkeypatch, failure):
+    x = signals(40, 8)
+    coder = SparseCodeTransformer(5, builder="LISTA", random_state=0).partial_fit(x)
+    before = [w.copy() for w in coder.model_.get_weights()]
+    state = [to_numpy(v).copy() for v in coder.model_.optimizer.variables]
+    if failure == "interrupt":
+        update = keras.optimizers.Adadelta.apply
+
+        def apply_and_stop(*args, **kwargs):
+            update(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        coder.model_.run_eagerly = True
+        coder.model_.train_function = None
+        monkeypatch.setattr(keras.optimizers.Adadelta, "apply", apply_and_stop)
+        data = x
+    else:
+        data = x * 1e25
+    with pytest.raises((ValueError, KeyboardInterrupt)):
+        coder.partial_fit(data)
+    for a, b in zip(before, coder.model_.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(state, coder.model_.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, to_numpy(b))
+    monkeypatch.undo()
+    coder.partial_fit(x)
+    assert np.isfinite(coder.transform(x)).all()
+
+
+# Units, and equal results
+
+
+@pytest.mark.parametrize("scale", [1e-6, 255.0, 1e6])
+@pytest.mark.parametrize("builder", ["SC2Net", "LISTA", "FISTA"])
+def test_codes_have_the_units_of_the_data(digits, builder, scale):
+    x = digits[0][:300]
+    settings = {"builder": builder, "epochs": 3, "random_state": 0}
+    plain = SparseCodeTransformer(12, 0.1, **settings).fit(x)
+    scaled = SparseCodeTransformer(12, 0.1 * scale, **settings).fit(x * scale)
+    codes, of_scaled = plain.transform(x), scaled.transform(x * scale) / scale
+    assert np.abs(of_scaled - codes).max() < 0.03 * np.abs(codes).max()
+    np.testing.assert_allclose(scaled.components_, plain.components_, atol=0.02)
+
+
+@pytest.mark.parametrize("builder", ["SC2Net", "LISTA", "LFISTA", "AdaptiveISTA"])
+def test_an_integer_state_gives_equal_results_whatever_else_the_cores_do(builder):
+    x = signals(600, 16)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            np.linalg.svd(np.ones((60, 60)))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        results = {
+            SparseCodeTransformer(20, builder=builder, epochs=2, random_state=0)
+            .fit(x)
+            .transform(x)
+            .tobytes()
+            for _ in range(4)
+        }
+    finally:
+        stop.set()
+    assert len(results) == 1
+
+
+def test_tensorflow_is_made_deterministic_where_it_has_a_gpu(monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the operations of TensorFlow")
+    import tensorflow as tf
+
+    calls = []
+    experimental = tf.config.experimental
+    monkeypatch.setattr(
+        experimental, "enable_op_determinism", lambda: calls.append("on")
+    )
+    make_deterministic()
+    assert not calls
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    make_deterministic()
+    assert calls == ["on"]

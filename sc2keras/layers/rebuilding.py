@@ -156,14 +156,22 @@ def remake(
 class FiniteWeights(keras.layers.Layer):
     """A layer that refuses to load a NaN or an infinity."""
 
+    _refusal: str | None = None
+
     def load_own_variables(self, store: Any) -> None:
-        for key in set(store.keys()):
+        keys = set(store.keys())
+        if self._refusal is not None and not keys:
+            # Keras tries again where nothing is, and would complain of that.
+            raise ValueError(self._refusal)
+        variables = [*self._trainable_variables, *self._non_trainable_variables]
+        for key in sorted(keys):
             if not is_finite(np.asarray(store[key])):
-                variables = [*self._trainable_variables, *self._non_trainable_variables]
-                index = int(key) if key.isdigit() else len(variables)
-                name = variables[index].path if index < len(variables) else key
-                raise ValueError(
-                    f"Weight {name!r} in the file holds a NaN or an infinity. Load an "
-                    "earlier file, or train the model again."
+                is_index = key.isdigit() and int(key) < len(variables)
+                self._refusal = (
+                    f"Weight {variables[int(key)].path if is_index else key!r} in the "
+                    "file holds a NaN or an infinity. Load an earlier file, or train "
+                    "the model again."
                 )
+                raise ValueError(self._refusal)
+        self._refusal = None
         super().load_own_variables(store)

@@ -220,3 +220,111 @@ def test_preprocess_input_refuses_floats_of_unknown_scale():
         TypeError, match=r"integer images, 0 to 255; received .*float32"
     ):
         preprocess_input(np.ones((2, 3), "float32"))
+
+
+# Weights from a file
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_what_is_left_open_follows_the_file(builder, tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    model = builder(5, (2, 4), n_steps=12, l1=0.5)
+    (model.save if suffix == ".keras" else model.save_weights)(path)
+    copy, x = builder(weights=path), images(4).reshape(4, 2, 4)
+    assert (copy.encoder.n_steps, copy.encoder.l1) == (12, 0.5)
+    assert copy.input_shape == (None, 2, 4)
+    np.testing.assert_array_equal(copy.encode(x), model.encode(x))
+    flat = builder(input_shape=(8,), weights=path)
+    np.testing.assert_array_equal(flat.encode(x.reshape(4, 8)), model.encode(x))
+    same = builder(5, (2, 4), n_steps=12, l1=0.5, weights=path)
+    np.testing.assert_array_equal(same.encode(x), model.encode(x))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"n_atoms": 6},
+        {"n_steps": 5},
+        {"l1": 0.1},
+        {"input_shape": (4, 2)},
+        {"dictionary": np.ones((5, 8)) / 3},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_what_contradicts_the_file_is_named(builder, tmp_path, suffix, arguments):
+    path = tmp_path / f"model{suffix}"
+    model = builder(5, (2, 4), n_steps=12, l1=0.5)
+    (model.save if suffix == ".keras" else model.save_weights)(path)
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=rf"were made with {name}=.*received {name}="):
+        builder(weights=path, **arguments)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_classifier_follows_the_file_too(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    model, x = LISTA(**SMALL, classes=3, classifier_activation=None), images(4)
+    (model.save if suffix == ".keras" else model.save_weights)(path)
+    copy = LISTA(weights=path)
+    for a, b in zip(
+        copy.predict(x, verbose=0), model.predict(x, verbose=0), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="made with classes=3; received classes=4"):
+        LISTA(weights=path, classes=4)
+    with pytest.raises(ValueError, match="classifier_activation='linear'; received"):
+        LISTA(weights=path, classes=3)
+
+
+def test_weights_of_another_builder_are_refused(tmp_path):
+    LISTA(**SMALL).save(tmp_path / "lista.keras")
+    LISTA(**SMALL).save_weights(tmp_path / "lista.weights.h5")
+    for name in ("lista.keras", "lista.weights.h5"):
+        with pytest.raises(ValueError, match=r"encoder sc2keras>LISTABlock.*LFISTA"):
+            LFISTA(weights=tmp_path / name)
+
+
+def test_the_order_of_axes_does_not_depend_on_a_global_setting(builder):
+    shape = (2, 3, 4)
+    x = images(24).reshape(8, *shape)
+    model = builder(5, shape, n_steps=2)
+    codes = model.encode(x)
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        other = builder(5, shape, n_steps=2)
+        other.set_weights(model.get_weights())
+        np.testing.assert_array_equal(other.encode(x), codes)
+        np.testing.assert_allclose(
+            other.reconstruct(x), (codes @ model.dictionary).reshape(x.shape), atol=1e-6
+        )
+    finally:
+        keras.config.set_image_data_format(before)
+
+
+# Images
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int8", "int64"])
+def test_images_beyond_a_byte_are_refused(dtype):
+    largest = np.iinfo(dtype).max
+    for value in (-1, 256, largest):
+        if not np.iinfo(dtype).min <= value <= largest or 0 <= value <= 255:
+            continue
+        image = np.full((2, 2), value, dtype)
+        for x in (image, keras.ops.convert_to_tensor(image)):
+            with pytest.raises(ValueError, match=f"received .* from {value}"):
+                preprocess_input(x)
+
+
+def test_images_of_a_byte_in_a_wider_dtype_are_scaled():
+    image = np.array([0, 51, 255])
+    for dtype in ("uint8", "uint16", "int32", "int64"):
+        np.testing.assert_allclose(preprocess_input(image.astype(dtype)), image / 255)
+
+
+def test_wide_integers_without_values_are_refused():
+    with pytest.raises(TypeError, match="symbolic tensor of dtype int32"):
+        preprocess_input(keras.Input((2,), dtype="int32"))
+    assert preprocess_input(keras.Input((2,), dtype="uint8")).dtype == "float32"

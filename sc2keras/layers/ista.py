@@ -224,9 +224,9 @@ class _ProximalGradient(UnfoldedEncoder):
             gaps, codes = rows[0], rows[4]
             if not n_halvings:
                 return codes, gaps
-            # Open rows first. A gap that is no number compares as done.
-            is_done = ops.logical_not(gaps > self.tol)
-            order = ops.argsort(ops.cast(is_done, "int32"))
+            # Open rows first. Not `gaps <= tol`, which is wrong of a gap that is no
+            # number, nor `not gaps > tol`, which TensorFlow turns into it.
+            order = ops.argsort(-ops.cast(gaps > self.tol, "int32"))
             first, rest = order[:n_half], order[n_half:]
             still_open = [ops.take(part, first, axis=0) for part in rows]
             solved = solve(n_halvings - 1, n_done, *still_open)

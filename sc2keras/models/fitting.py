@@ -40,6 +40,21 @@ def training_data(name: str, x: Any, shape: Shape, dtype: str) -> Any:
     return x
 
 
+@contextlib.contextmanager
+def floats_of(dtype: str) -> Iterator[None]:
+    """Lets Keras keep arrays in float64, where a model computes in it.
+
+    It brings all arrays of floats to `keras.config.floatx()`.
+    """
+    before = keras.config.floatx()
+    if dtype == "float64":
+        keras.config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
 def check_sizes(**sizes: Any) -> None:
     """Raises a ValueError for a size that is neither None nor a positive integer."""
     for name, size in sizes.items():

@@ -356,7 +356,7 @@ class SparseCoder(keras.Model):
         guard = fitting.LastGoodState()
         guard.set_model(self)
         try:
-            with fitting.watched_by(guard, callbacks) as watched:
+            with self._own_floats(), fitting.watched_by(guard, callbacks) as watched:
                 history = super().fit(
                     x, y, batch_size, epochs, verbose, callbacks=watched, **kwargs
                 )
@@ -425,7 +425,8 @@ class SparseCoder(keras.Model):
             x = self._training_data("x", x)
             y = self._arrays_of_targets(y)
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
-        return super().evaluate(x, y, *args, **kwargs)
+        with self._own_floats():
+            return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`, with `x` as `encode` takes it.
@@ -434,16 +435,27 @@ class SparseCoder(keras.Model):
         """
         fitting.check_sizes(batch_size=kwargs.get("batch_size"))
         saving.check_finite_weights(self, "nothing was predicted")
-        return super().predict(self._training_data("x", x), *args, **kwargs)
+        x = self._training_data("x", x)
+        with self._own_floats():
+            return super().predict(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().train_on_batch(self._training_data("x", x), *args, **kwargs)
+        x = self._training_data("x", x)
+        with self._own_floats():
+            return super().train_on_batch(x, *args, **kwargs)
 
     def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().test_on_batch(self._training_data("x", x), *args, **kwargs)
+        x = self._training_data("x", x)
+        with self._own_floats():
+            return super().test_on_batch(x, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        return super().predict_on_batch(self._training_data("x", x))
+        x = self._training_data("x", x)
+        with self._own_floats():
+            return super().predict_on_batch(x)
+
+    def _own_floats(self) -> contextlib.AbstractContextManager[None]:
+        return fitting.floats_of(self.inputs[0].dtype)
 
     def _unread_targets(self, x: Any, y: Any, sample_weight: Any) -> Any:
         """`y`, or zeros: without targets Keras drops the weights of the samples."""

@@ -35,8 +35,11 @@ def compiled(cls, xla=True, **options):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # XLA takes seconds.
-        solve = tf.function(solve, jit_compile=xla)
+        # XLA takes seconds for every number of rows.
+        spec = tf.TensorSpec((None, N_FEATURES), "float32")
+        solve = tf.function(
+            solve, jit_compile=xla, input_signature=None if xla else [spec]
+        )
     elif keras.backend.backend() == "jax":
         import jax
 
@@ -78,11 +81,12 @@ def test_a_row_has_the_code_it_has_alone(cls, n_rows):
 
 @pytest.mark.parametrize("cls", SOLVERS)
 @pytest.mark.parametrize("poison", POISONS)
-def test_a_row_has_the_code_it_has_beside_other_rows(cls, poison):
+@pytest.mark.parametrize("xla", [True, False])
+def test_a_row_has_the_code_it_has_beside_other_rows(cls, poison, xla):
     x, beside = signals(60, N_FEATURES), rows_beside(poison, 140)
     place = np.random.default_rng(0).permutation(200)
     together = np.concatenate([x, beside])[place]
-    solve = compiled(cls, n_steps=500)
+    solve = compiled(cls, xla, n_steps=500)
     codes, gaps = (part[np.argsort(place)] for part in solve(together))
     assert_same((codes[:60], gaps[:60]), solve(x))
     if not np.isfinite(poison):

@@ -354,7 +354,7 @@ def test_a_fit_that_fails_leaves_the_old_estimator(monkeypatch, failure):
     elif failure == "interrupt":
         monkeypatch.setattr(sc2keras.SparseCoder, "fit", interrupted)
     else:
-        kwargs = {"activation": "double_tanh"}  # Which nothing bounds.
+        kwargs = {"tied": False}  # A kernel that nothing bounds.
         coder.set_params(learning_rate=1e30, epochs=5, builder_kwargs=kwargs)
     with pytest.raises((ValueError, KeyboardInterrupt)):
         coder.fit(other)

@@ -1,5 +1,6 @@
 """A model's forward pass as a compiled function from NumPy to NumPy."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +98,7 @@ def make_deterministic() -> None:
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:
     """`numpy.empty` that starts at a multiple of 64 bytes, as the backends' do."""
-    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(n_bytes + _ALIGNMENT, dtype="uint8")
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + n_bytes].view(dtype).reshape(shape)

@@ -204,6 +204,8 @@ def first_not_finite(rows: NDArray) -> int | None:
 def warn_of_integers(x: Any, name: str = "x") -> None:
     """Warns of images that are not scaled, in an array or a `tf.data.Dataset`."""
     dtype = getattr(x, "dtype", None)
+    if getattr(dtype, "kind", None) == "f":
+        return
     if hasattr(x, "element_spec"):
         dtype = getattr(first_of(name, x.element_spec), "dtype", None)
     dtype = str(getattr(dtype, "name", dtype))

@@ -61,6 +61,10 @@ class _ProximalGradient(UnfoldedEncoder):
     def build(self, input_shape: Shape) -> None:
         self.build_dictionary(input_shape[-1])
 
+    @property
+    def shows_non_finite(self) -> bool:
+        return True
+
     def extrapolate(
         self, codes: Tensor, previous: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:

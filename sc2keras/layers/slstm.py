@@ -503,6 +503,10 @@ class UnfoldedRNN(FixedArguments, keras.layers.RNN):
     def unit(self) -> float:
         return self.cell.unit
 
+    @property
+    def shows_non_finite(self) -> bool:
+        return self.cell.shows_non_finite
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of `RNN`, of the cell and `n_steps`, in one flat dictionary."""
         config = super().get_config()

@@ -150,6 +150,14 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
         product = DictionaryLayer.project(self, self.dictionary)
         return ops.eye(self.n_atoms, dtype=product.dtype) - product
 
+    @property
+    def shows_non_finite(self) -> bool:
+        """Whether a NaN or an infinity in a signal is sure to make its code one.
+
+        It is where nothing after the product with W_d is bounded.
+        """
+        return getattr(self, "activation", None) == "shrinkage"
+
     def decode(self, codes: Tensor) -> Tensor:
         """x̂ = (1/τ) W_dᵀ s = s D (eq. 7 of the paper)."""
         return ops.matmul(codes, self.dictionary)

@@ -84,6 +84,13 @@ class SparseCoder(keras.Model):
                 f"{len(self.outputs)} outputs."
             )
         self._check_path_to_encoder()
+        # Asked at every call of `encode`, which may be for a single vector.
+        shape = self.inputs[0].shape[1:]
+        self._usual_batch_size = streaming.usual_batch_size(
+            math.prod(shape), self.encoder.n_atoms
+        )
+        # Of codes and signals in NumPy: float32, or float64 where the model is.
+        self._result_dtype = keras.backend.result_type(self.outputs[0].dtype, "float32")
 
     def _check_path_to_encoder(self) -> None:
         encoder = self.encoder
@@ -495,14 +502,7 @@ class SparseCoder(keras.Model):
 
     def batch_size_of_encode(self) -> int:
         """The rows that `encode` takes at a time by itself, from the model's sizes."""
-        return streaming.usual_batch_size(
-            math.prod(self.inputs[0].shape[1:]), self.encoder.n_atoms
-        )
-
-    @property
-    def _result_dtype(self) -> str:
-        """Of codes and signals in NumPy: float32, or float64 where the model is."""
-        return keras.backend.result_type(self.outputs[0].dtype, "float32")
+        return self._usual_batch_size
 
     def _encoded(
         self, x: Any, batch_size: int | None, out: NDArray | None
@@ -515,7 +515,9 @@ class SparseCoder(keras.Model):
         shape, dtype = self.inputs[0].shape[1:], self.inputs[0].dtype
         x = streaming.apart(out, signals.open_samples("x", x, shape))
         n_samples = x.shape[0] if hasattr(x, "shape") else None
-        parts = streaming.encoded(x, shape, dtype, batch_size, self._forward)
+        parts = streaming.encoded(
+            x, shape, dtype, batch_size, self._forward, self.encoder.shows_non_finite
+        )
         return n_samples, parts
 
     def _forward(self, use_xla: bool) -> streaming.Forward:

@@ -38,6 +38,7 @@ def encoded(
     dtype: str,
     batch_size: int,
     forward: Callable[[bool], Forward],
+    codes_show: bool,
 ) -> Iterator[tuple[NDArray, ...]]:
     """What `forward` returns for a batch after the other, codes first.
 
@@ -46,6 +47,8 @@ def encoded(
         shape, dtype: Of the model's input.
         batch_size: Integer, the rows of a batch.
         forward: Function that returns the compiled forward pass, with or without XLA.
+        codes_show: Boolean, whether the code of a signal that is not finite is not
+            finite either. Then the signals, which are many times as long, need no look.
 
     Yields:
         Tuples of arrays of as many rows, which may be lost at the next.
@@ -54,10 +57,13 @@ def encoded(
         ValueError: If a signal or a code is not finite, with the number of its row.
     """
     n_before = 0
-    for results, n_held in _run(x, shape, dtype, batch_size, forward):
+    for results, rows, n_held in _run(x, shape, dtype, batch_size, forward):
+        if not codes_show:
+            _check_rows("x", rows[:n_held], n_before)
         results = tuple(result[:n_held] for result in results)
         row = signals.first_not_finite(results[0])
         if row is not None:
+            _check_rows("x", rows[:n_held], n_before)
             raise ValueError(
                 f"The code of x[{n_before + row}] holds a NaN or an infinity: the "
                 "sample is too large, or the weights are not finite. Scale x as the "
@@ -73,28 +79,28 @@ def _run(
     dtype: str,
     batch_size: int,
     forward: Callable[[bool], Forward],
-) -> Iterator[tuple[tuple[NDArray, ...], int]]:
-    """The results of a batch after the other, and how many of their rows count."""
+) -> Iterator[tuple[tuple[NDArray, ...], NDArray, int]]:
+    """The results of a batch after the other, its rows, and how many of them count."""
     staged = _staged(x, shape, dtype, batch_size)
     rows, n_held = next(staged, (None, 0))
     if rows is None:
         return
     if n_held < batch_size:
         # So few rows do not earn back the second that XLA takes to compile.
-        yield forward(False)(rows[:n_held]), n_held
+        yield forward(False)(rows[:n_held]), rows, n_held
         return
     compiled = forward(True)
-    yield compiled(rows), n_held  # Compiles, before there are threads.
+    yield compiled(rows), rows, n_held  # Compiles, before there are threads.
     # Batches side by side fill the gaps that one leaves on some of the cores.
     with ThreadPoolExecutor(_N_BATCHES_AT_A_TIME) as pool:
         running: deque = deque()
         for rows, n_held in staged:
-            running.append((pool.submit(compiled, rows), n_held))
+            running.append((pool.submit(compiled, rows), rows, n_held))
             if len(running) > _N_BATCHES_AT_A_TIME:
-                done, n_held = running.popleft()
-                yield done.result(), n_held
-        for done, n_held in running:
-            yield done.result(), n_held
+                done, rows, n_held = running.popleft()
+                yield done.result(), rows, n_held
+        for done, rows, n_held in running:
+            yield done.result(), rows, n_held
 
 
 def _staged(
@@ -108,7 +114,7 @@ def _staged(
     buffers = itertools.cycle(
         aligned_empty((n_rows, *shape), dtype) for _ in range(_N_BATCHES_AT_A_TIME + 1)
     )
-    rows, n_held, n_before = next(buffers), 0, 0
+    rows, n_held = next(buffers), 0
     for part in signals.batches("x", x, shape, batch_size):
         n_read = 0
         while n_read < len(part):
@@ -117,13 +123,10 @@ def _staged(
                 rows[n_held : n_held + n_next] = part[n_read : n_read + n_next]
             n_held, n_read = n_held + n_next, n_read + n_next
             if n_held == batch_size:
-                _check_rows("x", rows, n_before)
                 yield rows, n_held
-                n_before += n_held
                 rows, n_held = next(buffers), 0
     if n_held:
         rows[n_held:] = 0
-        _check_rows("x", rows, n_before)
         yield rows, n_held
 
 

@@ -146,8 +146,9 @@ def gap_and_correlation_in_units(
     correlation = ops.matmul(residual, ops.transpose(dictionary))
     squared = ops.sum(ops.square(residual), axis=-1, keepdims=True)
     bound = l1 / ops.maximum(_largest_magnitude(correlation), _TINY)
-    scale = ops.sum(ops.multiply(residual, x), axis=-1, keepdims=True)
-    scale = ops.clip(scale / ops.maximum(squared, _TINY), -bound, bound)
+    # r·x = ‖r‖² + s·Dr, without another pass over the features.
+    along = squared + ops.sum(codes * correlation, axis=-1, keepdims=True)
+    scale = ops.clip(along / ops.maximum(squared, _TINY), -bound, bound)
     penalty = l1 * ops.abs(codes)
     gap = 0.5 * ops.square(1.0 - scale) * squared + ops.sum(
         penalty - scale * codes * correlation, axis=-1, keepdims=True

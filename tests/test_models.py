@@ -1,7 +1,10 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from helpers import max_norm, objective, shrink, signals, to_numpy, unit_atoms
+from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras import SparseCoder
 from sc2keras.layers import FISTA, SLSTM, LISTABlock
@@ -950,3 +953,25 @@ def test_a_name_that_is_no_output_is_named():
     model = compiled(cascade(), loss=CROSSENTROPY)
     with pytest.raises(ValueError, match=r"y must be named after the outputs"):
         model.fit(images(10), {"no": LABELS}, verbose=0)
+
+
+# A solver that its cap stops
+
+
+@pytest.mark.parametrize("method", ["encode", "reconstruct", "predict", "__call__"])
+def test_a_solver_that_its_cap_stops_warns_once_on_every_way(method):
+    model = build(FISTA, n_steps=10, tol=1e-7, dictionary=unit_atoms(6, 8))
+    x = images(150)
+    call = getattr(model, method)
+    options = {"verbose": 0} if method == "predict" else {}
+    if method != "__call__":
+        options["batch_size"] = 64
+    match = r"^\d+ of 150 rows have not reached tol=1e-07 after n_steps=10 steps; .*gap"
+    with pytest.warns(ConvergenceWarning, match=match) as caught:
+        call(x, **options)
+    ours = [w for w in caught if issubclass(w.category, ConvergenceWarning)]
+    assert len(ours) == 1 and ours[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        other = build(FISTA, n_steps=2000, tol=1e-3, dictionary=unit_atoms(6, 8))
+        getattr(other, method)(x, **options)

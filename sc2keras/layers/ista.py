@@ -1,10 +1,11 @@
 """ISTA and FISTA: exact solvers of the LASSO for a given dictionary, as layers."""
 
+import contextlib
 import importlib
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -402,6 +403,15 @@ def warn_if_open(gaps: NDArray, tol: float, n_steps: int) -> None:
         category,
         stacklevel=_depth_of_caller(),
     )
+
+
+@contextlib.contextmanager
+def quiet_solvers() -> Iterator[None]:
+    """Keeps back the warnings of `warn_if_open`, where one is given for all rows."""
+    category = importlib.import_module("sklearn.exceptions").ConvergenceWarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 def _depth_of_caller() -> int:

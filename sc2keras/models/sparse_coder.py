@@ -18,10 +18,12 @@ from sc2keras import metrics as sc_metrics
 from sc2keras import signals
 from sc2keras.compiled import compile_function
 from sc2keras.input_pipeline import batches_of_arrays
+from sc2keras.layers.ista import quiet_solvers, warn_if_open
 from sc2keras.layers.slstm import UnfoldedRNN
 from sc2keras.layers.unfolded import UnfoldedEncoder
 from sc2keras.losses import SparseCodingLoss, flatten_samples
 from sc2keras.models import fitting, saving, streaming
+from sc2keras.objective import relative_duality_gap
 from sc2keras.validation import Tensor, check_non_negative, check_positive_integer
 
 # XLA takes two seconds to compile a step of training, and saves a few milliseconds.
@@ -443,8 +445,24 @@ class SparseCoder(keras.Model):
         fitting.check_sizes(batch_size=kwargs.get("batch_size"))
         saving.check_finite_weights(self, "nothing was predicted")
         x = self._training_data("x", x)
-        with self._own_floats():
-            return super().predict(x, *args, **kwargs)
+        if getattr(self.encoder, "tol", None) is None or not hasattr(x, "shape"):
+            with self._own_floats():
+                return super().predict(x, *args, **kwargs)
+        # Where Keras calls the layers batch by batch, each would warn by itself.
+        with self._own_floats(), quiet_solvers():
+            outputs = super().predict(x, *args, **kwargs)
+        codes, dictionary = keras.tree.flatten(outputs)[0], self.encoder.dictionary
+        gaps = [
+            relative_duality_gap(
+                flatten_samples(ops.cast(x[rows], codes.dtype)),
+                codes[rows],
+                dictionary,
+                self.encoder.l1,
+            )
+            for rows in (slice(i, i + 4096) for i in range(0, len(codes), 4096))
+        ]
+        self._warn_of_open(np.concatenate(list(map(ops.convert_to_numpy, gaps))))
+        return outputs
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         x = self._training_data("x", x)
@@ -494,11 +512,19 @@ class SparseCoder(keras.Model):
 
         Returns:
             Array `(n_samples, n_atoms)`; `out`, if that was given.
+
+        Raises:
+            ValueError: If `x` is not finite numbers of the model's shape, or a code is
+                not finite (with the number of the row); or if `out` cannot hold the
+                codes, or shares memory with `x`.
+
+        Warns:
+            sklearn.exceptions.ConvergenceWarning: If a solver with `tol` reached its
+                `n_steps` first, once, with the number of rows and the largest gap.
         """
         n_samples, parts = self._encoded(x, batch_size, out)
         shape, dtype = (self.encoder.n_atoms,), self._result_dtype
-        codes = (codes for codes, *_ in parts)
-        return streaming.collect(codes, n_samples, shape, dtype, out)
+        return streaming.collect(parts, n_samples, shape, dtype, out)
 
     def batch_size_of_encode(self) -> int:
         """The rows that `encode` takes at a time by itself, from the model's sizes."""
@@ -506,7 +532,7 @@ class SparseCoder(keras.Model):
 
     def _encoded(
         self, x: Any, batch_size: int | None, out: NDArray | None
-    ) -> tuple[int | None, Iterator[tuple[NDArray, ...]]]:
+    ) -> tuple[int | None, Iterator[NDArray]]:
         """The number of samples, if known, and the codes of a batch after the other."""
         signals.warn_of_integers(x)
         if batch_size is None:
@@ -518,7 +544,22 @@ class SparseCoder(keras.Model):
         parts = streaming.encoded(
             x, shape, dtype, batch_size, self._forward, self.encoder.shows_non_finite
         )
-        return n_samples, parts
+        return n_samples, self._warning_of_open(parts)
+
+    def _warning_of_open(
+        self, parts: Iterator[tuple[NDArray, ...]]
+    ) -> Iterator[NDArray]:
+        """The codes; at the end a warning, if a solver's tolerance was not reached."""
+        found = []
+        for codes, *gaps in parts:
+            found += [gap.copy() for gap in gaps]
+            yield codes
+        if found:
+            self._warn_of_open(np.concatenate(found))
+
+    def _warn_of_open(self, gaps: NDArray) -> None:
+        encoder: Any = self.encoder
+        warn_if_open(gaps, encoder.tol, encoder.n_steps)
 
     def _forward(self, use_xla: bool) -> streaming.Forward:
         use_xla = use_xla and (self._may_choose_xla() or self.jit_compile)
@@ -572,7 +613,7 @@ class SparseCoder(keras.Model):
     ) -> NDArray:
         """decode(encode(x)), a batch at a time."""
         n_samples, parts = self._encoded(x, batch_size, out)
-        decoded = (self.decode(codes) for codes, *_ in parts)
+        decoded = (self.decode(codes) for codes in parts)
         shape, dtype = self.inputs[0].shape[1:], self._result_dtype
         return streaming.collect(decoded, n_samples, shape, dtype, out)
 

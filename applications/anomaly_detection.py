@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 import sc2keras
 from sc2keras import datasets, plotting
+from sc2keras.files import whole_file
 
 
 def main(argv=None):
@@ -50,10 +51,12 @@ def main(argv=None):
     means = {m: np.mean([areas[m] for areas in results.values()]) for m in methods}
     print("mean:                " + "  ".join(f"{m} {v:.3f}" for m, v in means.items()))
     figure = draw(data, results, scores)
-    figure.savefig(args.output / "anomaly_detection.png", dpi=110)
+    with whole_file(args.output / "anomaly_detection.png") as path:
+        figure.savefig(path, dpi=110)
     plt.close(figure)
     text = json.dumps(results, indent=1) + "\n"
-    (args.output / "anomaly_detection.json").write_text(text)
+    with whole_file(args.output / "anomaly_detection.json") as path:
+        path.write_text(text)
     return results
 
 

@@ -25,6 +25,7 @@ from sklearn.decomposition import PCA
 
 import sc2keras
 from sc2keras import datasets, evaluation, plotting
+from sc2keras.files import whole_file
 
 
 def main(argv=None):
@@ -67,14 +68,16 @@ def main(argv=None):
     print(f"Nonzero entries of the codes: {np.mean(np.abs(codes) > 1e-3):.0%}")
     args.output.mkdir(parents=True, exist_ok=True)
     figure = draw(model, data, results)
-    figure.savefig(args.output / "feature_extraction.png", dpi=110)
+    with whole_file(args.output / "feature_extraction.png") as path:
+        figure.savefig(path, dpi=110)
     plt.close(figure)
     rows = {
         label: {n: values.tolist() for n, values in accuracies.items()}
         for label, accuracies in results.items()
     }
     text = json.dumps(rows, indent=1) + "\n"
-    (args.output / "feature_extraction.json").write_text(text)
+    with whole_file(args.output / "feature_extraction.json") as path:
+        path.write_text(text)
     return results
 
 

@@ -31,6 +31,7 @@ from sklearn.feature_extraction.image import (
 from sklearn.linear_model import orthogonal_mp_gram
 
 import sc2keras
+from sc2keras.files import whole_file
 
 PATCH = 8
 # In units of the noise: enough to leave it out of the codes of a unit-norm dictionary.
@@ -64,10 +65,12 @@ def main(argv=None):
             )
         pictures[noise] = found
     figure = draw(image, pictures, results)
-    figure.savefig(args.output / "image_denoising.png", dpi=110)
+    with whole_file(args.output / "image_denoising.png") as path:
+        figure.savefig(path, dpi=110)
     plt.close(figure)
     text = json.dumps(results, indent=1) + "\n"
-    (args.output / "image_denoising.json").write_text(text)
+    with whole_file(args.output / "image_denoising.json") as path:
+        path.write_text(text)
     return results
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 import sc2keras
 from sc2keras import datasets, plotting
+from sc2keras.files import whole_file
 
 
 def main(argv=None):
@@ -59,10 +60,12 @@ def main(argv=None):
     print(f"{nonzero:.0%} of the entries of the SLSTM's codes are not zero")
     results = {**errors, "nonzero": nonzero}
     figure = draw(x_test, predictions, histories)
-    figure.savefig(args.output / "sequence_coding.png", dpi=110)
+    with whole_file(args.output / "sequence_coding.png") as path:
+        figure.savefig(path, dpi=110)
     plt.close(figure)
     text = json.dumps(results, indent=1) + "\n"
-    (args.output / "sequence_coding.json").write_text(text)
+    with whole_file(args.output / "sequence_coding.json") as path:
+        path.write_text(text)
     return results
 
 

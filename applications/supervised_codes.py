@@ -21,6 +21,7 @@ import numpy as np
 
 import sc2keras
 from sc2keras import datasets, evaluation, plotting
+from sc2keras.files import whole_file
 
 WEIGHTS = (1.0, 0.1, 0.01)
 
@@ -48,10 +49,12 @@ def main(argv=None):
             f"objective {objective:.3f}"
         )
     figure = draw(models, data)
-    figure.savefig(args.output / "supervised_codes.png", dpi=110)
+    with whole_file(args.output / "supervised_codes.png") as path:
+        figure.savefig(path, dpi=110)
     plt.close(figure)
     text = json.dumps(results, indent=1) + "\n"
-    (args.output / "supervised_codes.json").write_text(text)
+    with whole_file(args.output / "supervised_codes.json") as path:
+        path.write_text(text)
     return results
 
 

@@ -18,18 +18,25 @@ BUILDERS = {
     layers.AdaptiveISTA: applications.AdaptiveISTA,
     layers.SLSTM: applications.SC2Net,
 }
-NEEDS = {"tf_saved_model": [], "litert": [], "onnx": ["tf2onnx", "onnxruntime"]}
-FORMATS = list(NEEDS)
+BACKEND = keras.backend.backend()
+# What a backend exports to, and the packages that write and run it.
+FORMATS = {
+    "tensorflow": {
+        "tf_saved_model": [],
+        "litert": [],
+        "onnx": ["tf2onnx", "onnxruntime"],
+    },
+    "jax": {"tf_saved_model": ["tensorflow"]},
+    "torch": {"onnx": ["onnx", "onnxruntime"]},
+}[BACKEND]
 SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}
 
-pytestmark = [
-    pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow",
-        reason="the other backends have formats of their own",
-    ),
-    # It recommends the package ai_edge_litert, which has the same interpreter.
-    pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated"),
-]
+# LiteRT recommends the package ai_edge_litert, which has the same interpreter. PyTorch
+# warns of every size that Python looks at.
+IGNORED = [".*tf.lite.Interpreter is deprecated"]
+if BACKEND == "torch":
+    IGNORED.append(":torch.jit.TracerWarning")
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{what}") for what in IGNORED]
 
 
 def build(cls, seed=3, **options):
@@ -46,14 +53,14 @@ def build(cls, seed=3, **options):
     return model
 
 
-def exported(model, format, folder):
+def exported(model, format, folder, **kwargs):
     """A function from signals to codes that runs what `model.export` wrote."""
-    for package in NEEDS[format]:
+    for package in FORMATS[format]:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     path = str(folder / f"model{SUFFIXES[format]}")
     model(signals(1, N_FEATURES))  # Keras exports no model that was never called.
-    model.export(path, format=format, verbose=False)
+    model.export(path, format=format, verbose=False, **kwargs)
     return {"tf_saved_model": _saved_model, "litert": _litert, "onnx": _onnx}[format](
         path
     )
@@ -63,7 +70,7 @@ def _saved_model(path):
     import tensorflow as tf
 
     loaded = tf.saved_model.load(path)
-    return lambda x: to_numpy(loaded.serve(x))
+    return lambda x: loaded.serve(x).numpy()
 
 
 def _litert(path):
@@ -92,7 +99,11 @@ def _onnx(path):
 
 
 def check(model, format, folder, n_rows=5):
-    run = exported(model, format, folder)
+    kwargs = {}
+    if BACKEND == "jax" and getattr(model.encoder, "tol", None):
+        # JAX has no gradient of a loop without a fixed length.
+        kwargs = {"jax2tf_kwargs": {"with_gradient": False}}
+    run = exported(model, format, folder, **kwargs)
     for x in (signals(1, N_FEATURES), 2 * signals(n_rows, N_FEATURES, seed=8)):
         expected = to_numpy(model(x))
         assert (expected != 0).any()
@@ -153,10 +164,23 @@ def test_a_cell_that_is_not_unrolled_leaves_as_it_is(cls, format, tmp_path):
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_every_form_of_a_solver_leaves_as_it_is(cls, options, format, tmp_path):
+    if BACKEND == "torch" and "tol" in options:
+        pytest.skip("refused, see below")
     check(build(cls, **options), format, tmp_path, n_rows=80)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="others export loops as loops")
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_a_loop_that_pytorch_would_record_is_refused(batch_size, tmp_path):
+    layer = layers.FISTA(N_ATOMS, tol=1e-3)
+    inputs = keras.Input((N_FEATURES,), batch_size=batch_size)
+    model = keras.Model(inputs, layer(inputs))
+    with pytest.raises(ValueError, match=r"received tol=0\.001. Export a layer with"):
+        exported(model, "onnx", tmp_path)
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="shown in the layer's own tests")
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_row_that_is_not_finite_leaves_the_others_alone(format, tmp_path):
@@ -171,6 +195,7 @@ def test_a_row_that_is_not_finite_leaves_the_others_alone(format, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others collect them")
 @pytest.mark.parametrize("format", ["litert", "onnx"])
 @pytest.mark.parametrize("cls", SOLVERS)
 def test_sequences_of_a_solver_are_refused_where_no_loop_collects_them(

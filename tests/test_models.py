@@ -975,3 +975,16 @@ def test_a_solver_that_its_cap_stops_warns_once_on_every_way(method):
         warnings.simplefilter("error", ConvergenceWarning)
         other = build(FISTA, n_steps=2000, tol=1e-3, dictionary=unit_atoms(6, 8))
         getattr(other, method)(x, **options)
+
+
+@pytest.mark.parametrize("epochs", [-1, 2.5, "3", None])
+def test_epochs_that_are_no_number_of_epochs_are_named(epochs):
+    with pytest.raises(ValueError, match="epochs must be an integer >= 0; received"):
+        compiled().fit(images(4), epochs=epochs, verbose=0)
+
+
+def test_as_many_labels_as_outputs_are_labels():
+    model, x = compiled(cascade(), loss=CROSSENTROPY), images(2)
+    expected = model.evaluate(x, np.array([0, 1]), verbose=0)
+    assert model.evaluate(x, [0, 1], verbose=0) == pytest.approx(expected)
+    model.fit(x, [0, 1], sample_weight=[1.0, 2.0], verbose=0)

@@ -307,19 +307,24 @@ class SparseCoder(keras.Model):
         """Trains on the objective, and on the loss of `compile(loss=...)` if there is.
 
         Args:
-            x: Array `(n_samples, *input_shape)` of floats, scaled to about [0, 1]; or a
-                `tf.data.Dataset`, a `keras.utils.PyDataset` or a data loader.
-            y: Targets of the loss of `compile`, if there is one.
-            callbacks: List of `keras.callbacks.Callback`. One that raises a ValueError
-                when the loss is NaN or infinite is added in front.
+            x: Array `(n_samples, *input_shape)` of floats, scaled to about [0, 1], as
+                `encode` takes it; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+                data loader, or an iterable of batches.
+            y: Targets of the loss of `compile`, if there is one; as Keras takes them
+                for a model of several outputs, a list or a dictionary by names.
+            callbacks: List of `keras.callbacks.Callback`. One is added in front that
+                stops a training whose loss or weights are not finite.
             batch_size, epochs, verbose, **kwargs: Of `keras.Model.fit`.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: If `x` holds a NaN or an infinity, if the loss becomes one, or
-                if there is nothing to train.
+            ValueError: If `x` is not finite numbers of the model's shape (it names the
+                row), or if there is nothing to train.
+            DivergenceError: A ValueError, if the loss or a weight becomes a NaN or an
+                infinity. Weights and optimizer are then what they were at the end of
+                an earlier epoch, or before.
         """
         if not self.trainable_weights:
             raise ValueError(
@@ -333,8 +338,12 @@ class SparseCoder(keras.Model):
             steps_per_epoch=kwargs.get("steps_per_epoch"),
             validation_batch_size=kwargs.get("validation_batch_size"),
         )
+        if not isinstance(epochs, (int, np.integer)) or epochs < 0:
+            raise ValueError(f"epochs must be an integer >= 0; received {epochs!r}.")
         x = self._training_data("x", x)
         y = self._arrays_of_targets(y)
+        if kwargs.get("sample_weight") is not None:
+            kwargs["sample_weight"] = _as_targets(kwargs["sample_weight"])
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, (tuple, list)) and 1 <= len(held_out) <= 3:
@@ -389,6 +398,8 @@ class SparseCoder(keras.Model):
         """The targets that are read, with lists and frames as arrays."""
         if y is None or not self.compiled:
             return y
+        if isinstance(y, (list, tuple)) and all(np.isscalar(part) for part in y):
+            return signals.as_array("y", y)  # Labels, and no list of targets.
         of_codes, of_task = self._task.split("y", y)
         needs_codes = self._loss_of_codes or self._metrics_of_codes
         parts = [of_codes, of_task] if needs_codes else [of_task]
@@ -715,5 +726,6 @@ def _keeps_order(operation: Any, source: keras.KerasTensor) -> bool:
 
 
 def _as_targets(y: Any) -> Any:
+    """Lists and frames as arrays; Keras would take a list for many targets."""
     is_rows = isinstance(y, (list, tuple)) or hasattr(y, "to_numpy")
     return signals.as_array("y", y) if is_rows else y

@@ -19,7 +19,7 @@ from sc2keras.objective import (
     l1_in_units,
     row_unit,
 )
-from sc2keras.validation import Shape, Tensor, check_non_negative
+from sc2keras.validation import Shape, Tensor, at_least_float32, check_non_negative
 
 _MIN_STEPS_PER_CHECK = 10
 _MAX_HALVINGS = 4
@@ -106,6 +106,12 @@ class _ProximalGradient(UnfoldedEncoder):
                 "solve needs a layer with a tolerance; received tol=None. Call the "
                 "layer, or make it with, for instance, tol=1e-4."
             )
+        if _is_recorded():
+            raise ValueError(
+                "PyTorch would record as many steps as one input takes, for all others "
+                f"as well; received tol={self.tol!r}. Export a layer with tol=None, or "
+                "export it on TensorFlow."
+            )
         x, dictionary, step_size = self._operands(inputs)
         shape = ops.shape(x)
         x = ops.reshape(x, (-1, self.n_features))
@@ -119,7 +125,7 @@ class _ProximalGradient(UnfoldedEncoder):
     def _operands(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x, D and τ, rounded as in any call of the layer, in the dtype that solves."""
         # bfloat16 has 8 bits: no gap under 1 % would ever be seen.
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        dtype = at_least_float32(self.compute_dtype)
         x, dictionary, step_size = (
             ops.cast(ops.cast(value, self.compute_dtype), dtype)
             for value in (inputs, self.dictionary, self.step_size)
@@ -267,10 +273,12 @@ class _ProximalGradient(UnfoldedEncoder):
         )
 
     @staticmethod
-    def _n_halvings(n_samples: int | None) -> int:
+    def _n_halvings(n_samples: Any) -> int:
         """How often halving a batch pays: products of few rows are slow."""
         if n_samples is None:
             return _MAX_HALVINGS
+        if not isinstance(n_samples, int):
+            return 0  # A symbol, of which JAX cannot tell that its half is a size.
         n_halvings = math.floor(math.log2(max(1, n_samples / _MIN_ROWS)))
         return min(_MAX_HALVINGS, n_halvings)
 
@@ -422,6 +430,12 @@ def _depth_of_caller() -> int:
             break
         frame, depth = frame.f_back, depth + 1
     return depth
+
+
+def _is_recorded() -> bool:
+    """Whether PyTorch records the operations of one run, without its loops."""
+    # It is loaded where it is the backend; a layer imports none.
+    return keras.backend.backend() == "torch" and sys.modules["torch"].jit.is_tracing()
 
 
 def _concrete(tensor: Tensor) -> NDArray | None:

@@ -39,6 +39,14 @@ def check_positive(name: str, value: float) -> float:
     return float(value)
 
 
+def at_least_float32(dtype: str) -> str:
+    """float64 for float64, and float32 for what is narrower.
+
+    `keras.backend.result_type` gives float32 for float64 too on some backends.
+    """
+    return "float64" if dtype == "float64" else "float32"
+
+
 def is_finite(value: NDArray) -> bool:
     """Whether an array of any dtype holds neither a NaN nor an infinity."""
     # The name, since those of bfloat16 and the like are no floats to NumPy.

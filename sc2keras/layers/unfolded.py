@@ -383,16 +383,25 @@ def random_dictionary(n_atoms: int, n_features: int) -> NDArray:
 
 
 def check_has_dtype(policy: keras.DTypePolicy) -> None:
-    """Raises a ValueError if the backend would take another dtype in place of one."""
-    if policy.variable_dtype != "float64":
+    """Raises a ValueError if the backend computes in another dtype than float64."""
+    if policy.compute_dtype != "float64":
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # JAX warns, and takes float32.
-        found = ops.convert_to_tensor(np.zeros(1), dtype="float64").dtype
-    if keras.backend.standardize_dtype(found) != "float64":
+        x = ops.convert_to_tensor(np.ones((1, 1)), dtype="float64")
+        found = {keras.backend.standardize_dtype(x.dtype)}
+        found |= {
+            keras.backend.standardize_dtype(operation(x, x).dtype)
+            for operation in (ops.matmul, ops.maximum)
+        }
+    if found != {"float64"}:
+        remedy = {
+            "jax": "Call jax.config.update('jax_enable_x64', True) first, or use",
+            "torch": "Keras brings it to float32 there. Use TensorFlow or JAX, or",
+        }.get(keras.backend.backend(), "Use")
         raise ValueError(
-            f"dtype={policy.name!r} is not switched on in {keras.backend.backend()}. "
-            "Call jax.config.update('jax_enable_x64', True) first, or use float32."
+            f"dtype={policy.name!r} is not what {keras.backend.backend()} would compute"
+            f" in. {remedy} float32."
         )
 
 

@@ -24,7 +24,12 @@ from sc2keras.layers.unfolded import UnfoldedEncoder
 from sc2keras.losses import SparseCodingLoss, flatten_samples
 from sc2keras.models import fitting, saving, streaming
 from sc2keras.objective import relative_duality_gap
-from sc2keras.validation import Tensor, check_non_negative, check_positive_integer
+from sc2keras.validation import (
+    Tensor,
+    at_least_float32,
+    check_non_negative,
+    check_positive_integer,
+)
 
 # XLA takes two seconds to compile a step of training, and saves a few milliseconds.
 _MIN_BATCHES_FOR_XLA = 1000
@@ -92,7 +97,7 @@ class SparseCoder(keras.Model):
             math.prod(shape), self.encoder.n_atoms
         )
         # Of codes and signals in NumPy: float32, or float64 where the model is.
-        self._result_dtype = keras.backend.result_type(self.outputs[0].dtype, "float32")
+        self._result_dtype = at_least_float32(self.outputs[0].dtype)
 
     def _check_path_to_encoder(self) -> None:
         encoder = self.encoder
@@ -260,7 +265,7 @@ class SparseCoder(keras.Model):
             )
         x = signals.first_of("x", x, self.inputs[0].name)
         # Of a narrower dtype the objective is computed in float32.
-        dtype = keras.backend.result_type(self.encoder.compute_dtype, "float32")
+        dtype = at_least_float32(self.encoder.compute_dtype)
         reconstruction = ops.cast(self.encoder(codes, reverse=True), dtype)
         objective = self._objective(
             flatten_samples(ops.cast(x, dtype)),

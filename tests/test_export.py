@@ -138,8 +138,6 @@ def test_every_variant_leaves_as_it_is(cls, options, format, tmp_path):
     "options", [{"activation": "double_tanh"}, {"recurrent": "factored"}]
 )
 def test_every_activation_and_form_leaves_as_it_is(cls, options, format, tmp_path):
-    if BACKEND == "jax" and "recurrent" in options:
-        pytest.skip("JAX refuses: the form depends on the number of rows, a symbol")
     check(build(cls, **options), format, tmp_path)
 
 

@@ -353,7 +353,8 @@ def is_product_cheaper(
 
     n·k²·(d + n_rows) in place of (n + 1)·d·k·n_rows, for n matrices W of d × k.
     """
-    n_rows = n_steps * (n_samples or _USUAL_BATCH)
+    # Nobody knows the number of a batch that is None, or a symbol of an export.
+    n_rows = n_steps * (n_samples if isinstance(n_samples, int) else _USUAL_BATCH)
     product = n_products * n_atoms * (n_features + n_rows)
     return product < (n_products + 1) * n_features * n_rows
 

@@ -229,6 +229,12 @@ def export(
         OSError: If it cannot be written. What was at the path stays.
     """
     check_finite_weights(model, "nothing was exported")
+    # Some formats are written only of a model that was called before.
+    model(np.zeros((1, *model.inputs[0].shape[1:]), model.inputs[0].dtype))
+    has_loop = getattr(getattr(model, "encoder", None), "tol", None) is not None
+    if has_loop and keras.backend.backend() == "jax" and format == "tf_saved_model":
+        # JAX has no gradient of a loop whose number of steps it does not know.
+        kwargs.setdefault("jax2tf_kwargs", {"with_gradient": False})
     path = _local_path(filepath)
     if path is None:
         return write(filepath, format, *args, **kwargs)

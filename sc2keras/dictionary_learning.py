@@ -261,6 +261,10 @@ def _fill(
     while count < n_atoms:
         candidate = next(candidates)
         norm = np.linalg.norm(candidate)
+        if not 1e-150 < norm < 1e150 and candidate.any():
+            # Its square is no number any more, or none yet.
+            candidate = candidate / np.abs(candidate).max()
+            norm = np.linalg.norm(candidate)
         if norm > 0:
             candidate /= norm
             if not (np.abs(filled[:count] @ candidate) > _SAME_DIRECTION).any():

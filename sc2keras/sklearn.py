@@ -251,6 +251,8 @@ default="classical"
                 self._compile(model, self.learning_rate)
             else:
                 model = self.model_
+                self._check_unchanged(model.encoder)
+                model.optimizer.learning_rate = self.learning_rate
             with all_or_nothing(model):
                 model.fit(
                     x, batch_size=self.batch_size, shuffle=False, verbose=self.verbose
@@ -258,11 +260,17 @@ default="classical"
             self.model_ = model
         return self
 
+    def _check_unchanged(self, encoder: Any) -> None:
+        for name in ("n_atoms", "l1", "n_steps"):
+            value, held = getattr(self, name), getattr(encoder, name)
+            if value is not None and value != held:
+                raise ValueError(
+                    f"{name}={value!r} differs from the model that partial_fit goes on "
+                    f"with, which has {name}={held!r}. Call fit, or set it back."
+                )
+
     def _signals(self, X: ArrayLike, reset: bool = True) -> NDArray[np.float32]:
-        # scikit-learn makes numbers of dates and texts, and reads under a mask.
-        kind = getattr(getattr(X, "dtype", None), "kind", "f")
-        if np.ma.isMaskedArray(X) or kind in "mMSU":
-            X = as_array("X", X)
+        _check_numbers(X)
         return validate_data(self, X, reset=reset, dtype="float32")
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -294,6 +302,7 @@ default="classical"
         signals : float32 ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
+        _check_numbers(X)
         codes: NDArray[np.float32] = check_array(X, dtype="float32")
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
@@ -301,7 +310,7 @@ default="classical"
                 f"{self._n_features_out}, one for each atom. Pass what transform "
                 "returns."
             )
-        return codes @ self.components_
+        return self.model_.decode(codes).reshape(len(codes), -1)
 
     @property
     def components_(self) -> NDArray[np.float32]:
@@ -381,6 +390,7 @@ default="classical"
         if self.builder not in _SOLVERS:
             # The recipe suits such signals, and so signals of any scale.
             kwargs.setdefault("unit", typical_norm(x) / _USUAL_NORM)
+        kwargs.setdefault("dtype", "float32")  # Whatever the global policy is.
         return getattr(applications, self.builder)(
             n_atoms=self.n_atoms,
             input_shape=(x.shape[1],),
@@ -403,6 +413,17 @@ default="classical"
         )
         # Keras warns when it loads a pickled optimizer that was never built.
         model.optimizer.build(model.trainable_variables)
+
+
+def _check_numbers(X: Any) -> None:
+    """Raises a ValueError for what scikit-learn would make numbers of.
+
+    It does of dates and texts, and reads under a mask.
+    """
+    if np.ma.isMaskedArray(X) or (
+        not hasattr(X, "tocsr") and np.asarray(X).dtype.kind in "mMSU"
+    ):
+        as_array("X", X)
 
 
 @contextlib.contextmanager

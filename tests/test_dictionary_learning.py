@@ -207,3 +207,10 @@ def test_a_dictionary_does_not_depend_on_the_unit_of_the_data(scale):
     expected = learn_dictionary(x, l1=0.1, **options)
     found = learn_dictionary(x * scale, l1=0.1 * scale, **options)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_samples_of_any_size_become_atoms_of_unit_norm(scale):
+    x = np.random.default_rng(0).random((20, 6))
+    expected = sample_dictionary(x, 5)
+    np.testing.assert_allclose(sample_dictionary(x * scale, 5), expected, atol=1e-6)

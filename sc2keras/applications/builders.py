@@ -13,7 +13,7 @@ from sc2keras import layers as sc_layers
 from sc2keras.applications.saved_weights import check_input_shape, open_weights
 from sc2keras.layers.unfolded import Activation
 from sc2keras.models import SparseCoder
-from sc2keras.validation import Tensor, check_positive_integer
+from sc2keras.validation import Tensor, at_least_float32, check_positive_integer
 
 _Builder = TypeVar("_Builder", bound=Callable[..., SparseCoder])
 
@@ -451,7 +451,7 @@ def _build(
     inputs = keras.Input(
         check_input_shape(input_shape),
         name="inputs",
-        dtype="float64" if layer.compute_dtype == "float64" else None,
+        dtype=at_least_float32(layer.compute_dtype),
     )
     signals = inputs
     if len(inputs.shape) > 2:

@@ -84,7 +84,8 @@ class SavedWeights:
             return classes, activation
         own = keras.activations.get(self.head["activation"])
         self.check("classes", self.head["units"], classes)
-        if classes is not None and keras.activations.get(activation) != own:
+        is_open = classes is None and activation == "softmax"  # The default.
+        if not is_open and keras.activations.get(activation) != own:
             self.check(
                 "classifier_activation", self.head["activation"], str(activation)
             )

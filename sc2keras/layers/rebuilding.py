@@ -114,10 +114,16 @@ class RememberedFreezing(keras.layers.Layer):
         return variable
 
     def watch(self, name: str, variable: keras.Variable, by_default: bool) -> None:
-        """Freezes or frees a new weight as the config says, and notes what it is."""
+        """Notes a new weight, and whether it is trainable by default."""
         self._freezing.weights.append((name, variable, by_default))
-        if name in self._freezing.overrides and self.trainable:
-            variable.trainable = self._freezing.overrides[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        # Not before: Keras files a weight by what it is when it is first held.
+        if name == "built" and value and self.trainable:
+            for weight, variable, _ in self._freezing.weights:
+                if weight in self._freezing.overrides:
+                    variable.trainable = self._freezing.overrides[weight]
 
     def trainable_overrides(self) -> dict[str, bool]:
         """The weights that are not trainable as they are by default, and how."""

@@ -19,6 +19,7 @@ from sc2keras.layers.rebuilding import (
     remake,
 )
 from sc2keras.layers.shrinkage import DoubleTanh, Shrinkage
+from sc2keras.signals import as_array
 from sc2keras.validation import (
     Shape,
     Tensor,
@@ -82,8 +83,9 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
         self.unit = check_positive("unit", unit)
         self._is_given = dictionary is not None
         # From a config: words where it came from a file, and an array otherwise.
-        self._is_to_be_loaded = type(dictionary) is str
-        if isinstance(dictionary, str):
+        is_words = isinstance(dictionary, str) and "in the weights" in dictionary
+        self._is_to_be_loaded = is_words and not hasattr(dictionary, "array")
+        if is_words:
             array = getattr(dictionary, "array", None)
             self._initial_dictionary = None if array is None else array.astype(float)
         else:
@@ -181,9 +183,13 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
         if activation == "shrinkage":
             # A dictionary that is to be loaded has no step size yet.
             threshold = np.nan_to_num(self.l1 / self.unit * step_size)
-            layer = Shrinkage(threshold, dtype=self.dtype_policy, name=name)
+            layer = Shrinkage(
+                threshold, dtype=self.dtype_policy, name=name, trainable=self.trainable
+            )
         else:
-            layer = DoubleTanh(dtype=self.dtype_policy, name=name)
+            layer = DoubleTanh(
+                dtype=self.dtype_policy, name=name, trainable=self.trainable
+            )
         layer.build((None, self.n_atoms))
         for variable in layer.weights:
             self.watch(f"{name}/{variable.name}", variable, by_default=True)
@@ -419,7 +425,9 @@ def check_dictionary(value: ArrayLike | None, n_atoms: int) -> NDArray | None:
     """`value` as a float64 array of `n_atoms` usable atoms, or a ValueError."""
     if value is None:
         return None
-    array = np.asarray(ops.convert_to_numpy(value), dtype="float64")
+    if ops.is_tensor(value) or isinstance(value, keras.Variable):
+        value = ops.convert_to_numpy(value)
+    array = as_array("dictionary", value).astype("float64")
     if array.ndim != 2 or array.shape[0] != n_atoms:
         raise ValueError(
             "dictionary must have shape (n_atoms, n_features) with "

@@ -42,12 +42,12 @@ def training_data(name: str, x: Any, shape: Shape, dtype: str) -> Any:
 
 @contextlib.contextmanager
 def floats_of(dtype: str) -> Iterator[None]:
-    """Lets Keras keep arrays in float64, where a model computes in it.
+    """Lets Keras keep arrays in the dtype of a model's input.
 
-    It brings all arrays of floats to `keras.config.floatx()`.
+    It brings all arrays of floats to `keras.config.floatx()`, which may be narrower.
     """
     before = keras.config.floatx()
-    if dtype == "float64":
+    if "float" in dtype:
         keras.config.set_floatx(dtype)
     try:
         yield
@@ -84,7 +84,9 @@ class TaskOutput:
                     f"{what} for {unknown}."
                 )
             parts = [value.get(name) for name in self.names]
-        elif isinstance(value, (list, tuple)) and len(value) in (1, n_outputs):
+        elif (what == "loss_weights" or is_per_output(value)) and (
+            isinstance(value, (list, tuple)) and len(value) in (1, n_outputs)
+        ):
             parts = [None] * (n_outputs - len(value)) + list(value)
         else:
             parts = [None] * (n_outputs - 1) + [value]
@@ -150,11 +152,13 @@ class LastGoodState(keras.callbacks.Callback):
         """Raises a `DivergenceError` if the last update made a weight not finite."""
         self._check(_values(self._variables))
 
-    def restore(self) -> None:
-        """Takes the last good state back, if what is there is not finite."""
-        if self._values and not all(map(is_finite, _values(self._variables))):
-            for variable, value in zip(self._variables, self._values, strict=True):
-                variable.assign(value)
+    def restore(self, diverged: bool) -> None:
+        """Takes the last good state back, after a divergence or if another is no use.
+
+        On JAX nothing is left of the weights where a step was interrupted.
+        """
+        if self._values and (diverged or not all(map(_is_usable, self._variables))):
+            _assign(self._variables, self._values)
 
     def _keep(self, where: str) -> None:
         start = time.monotonic()
@@ -209,9 +213,17 @@ def all_or_nothing(model: keras.Model) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+        _assign(variables, values)
         raise
+
+
+def is_per_output(value: Any) -> bool:
+    """Whether a list has a part for each output, and no numbers or rows of numbers."""
+    return isinstance(value, (list, tuple)) and not all(
+        (np.isscalar(part) and not isinstance(part, str))
+        or isinstance(part, (list, tuple))
+        for part in value
+    )
 
 
 class DivergenceError(ValueError):
@@ -231,6 +243,34 @@ def _project_averages(model: keras.Model) -> None:
     for variable, average in zip(model.trainable_variables, averages, strict=True):
         if variable.constraint is not None:
             average.assign(variable.constraint(average.value))
+
+
+@contextlib.contextmanager
+def kept(model: keras.Model) -> Iterator[None]:
+    """Brings weights back that Keras on JAX lost in a block that failed."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    values = _values(model.weights)
+    try:
+        yield
+    except BaseException:
+        if not all(map(_is_usable, model.weights)):
+            _assign(model.weights, values)
+        raise
+
+
+def _is_usable(variable: keras.Variable) -> bool:
+    try:
+        return is_finite(ops.convert_to_numpy(variable.value))
+    # Of a buffer that is given away already, or that there is none.
+    except (RuntimeError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def _assign(variables: list[keras.Variable], values: list[NDArray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _values(variables: list[keras.Variable]) -> list[NDArray]:

@@ -348,11 +348,13 @@ class SparseCoder(keras.Model):
         x = self._training_data("x", x)
         y = self._arrays_of_targets(y)
         if kwargs.get("sample_weight") is not None:
-            kwargs["sample_weight"] = _as_targets(kwargs["sample_weight"])
+            kwargs["sample_weight"] = _numbers("sample_weight", kwargs["sample_weight"])
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, (tuple, list)) and 1 <= len(held_out) <= 3:
             kwargs["validation_data"] = self._validation_data(*held_out)
+        elif held_out is not None:
+            kwargs["validation_data"] = self._training_data("validation_data", held_out)
         if self._may_choose_xla() and self.train_function is None:
             n_samples = operator.length_hint(x, sys.maxsize)
             is_array = hasattr(x, "shape")
@@ -384,8 +386,8 @@ class SparseCoder(keras.Model):
                     x, y, batch_size, epochs, verbose, callbacks=watched, **kwargs
                 )
             guard.check_end()
-        except BaseException:
-            guard.restore()
+        except BaseException as error:
+            guard.restore(diverged=isinstance(error, fitting.DivergenceError))
             raise
         return history
 
@@ -396,6 +398,7 @@ class SparseCoder(keras.Model):
 
     def _validation_data(self, x: Any, y: Any = None, weight: Any = None) -> tuple:
         x = self._training_data("validation_data", x)
+        weight = None if weight is None else _numbers("sample_weight", weight)
         y = self._unread_targets(x, self._arrays_of_targets(y), weight)
         return (x, y) if weight is None else (x, y, weight)
 
@@ -403,12 +406,10 @@ class SparseCoder(keras.Model):
         """The targets that are read, with lists and frames as arrays."""
         if y is None or not self.compiled:
             return y
-        if isinstance(y, (list, tuple)) and all(np.isscalar(part) for part in y):
-            return signals.as_array("y", y)  # Labels, and no list of targets.
         of_codes, of_task = self._task.split("y", y)
         needs_codes = self._loss_of_codes or self._metrics_of_codes
         parts = [of_codes, of_task] if needs_codes else [of_task]
-        parts = [part if part is None else _as_targets(part) for part in parts]
+        parts = [part if part is None else _numbers("y", part) for part in parts]
         return parts if needs_codes else parts[0]
 
     def _may_gather(self, x: Any, y: Any, kwargs: dict[str, Any]) -> bool:
@@ -445,12 +446,16 @@ class SparseCoder(keras.Model):
         """`keras.Model.evaluate`, which also takes `sample_weight` without `y`."""
         if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
             # Within `fit` these are the data that it has looked at.
-            fitting.check_sizes(batch_size=kwargs.get("batch_size"))
+            batch_size = args[0] if args else kwargs.get("batch_size")
+            fitting.check_sizes(batch_size=batch_size)
             saving.check_finite_weights(self, "nothing was evaluated")
             x = self._training_data("x", x)
             y = self._arrays_of_targets(y)
+            if kwargs.get("sample_weight") is not None:
+                weight = _numbers("sample_weight", kwargs["sample_weight"])
+                kwargs["sample_weight"] = weight
         y = self._unread_targets(x, y, kwargs.get("sample_weight"))
-        with self._own_floats():
+        with self._own_floats(), fitting.kept(self):
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -458,21 +463,21 @@ class SparseCoder(keras.Model):
 
         `encode` is several times as fast for the codes.
         """
-        fitting.check_sizes(batch_size=kwargs.get("batch_size"))
+        fitting.check_sizes(batch_size=args[0] if args else kwargs.get("batch_size"))
         saving.check_finite_weights(self, "nothing was predicted")
         x = self._training_data("x", x)
         if getattr(self.encoder, "tol", None) is None or not hasattr(x, "shape"):
-            with self._own_floats():
+            with self._own_floats(), fitting.kept(self):
                 return super().predict(x, *args, **kwargs)
         # Where Keras calls the layers batch by batch, each would warn by itself.
-        with self._own_floats(), quiet_solvers():
+        with self._own_floats(), quiet_solvers(), fitting.kept(self):
             outputs = super().predict(x, *args, **kwargs)
-        codes, dictionary = keras.tree.flatten(outputs)[0], self.encoder.dictionary
+        codes, dtype = keras.tree.flatten(outputs)[0], self._result_dtype
         gaps = [
             relative_duality_gap(
-                flatten_samples(ops.cast(x[rows], codes.dtype)),
-                codes[rows],
-                dictionary,
+                flatten_samples(ops.cast(x[rows], dtype)),
+                ops.cast(codes[rows], dtype),
+                ops.cast(self.encoder.dictionary, dtype),
                 self.encoder.l1,
             )
             for rows in (slice(i, i + 4096) for i in range(0, len(codes), 4096))
@@ -480,15 +485,26 @@ class SparseCoder(keras.Model):
         self._warn_of_open(np.concatenate(list(map(ops.convert_to_numpy, gaps))))
         return outputs
 
-    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        x = self._training_data("x", x)
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
+    ) -> Any:
+        """`keras.Model.train_on_batch`, with data as `fit` takes them."""
+        x, y, sample_weight = self._batch(x, y, sample_weight)
         with self._own_floats():
-            return super().train_on_batch(x, *args, **kwargs)
+            return super().train_on_batch(x, y, sample_weight, **kwargs)
 
-    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        x = self._training_data("x", x)
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
+    ) -> Any:
+        """`keras.Model.test_on_batch`, with data as `fit` takes them."""
+        x, y, sample_weight = self._batch(x, y, sample_weight)
         with self._own_floats():
-            return super().test_on_batch(x, *args, **kwargs)
+            return super().test_on_batch(x, y, sample_weight, **kwargs)
+
+    def _batch(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        if sample_weight is not None:
+            sample_weight = _numbers("sample_weight", sample_weight)
+        return self._training_data("x", x), self._arrays_of_targets(y), sample_weight
 
     def predict_on_batch(self, x: Any) -> Any:
         x = self._training_data("x", x)
@@ -730,7 +746,12 @@ def _keeps_order(operation: Any, source: keras.KerasTensor) -> bool:
     return type(operation) is keras.layers.Reshape
 
 
-def _as_targets(y: Any) -> Any:
-    """Lists and frames as arrays; Keras would take a list for many targets."""
-    is_rows = isinstance(y, (list, tuple)) or hasattr(y, "to_numpy")
-    return signals.as_array("y", y) if is_rows else y
+def _numbers(name: str, y: Any) -> Any:
+    """Arrays, lists and frames as arrays of numbers, or a ValueError.
+
+    Keras would take a list for many targets, and read under a mask.
+    """
+    if isinstance(y, dict) or fitting.is_per_output(y):
+        return y
+    is_array = isinstance(y, (list, tuple, np.ndarray)) or hasattr(y, "to_numpy")
+    return signals.as_array(name, y) if is_array else y

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import (
     ENCODERS,
+    TRAINABLE,
     TRAINABLE_VARIANTS,
     VARIANTS,
     signals,
@@ -248,3 +249,45 @@ def test_an_encoder_of_sequences_is_no_sparse_coder():
     x = keras.Input((5, 8))
     with pytest.raises(ValueError, match=r"8 features of inputs of shape \(5, 8\)"):
         SparseCoder(x, SLSTM(6)(x))
+
+
+@pytest.mark.parametrize("cls", TRAINABLE)
+def test_what_was_freed_is_so_after_a_reload(cls, tmp_path):
+    model = model_of(cls(6, n_steps=2, trainable_dictionary=False))
+    model.encoder.dictionary.trainable = True
+    step_size = getattr(model.encoder, "cell", model.encoder).step_size
+    step_size.trainable = True
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert sorted(trainable_names(loaded)) == sorted(trainable_names(model))
+    x = signals(3, 8)
+    np.testing.assert_array_equal(loaded.encode(x), model.encode(x))
+
+
+@pytest.mark.parametrize("way", ["file", "clone", "pickle", "new"])
+@pytest.mark.parametrize("cls", TRAINABLE)
+def test_an_encoder_that_is_frozen_is_so_when_it_is_made_again(cls, way, tmp_path):
+    model = model_of(cls(6, n_steps=2, trainable=way != "new"))
+    model.encoder.trainable = False
+    if way == "file":
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    elif way == "clone":
+        model = keras.models.clone_model(model)
+    elif way == "pickle":
+        model = pickle.loads(pickle.dumps(model))
+    assert not model.trainable_weights
+    model.encoder.trainable = True
+    assert trainable_names(model) == trainable_names(model_of(cls(6, n_steps=2)))
+
+
+def test_what_is_no_dictionary_is_refused():
+    for bad in (
+        np.ma.masked_array(DICTIONARY, DICTIONARY > 0.5),
+        DICTIONARY.astype(complex),
+        DICTIONARY.astype(str),
+        "samples",
+        "",
+    ):
+        with pytest.raises(ValueError, match=r"^dictionary "):
+            LISTABlock(6, dictionary=bad)

@@ -913,7 +913,12 @@ LABELS = np.arange(10) % 3
 )
 @pytest.mark.parametrize(
     "targets",
-    [LABELS, {"predictions": LABELS}, [None, LABELS], [CODES, LABELS], (LABELS,)],
+    [
+        {"predictions": LABELS},
+        [CODES, LABELS],
+        pytest.param([None, LABELS], marks=pytest.mark.slow),
+        pytest.param((LABELS,), marks=pytest.mark.slow),
+    ],
 )
 def test_losses_and_targets_may_be_named(loss, targets, tmp_path):
     model = cascade()

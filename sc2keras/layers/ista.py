@@ -397,6 +397,7 @@ def warn_if_open(gaps: NDArray, tol: float, n_steps: int) -> None:
 
     Example:
 
+    >>> import numpy as np
     >>> warn_if_open(np.array([1e-5, np.nan]), tol=1e-4, n_steps=300)
     """
     left = gaps[gaps > tol]

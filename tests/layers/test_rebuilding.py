@@ -37,20 +37,26 @@ REBUILT = {
         keras.saving.serialize_keras_object(layer)
     ),
     "deepcopy": copy.deepcopy,
-    "copy": copy.copy,
     "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
-    "copied config": lambda layer: type(layer).from_config(
-        copy.deepcopy(layer.get_config())
-    ),
 }
 
 
 @pytest.mark.parametrize("way", REBUILT)
+@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("built", [False, True])
+def test_a_layer_that_is_made_again_keeps_the_given_dictionary(cls, way, built):
+    check_keeps_the_dictionary(cls, {}, way, built)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", REBUILT)
 @pytest.mark.parametrize("cls, options", VARIANTS)
 @pytest.mark.parametrize("built", [False, True])
-def test_a_layer_that_is_made_again_keeps_the_given_dictionary(
-    cls, options, way, built
-):
+def test_every_variant_that_is_made_again_keeps_it(cls, options, way, built):
+    check_keeps_the_dictionary(cls, options, way, built)
+
+
+def check_keeps_the_dictionary(cls, options, way, built):
     layer = cls(6, dictionary=DICTIONARY, n_steps=2, **options)
     if built:
         layer.build((None, 8))
@@ -114,7 +120,13 @@ def test_a_dictionary_that_nobody_gave_is_drawn_anew():
     assert np.abs(clone.dictionary - model.dictionary).max() > 0.1
 
 
-@pytest.mark.parametrize("cls, options", TRAINABLE_VARIANTS)
+@pytest.mark.parametrize(
+    "cls, options",
+    [
+        *((cls, {"tied": False}) for cls in TRAINABLE),
+        *(pytest.param(*v.values, marks=pytest.mark.slow) for v in TRAINABLE_VARIANTS),
+    ],
+)
 def test_what_was_frozen_one_by_one_is_so_after_a_reload(cls, options, tmp_path):
     whole = model_of(cls(6, n_steps=2, **options))
     for name in trainable_names(whole):

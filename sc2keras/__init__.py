@@ -12,8 +12,10 @@ from sc2keras import (
 from sc2keras._version import __version__
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
+from sc2keras.training import Recipe
 
 __all__ = [
+    "Recipe",
     "SparseCoder",
     "__version__",
     "applications",

@@ -120,10 +120,12 @@ class DoubleTanh(_PerAtomActivation):
         )
 
     def call(self, inputs: Tensor) -> Tensor:
-        difference = ops.tanh(inputs + self.threshold) + ops.tanh(
-            inputs - self.threshold
+        # Of sums, not of differences, the gradient is one tensor that others share: see
+        # `minus_shared`.
+        negative = ops.tanh(self.threshold - inputs) + ops.tanh(
+            -self.threshold - inputs
         )
-        return self.scale * difference
+        return -self.scale * negative
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.initial_scale}
@@ -140,4 +142,4 @@ def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
     >>> float(soft_threshold(ops.convert_to_tensor(-3.0), 1.0))
     -2.0
     """
-    return x - ops.minimum(ops.maximum(x, -threshold), threshold)
+    return ops.stop_gradient(ops.sign(x)) * ops.relu(ops.abs(x) - threshold)

@@ -32,9 +32,9 @@ from sc2keras.validation import Shape, Tensor, check_positive_integer
 class _MomentumCell(DictionaryLayer):
     """What the cells share: candidate, cell state and activation (eq. 9 to 11).
 
-    A subclass gives `build`, `project`, and `gates(negated, recurrent)`, which returns
-    the candidate c̃ and the gates i and f from −`project(x)`, and counts in `n_products`
-    the matrices that s_{t−1} is multiplied with.
+    A subclass gives `build`, `project`, and `gates(total)`, which returns the candidate
+    c̃ and the gates i and f from the sum of the products with x and s_{t−1}, and counts
+    in `n_products` the matrices that s_{t−1} is multiplied with.
     """
 
     n_products = 1
@@ -83,23 +83,23 @@ class _MomentumCell(DictionaryLayer):
             return None
         return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
 
-    def prepare(self, inputs: Tensor, n_steps: int = 1) -> tuple[Any, Tensor | None]:
+    def prepare(self, inputs: Tensor, n_steps: int = 1) -> tuple[Tensor, Tensor | None]:
         """What so many steps on x share.
 
-        `(negated, recurrent_kernel)`: −`project(x)`, and the matrix that s_{t−1} is
+        `(−project(x), recurrent_kernel)`, the latter the matrix that s_{t−1} is
         multiplied with; or, in the factored form where D times the other matrices
         would take more operations than it spares, `(x, None)`.
         """
         if not self.factored:
-            return _negative(self.project(inputs)), self.recurrent_kernel
+            return -self.project(inputs), self.recurrent_kernel
         sizes = (*self.dictionary.shape, inputs.shape[0], n_steps)
         if is_product_cheaper(self.n_products, *sizes):
-            return _negative(self.project(inputs)), self.recurrent_product()
+            return -self.project(inputs), self.recurrent_product()
         return inputs, None
 
     def step(
         self,
-        prepared: tuple[Any, Tensor | None],
+        prepared: tuple[Tensor, Tensor | None],
         states: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """One step from what `prepare` returns.
@@ -115,13 +115,17 @@ class _MomentumCell(DictionaryLayer):
         codes, cell = (None, None) if states is None else states
         shared, kernel = prepared
         if kernel is not None:
-            recurrent = None if codes is None else ops.matmul(codes, kernel)
-            candidate, input_gate, forget_gate = self.gates(shared, recurrent)
+            total = -shared
+            if codes is not None:
+                total = minus_shared(ops.matmul(codes, kernel), shared)
         else:
-            left = shared if codes is None else shared - self.decode(codes)
-            negated = _negative(self.project(left))
-            candidate, input_gate, forget_gate = self.gates(negated, None)
-            candidate = candidate if codes is None else codes + candidate
+            left = shared
+            if codes is not None:
+                left = -minus_shared(self.decode(codes), shared)
+            total = self.project(left)
+        candidate, input_gate, forget_gate = self.gates(total)
+        if kernel is None and codes is not None:
+            candidate = codes + candidate
         new = input_gate * candidate
         cell = new if cell is None else forget_gate * cell + new
         codes = self.activation_layer(cell)
@@ -219,11 +223,8 @@ class AdaptiveISTACell(_MomentumCell):
             name="forget_gate", shape=(self.n_atoms,), initializer="zeros"
         )
 
-    def gates(
-        self, negated: Tensor, recurrent: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        candidate = _plus_minus(recurrent, negated)
-        return candidate, self.input_gate, self.forget_gate
+    def gates(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return total, self.input_gate, self.forget_gate
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -351,26 +352,21 @@ class SLSTMCell(_MomentumCell):
                 initializer=self.bias_initializer,
             )
 
-    def project(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """x W_d, and x [W_i | W_f] with the biases: what depends on x alone."""
+    def project(self, inputs: Tensor) -> Tensor:
+        """x [W_d | W_i | W_f] with the biases: what depends on x alone."""
         gates = ops.matmul(inputs, self.gate_kernel)
         if self.gate_bias is not None:
             gates += self.gate_bias
-        return super().project(inputs), gates
+        return ops.concatenate([super().project(inputs), gates], axis=-1)
 
     def recurrent_product(self) -> Tensor:
         gates = ops.matmul(self.dictionary, self.gate_kernel)
         return ops.concatenate([super().recurrent_product(), -gates], axis=1)
 
-    def gates(
-        self, negated: tuple[Tensor, Tensor], recurrent: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def gates(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # A split's gradient is one concatenation; that of slices, sums of padding.
-        parts = [None] * 3 if recurrent is None else ops.split(recurrent, 3, axis=-1)
-        candidate = _plus_minus(parts[0], negated[0])
-        gates = map(_plus_minus, parts[1:], ops.split(negated[1], 2, axis=-1))
-        input_gate, forget_gate = map(ops.sigmoid, gates)
-        return candidate, input_gate, forget_gate
+        candidate, input_gate, forget_gate = ops.split(total, 3, axis=-1)
+        return candidate, ops.sigmoid(input_gate), ops.sigmoid(forget_gate)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -379,14 +375,6 @@ class SLSTMCell(_MomentumCell):
             "gate_initializer": keras.initializers.serialize(self.gate_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
-
-
-def _negative(projected: Any) -> Any:
-    return keras.tree.map_structure(ops.negative, projected)
-
-
-def _plus_minus(x: Tensor | None, negated: Tensor) -> Tensor:
-    return -negated if x is None else minus_shared(x, negated)
 
 
 class UnfoldedRNN(FixedArguments, keras.layers.RNN):

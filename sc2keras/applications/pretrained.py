@@ -74,8 +74,7 @@ def weights_path(builder: str, weights: str) -> Path:
         weights: String, the name of weights of it, such as `"mnist"`.
 
     Returns:
-        `pathlib.Path`, for `keras.saving.load_model` or
-        `scripts/extract_features.py`.
+        `pathlib.Path`, for `keras.saving.load_model`.
 
     Raises:
         ValueError: If there are no such weights.

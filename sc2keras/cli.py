@@ -1,0 +1,233 @@
+"""What the command `sc2keras` does; `sc2keras_command` reads its arguments."""
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from sc2keras import applications, io
+from sc2keras.io import transfer
+from sc2keras.io.work import kept_in, unfinished_folder
+from sc2keras.validation import at_least_float32
+
+_OPTIONS = "key|split|data_dir|resize|threshold|batch_rows|overwrite"
+# What Keras adds to the configuration of every layer.
+_OF_KERAS = {
+    "name",
+    "trainable",
+    "dtype",
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "zero_output_for_mask",
+}
+
+
+def run(args: argparse.Namespace) -> None:
+    """One command.
+
+    Args:
+        args: What `sc2keras_command.parse_arguments` returned.
+
+    Raises:
+        SystemExit: If it fails, with the message for the user.
+    """
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with told_warnings():
+            import_modules(getattr(args, "modules", []))
+            COMMANDS[args.command](args)
+    except io.TransferError as error:
+        sys.exit(f"error: {as_command(str(error))}")
+
+
+def import_modules(names: list[str]) -> None:
+    if names:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        # A user's module fails in many ways.
+        except Exception as error:
+            sys.exit(
+                f"error: --import {name}: {type(error).__name__}: {error}. Give the "
+                "name of a module in this folder, or of one that is installed."
+            )
+
+
+def encode(args: argparse.Namespace) -> None:
+    options = {name: getattr(args, name) for name in ("split", "data_dir", "resize")}
+    run_transfer(io.encode_file, args, threshold=args.threshold, **options)
+
+
+def decode(args: argparse.Namespace) -> None:
+    run_transfer(io.decode_file, args)
+
+
+def run_transfer(function: Any, args: argparse.Namespace, **options: Any) -> None:
+    folder = unfinished_folder(args.output)
+    try:
+        with contextlib.closing(Bar()) as bar:
+            result = function(
+                args.model,
+                args.input,
+                args.output,
+                key=args.key,
+                batch_rows=args.batch_rows,
+                overwrite=args.overwrite,
+                progress=bar,
+                **options,
+            )
+    except OSError as error:
+        where = "" if error.filename else f" ({folder})"
+        kept = kept_in(folder, "once the cause is gone")
+        sys.exit(
+            f"error: {error}{where}.{as_command(kept) or ' Mend that, and try again.'}"
+        )
+    except MemoryError:
+        sys.exit(
+            "error: the memory does not suffice. Give a smaller --batch-rows, and "
+            f"delete {folder} if it is there."
+        )
+    print(f"{result.path}: {result.description}")
+
+
+class Bar:
+    """A progress bar for one task after the other."""
+
+    task: str | None = None
+    bar: Any = None
+
+    def __call__(self, task: str, n_done: int, n_rows: int | None) -> None:
+        if task != self.task:
+            self.close()
+            if n_done and n_rows:
+                print(f"going on after {n_done:,} of {n_rows:,} rows", flush=True)
+            self.task, self.bar = (
+                task,
+                tqdm(
+                    desc=task,
+                    total=n_rows,
+                    initial=n_done,
+                    unit="row",
+                    unit_scale=True,
+                    leave=n_rows is not None,
+                ),
+            )
+        self.bar.update(n_done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def info(args: argparse.Namespace) -> None:
+    path = io.model_path(args.model)
+    model, sha256 = io.load_model(path)
+    encoder: Any = model.encoder
+    config = encoder.get_config().items()
+    shown = [f"{key}={plain(value)}" for key, value in config if key not in _OF_KERAS]
+    tell("model", args.model)
+    tell("file", f"{path.name}, {path.stat().st_size:,} bytes")
+    tell("encoder", f"{type(encoder).__name__}({', '.join(shown)})")
+    tell("input shape", model.input_shape[1:])
+    tell("n_atoms", encoder.n_atoms)
+    tell("weights", f"{model.count_params():,} numbers")
+    tell("codes", at_least_float32(model.outputs[0].dtype))
+    card = next((card for card in cards() if card["sha256"] == sha256), None)
+    if card is None:
+        return
+    tell("data", f"{card['data']['name']}: {card['data']['split']}")
+    tell("licence", f"{card['licence']}; data: {card['data']['licence']}")
+    test = card["test"]
+    tell("objective", f"{test['objective']:.4f} on test, optimum {test['optimum']:.4f}")
+    tell("gap", f"{test['gap']:.2%}")
+    tell("nonzero", f"{test['nonzero']:.1%} of the entries")
+    tell("accuracy", f"{test['full']:.1%} (full), {np.mean(test['paper']):.1%} (paper)")
+    tell("made by", card["command"])
+
+
+def plain(value: Any) -> Any:
+    """A configured object by its class."""
+    return value.get("class_name", value) if isinstance(value, dict) else value
+
+
+def cards() -> Iterator[dict[str, Any]]:
+    for builder, names in applications.list_weights().items():
+        for name in names:
+            yield applications.weights_card(builder, name)
+
+
+def list_all(args: argparse.Namespace) -> None:
+    weights = applications.list_weights()
+    for name, summary in builders():
+        tell(name, summary)
+        if name in weights:
+            tell("", "weights: " + ", ".join(f"{name}/{w}" for w in weights[name]))
+
+
+def builders() -> list[tuple[str, str]]:
+    """Every builder, and what it is in a line."""
+    found = [
+        (n, getattr(applications, n)) for n in applications.__all__ if n[0].isupper()
+    ]
+    return [(n, (f.__doc__ or "").strip().splitlines()[0]) for n, f in found]
+
+
+def tell(name: str, value: object) -> None:
+    """A line of a table, or several, of 80 columns at most."""
+    print(
+        textwrap.fill(
+            str(value), 79, initial_indent=f"{name:<14}", subsequent_indent=14 * " "
+        )
+    )
+
+
+COMMANDS = {"encode": encode, "decode": decode, "info": info, "list": list_all}
+
+
+def as_command(message: str) -> str:
+    """A message of the library in the words of the command line."""
+
+    def option(found: re.Match) -> str:
+        name = f"--{found[1].replace('_', '-')}"
+        return name if found[2] is not None else f"{name} "
+
+    message = re.sub(rf"(?<![^\s(])({_OPTIONS})=(True\b|(?= ))?", option, message)
+    return message.replace("the same call", "the same command")
+
+
+@contextlib.contextmanager
+def told_warnings() -> Iterator[None]:
+    """Shows warnings in a line each, without the place in the code."""
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        tqdm.write(f"warning: {as_command(str(message))}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", io.TransferWarning)
+        warnings.showwarning = show
+        yield
+
+
+def interrupted(number: int, _: object) -> None:
+    """Ends the program: an exception would not pass through TensorFlow as it is."""
+    with contextlib.suppress(OSError, io.TransferError):
+        for save in transfer.UNSAVED:
+            save()
+    # Not by print: it may be that which was interrupted.
+    os.write(2, b"\ninterrupted; the same command goes on where this one stopped\n")
+    os._exit(128 + number)

@@ -1,0 +1,28 @@
+"""Codes of files into files: sources, stores, and what goes on after a stop."""
+
+from sc2keras.io.errors import (
+    InputChangedError,
+    InputError,
+    ModelError,
+    OutputError,
+    TransferError,
+    TransferWarning,
+    UnfinishedError,
+)
+from sc2keras.io.models import load_model, model_path
+from sc2keras.io.transfer import Result, decode_file, encode_file
+
+__all__ = [
+    "InputChangedError",
+    "InputError",
+    "ModelError",
+    "OutputError",
+    "Result",
+    "TransferError",
+    "TransferWarning",
+    "UnfinishedError",
+    "decode_file",
+    "encode_file",
+    "load_model",
+    "model_path",
+]

@@ -1,0 +1,49 @@
+"""What can go wrong between two files; every message names a remedy."""
+
+import sys
+import warnings
+
+
+class TransferError(Exception):
+    """A file cannot be encoded or decoded as asked."""
+
+
+class ModelError(TransferError, ValueError):
+    """The model cannot be loaded, or is none that encodes."""
+
+
+class InputError(TransferError, ValueError):
+    """The input cannot be read, or does not fit the model."""
+
+
+class InputChangedError(InputError):
+    """The input is not what it was, from a row on."""
+
+    def __init__(self, what: object, row: int = 0) -> None:
+        super().__init__(what)
+        self.row = row
+
+
+class OutputError(TransferError, ValueError):
+    """The output cannot be written, or must not be replaced."""
+
+
+class UnfinishedError(TransferError):
+    """The unfinished work beside the output is damaged, in use, or of other settings"""
+
+
+class TransferWarning(UserWarning):
+    """What a user wants to know of a transfer that goes on."""
+
+
+def tell(message: str) -> None:
+    """Warns at the line that called the package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals["__name__"].startswith("sc2keras."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, TransferWarning, stacklevel=level)
+
+
+def one_line(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) < 300 else text[:297] + "..."

@@ -1,0 +1,80 @@
+"""The model of a transfer: a file, trained weights that ship, or a model itself."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from sc2keras.applications import list_weights, weights_path
+from sc2keras.applications.pretrained import file_sha256
+from sc2keras.io.errors import ModelError, one_line
+from sc2keras.models import SparseCoder
+
+
+class Loaded(NamedTuple):
+    model: SparseCoder
+    sha256: str
+
+
+def model_path(name: str | os.PathLike[str]) -> Path:
+    """The file of a model: a path, or that of the weights `BUILDER/WEIGHTS`.
+
+    Raises:
+        ModelError: If there is neither.
+    """
+    if os.path.isfile(name):
+        return Path(name)
+    builder, _, weights = str(name).partition("/")
+    known = list_weights()
+    if weights in known.get(builder, []):
+        return weights_path(builder, weights)
+    if builder in known and "/" not in weights and not weights.endswith(".keras"):
+        raise ModelError(
+            f"{builder} has no weights {weights!r}. There are "
+            f"{', '.join(f'{builder}/{w}' for w in known[builder])}."
+        )
+    raise ModelError(
+        f"the model {name} is not a file. Check the path, or name weights that ship, "
+        f"such as {next(iter(known))}/{next(iter(known.values()))[0]}."
+    )
+
+
+def load_model(model: SparseCoder | str | os.PathLike[str]) -> Loaded:
+    """A SparseCoder, and what tells it from another.
+
+    Raises:
+        ModelError: If there is none, or something else in its place.
+    """
+    if isinstance(model, SparseCoder):
+        return Loaded(model, _sha256_of(model))
+    path = model_path(model)
+    try:
+        sha256 = file_sha256(path)
+        loaded = keras.saving.load_model(path, compile=False)
+        if file_sha256(path) != sha256:
+            raise ValueError("it was replaced meanwhile")
+    # A damaged or foreign file fails in many ways, all of them with the same remedy.
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be loaded ({one_line(error)}). Give a .keras file that "
+            "model.save wrote, and save it anew if it was cut off; an encoder of your "
+            "own is known once its module is imported."
+        ) from error
+    if not isinstance(loaded, SparseCoder):
+        raise ModelError(
+            f"{path} holds a {type(loaded).__name__}. Give a SparseCoder, for instance "
+            "a model of sc2keras.applications."
+        )
+    return Loaded(loaded, sha256)
+
+
+def _sha256_of(model: SparseCoder) -> str:
+    config = {**model.encoder.get_config(), "name": None, "input": model.input_shape}
+    content = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for weight in model.weights:
+        content.update(ops.convert_to_numpy(weight).tobytes())
+    return content.hexdigest()

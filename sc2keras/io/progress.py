@@ -1,0 +1,195 @@
+"""Unfinished work: what of it is whole, and how a later run goes on with it."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from numpy.typing import NDArray
+
+from sc2keras.io.errors import OutputError, UnfinishedError, one_line, tell
+from sc2keras.io.stores import Store
+from sc2keras.io.work import opened, write_new
+
+
+class Done(NamedTuple):
+    """The rows that are done, and the bytes of them in each file."""
+
+    n_rows: int
+    sizes: dict[str, int]
+
+
+class Unfinished:
+    """Rows that a store holds in a folder, and the record of those that are whole.
+
+    `progress.json` tells how much of them is on the disk; what a kill left beyond that
+    is cut off when the next run goes on. As a context, it leaves no file if nothing is
+    done.
+
+    Args:
+        folder: `pathlib.Path` of the folder, which is locked.
+        settings: Dictionary of what a run must share with the one that it goes on with.
+        store: `Store` in that folder.
+        batch_rows: Integer, the rows of a chunk.
+        listing: Function that tells the first rows from others.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        store: Store,
+        batch_rows: int,
+        listing: Callable[[int], str | None],
+    ) -> None:
+        self.folder, self.settings, self.store = folder, settings, store
+        self.batch_rows, self.listing = batch_rows, listing
+        self.names = (*store.files, store.finished, "progress.json", "progress.part")
+        for name in self.names:
+            with contextlib.suppress(FileNotFoundError):
+                opened(folder / name).close()
+        self.done = self._found() or self._started()
+        for name, size in self.done.sizes.items():
+            with opened(folder / name, os.O_RDWR) as file:
+                file.truncate(size)
+
+    def __enter__(self) -> "Unfinished":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.n_done:
+            self.discard()
+
+    @property
+    def n_done(self) -> int:
+        return self.done.n_rows
+
+    def _started(self) -> Done:
+        start = self.store.start()
+        for name, content in start.items():
+            write_new(self.folder / name, content)
+        return Done(0, {name: len(content) for name, content in start.items()})
+
+    def _found(self) -> Done | None:
+        """What an earlier run did, or None."""
+        record = self._record()
+        if record is None:
+            return None
+        n_done, sizes = record["n_done"], record["sizes"]
+        self._check_settings(record["settings"], n_done, record.get("listing"))
+        if (
+            not 0 < n_done <= self.store.shape[0]
+            or sizes.keys() != set(self.store.files)
+            or not all(type(size) is int for size in sizes.values())
+            or not self.store.may_be(n_done, sizes)
+        ):
+            self._refuse_damaged(f"n_done {n_done} and {sizes} do not fit")
+        for name, size in sizes.items():
+            held = self.folder / name
+            if not held.exists() or held.stat().st_size < size:
+                tell(f"{held} is gone or was cut off: starting from the first row")
+                return None
+        # More images may have come since: the last chunk was perhaps a smaller one.
+        all_done = n_done == self.store.shape[0]
+        done = Done(n_done, sizes) if all_done else self._first(n_done)
+        if self.store.sizes_at(n_done) != sizes or not all(
+            0 <= done.sizes[name] <= size for name, size in sizes.items()
+        ):
+            self._refuse_damaged(f"{sizes} are not those of {n_done} rows")
+        return done
+
+    def _record(self) -> dict[str, Any] | None:
+        try:
+            with opened(self.folder / "progress.json") as file:
+                record = json.loads(file.read(2**20))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            self._refuse_damaged(one_line(error))
+        for name, kind in {"settings": dict, "n_done": int, "sizes": dict}.items():
+            if not isinstance(record, dict) or type(record.get(name)) is not kind:
+                self._refuse_damaged(f"it holds no {name}")
+        return record
+
+    def _check_settings(self, found: dict, n_done: int, listing: object) -> None:
+        differences = [
+            f"{name} was {found.get(name)!r} and is {self.settings.get(name)!r}"
+            for name in {**self.settings, **found}
+            if found.get(name) != self.settings.get(name)
+        ]
+        if n_done > 0 and listing != self.listing(n_done):
+            differences.append(
+                f"one of the first {n_done:,} images was changed, inserted or removed"
+            )
+        if differences:
+            raise UnfinishedError(
+                f"{self.folder} holds unfinished work of other settings: "
+                f"{'; '.join(differences)}. Give those again, or delete that folder to "
+                "start from the first row."
+            )
+
+    def _first(self, n_rows: int) -> Done:
+        """The whole chunks of so many rows; a run that goes on makes the same again."""
+        n_rows -= n_rows % self.batch_rows
+        return Done(n_rows, self.store.sizes_at(n_rows))
+
+    def _refuse_damaged(self, why: str) -> NoReturn:
+        raise UnfinishedError(
+            f"{self.folder / 'progress.json'} is damaged ({why:.300}). Delete "
+            f"{self.folder} to start from the first row."
+        )
+
+    def check_disk(self) -> None:
+        free = shutil.disk_usage(self.folder).free
+        missing = self.store.n_bytes() - sum(self.done.sizes.values())
+        if missing > free:
+            raise OutputError(
+                f"the rows need {missing / 1e9:.2f} GB more in {self.folder.parent}, "
+                f"where {free / 1e9:.2f} GB are free. Make room, or name an output "
+                "elsewhere."
+            )
+
+    def append(self, rows: NDArray) -> None:
+        sizes = dict(self.done.sizes)
+        for name, content in self.store.parts(rows, sizes).items():
+            path = self.folder / name
+            with opened(path, os.O_RDWR) as file:
+                if file.seek(0, os.SEEK_END) < sizes[name]:
+                    raise OSError(f"{path} was cut off by another program")
+                file.seek(sizes[name])
+                file.write(content.data)
+            sizes[name] += content.nbytes
+        # At once: Ctrl-C may come between any two lines.
+        self.done = Done(self.n_done + len(rows), sizes)
+
+    def save(self) -> None:
+        """Records what is done, once it is on the disk."""
+        n_done, sizes = self.done
+        if not n_done:
+            return
+        for name in sizes:
+            with opened(self.folder / name, os.O_RDWR) as file:
+                os.fsync(file.fileno())
+        record = {
+            "settings": self.settings,
+            "n_done": n_done,
+            "sizes": sizes,
+            "listing": self.listing(n_done),
+        }
+        part = self.folder / "progress.part"
+        write_new(part, json.dumps(record, indent=1).encode())
+        os.replace(part, self.folder / "progress.json")
+
+    def keep(self, n_rows: int) -> None:
+        """Only so many rows at most."""
+        if n_rows < self.n_done:
+            self.done = self._first(n_rows)
+        self.save() if self.n_done else self.discard()
+
+    def discard(self) -> None:
+        self.done = Done(0, {})
+        for name in ("progress.json", *self.names):
+            (self.folder / name).unlink(missing_ok=True)

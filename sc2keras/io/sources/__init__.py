@@ -1,0 +1,48 @@
+"""Where signals and codes come from."""
+
+import os
+from typing import Any
+
+from sc2keras.io.errors import InputError
+from sc2keras.io.sources.arrays import CSRFile, NpyFile, NpzFile
+from sc2keras.io.sources.base import Progress, Source
+from sc2keras.io.sources.images import ImageFolder
+from sc2keras.io.sources.named import Digits, TensorFlowDataset
+
+# The first that reads an input is its kind.
+SOURCES: list[type[Source]] = [
+    ImageFolder,
+    NpyFile,
+    CSRFile,
+    NpzFile,
+    Digits,
+    TensorFlowDataset,
+]
+
+__all__ = ["SOURCES", "Progress", "Source", "kind_of_input"]
+
+
+def kind_of_input(
+    name: str, options: dict[str, Any], of_codes: bool = False
+) -> type[Source]:
+    """The class that reads an input with these options.
+
+    Raises:
+        InputError: If there is none, or if an option does not apply to it.
+    """
+    kinds = [kind for kind in SOURCES if kind.holds_codes or not of_codes]
+    kind = next((kind for kind in kinds if kind.reads(name)), None)
+    if kind is None:
+        if not os.path.exists(name):
+            raise InputError(f"the input {name} is not a file. Check the path.")
+        folders = "" if of_codes else " or folder"
+        raise InputError(
+            f"the input {name} is no .npy, .npz{folders}. Save samples with numpy.save"
+            f"{'' if of_codes else ', or give the folder that an image is in'}."
+        )
+    for option in options:
+        if option not in kind.options:
+            raise InputError(
+                f"{option}= does not apply to the input {name}; leave it out."
+            )
+    return kind

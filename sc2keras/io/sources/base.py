@@ -1,0 +1,84 @@
+"""What every kind of input has."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sc2keras.io.errors import InputChangedError
+from sc2keras.validation import Shape
+
+# Called with what is done, how many are done, and how many there are, if that is known.
+Progress = Callable[[str, int, int | None], None]
+
+
+class Source:
+    """An input: its rows, what tells it from another, and how it is read.
+
+    Another kind is a subclass and its place in `sc2keras.io.sources.SOURCES`.
+
+    Args:
+        name: String, the input as the user names it.
+        shape: Tuple of integers, that of a row as the model takes it.
+        progress: Function that is told how far a long look at the input is.
+        **options: Those that `options` names, where they were given.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ()
+    # Whether a row of it may be a code.
+    holds_codes: ClassVar[bool] = False
+
+    n_rows: int
+    shape: Shape
+    dtype: np.dtype
+    # What stays the same as long as a run may go on with the work of another.
+    fingerprint: dict[str, Any]
+
+    def __init__(
+        self, name: str, shape: Shape, progress: Progress, **options: Any
+    ) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def reads(cls, name: str) -> bool:
+        """Whether it is for inputs of that name."""
+        raise NotImplementedError
+
+    def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
+        """Arrays of at most `n_rows` rows, from row `start` on.
+
+        Raises:
+            InputChangedError: If they may not be those of the input as it was.
+        """
+        raise NotImplementedError
+
+    def state(self) -> Any:
+        """What is another once the input was changed."""
+        return None
+
+    def watch(self) -> None:
+        self._before = self.state()
+
+    def check(self) -> None:
+        """Raises an InputChangedError if the input is not what it was at `watch()`."""
+        if self.state() != self._before:
+            raise InputChangedError("its size or a date is another")
+
+    def checked(self, chunks: Iterator[NDArray]) -> Iterator[NDArray]:
+        """Those that were read before the input changed."""
+        for rows in chunks:
+            self.check()
+            yield rows
+
+    def listing(self, n_rows: int) -> str | None:
+        """What tells the first rows from others, where an input may grow."""
+        return None
+
+
+def file_state(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """What changes with a file, and with the file that a name stands for."""
+    status = os.stat(path)
+    # The last of them cannot be set, but a copy of the file has another.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,253 @@
+"""Folders of images."""
+
+import contextlib
+import hashlib
+import itertools
+import math
+import os
+import re
+import stat
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sc2keras.io.errors import InputChangedError, InputError, one_line, tell
+from sc2keras.io.sources.base import Progress, Source
+from sc2keras.validation import Shape
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_ORIENTATION = 274  # The EXIF tag.
+
+
+class ImageFolder(Source):
+    """The images in a folder, in the mode and the size that a model takes."""
+
+    options = ("resize",)
+    dtype = np.dtype("uint8")
+
+    def __init__(
+        self, name: str, shape: Shape, progress: Progress, resize: bool = False
+    ) -> None:
+        self.folder, self.of_model, self.resize = Path(name), shape, resize
+        # 16 bytes an image: name, size and date as a hash, and the time of any change.
+        self.listed, self.changed = array("Q"), array("q")
+        self.mode, self.size = self._of_model()
+        # All headers first: an image that does not fit shows before hours of work.
+        for path in self.paths():
+            self.add(path)
+            progress("checking images", len(self.listed), None)
+        if self.n_left_out:
+            tell(
+                f"{self.n_left_out:,} other files are left out, the first is "
+                f"{self.first_left_out}. Read are {', '.join(SUFFIXES)} files that are "
+                "not hidden."
+            )
+        if not self.listed:
+            raise InputError(
+                f"the input {name} holds no image. Give a folder of "
+                f"{', '.join(SUFFIXES)} files."
+            )
+        self.fingerprint = {"input": str(self.folder.resolve()), "resize": resize}
+        channels = () if self.mode == "L" else (len(self.mode),)
+        self.n_rows, self.shape = len(self.listed), (*self.size[::-1], *channels)
+
+    @classmethod
+    def reads(cls, name: str) -> bool:
+        return os.path.isdir(name)
+
+    def _of_model(self) -> tuple[Any, Any]:
+        """The mode and the size of its inputs; None where the first image decides."""
+        shape = self.of_model
+        if len(shape) == 1:
+            if self.resize:
+                raise InputError(
+                    f"resize=True needs height and width, but the model takes vectors "
+                    f"of {shape[0]} values. Resize the images beforehand."
+                )
+            return None, None
+        channels = shape[2] if len(shape) == 3 else 1
+        if len(shape) > 3 or channels not in MODES:
+            raise InputError(
+                f"the model takes inputs of shape {shape}, which no image has. Save "
+                "the samples as .npy."
+            )
+        return MODES[channels], (shape[1], shape[0])
+
+    def paths(self) -> Iterator[Path]:
+        """The images of a folder, sorted, and then those of the folders in it.
+
+        Linked folders are followed, but not back to a folder that they are in.
+        """
+        self.n_left_out = 0
+        self.first_left_out: Path | None = None
+        pending: list[tuple[Path, frozenset]] = [(self.folder, frozenset())]
+        while pending:
+            folder, above = pending.pop()
+            status = os.stat(folder)
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                self._leave_out(folder)
+                continue
+            folders = []
+            for path in (folder / name for name in sorted(os.listdir(folder))):
+                if path.name.startswith("."):
+                    self._leave_out(path)
+                elif os.path.isdir(path):
+                    folders.append((path, above | {here}))
+                elif not path.name.lower().endswith(SUFFIXES):
+                    self._leave_out(path)
+                else:
+                    yield path
+            pending += reversed(folders)
+
+    def _leave_out(self, path: Path) -> None:
+        self.n_left_out += 1
+        self.first_left_out = self.first_left_out or path
+
+    def add(self, path: Path) -> None:
+        """Lists an image, after a look at its header."""
+        with _named(path):
+            state = self.state_of(path)
+        with opened_image(path) as image:
+            check_kind(path, image)
+            size = upright_size(image, self.size is None)
+            if size != self.size and not self.resize:
+                size = upright_size(image, True)
+            self._check_size(path, size)
+        self.listed.append(state[0])
+        self.changed.append(state[1])
+
+    def state_of(self, path: Path) -> tuple[int, int]:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is not a file")
+        name = path.relative_to(self.folder).as_posix()
+        listed = repr((name, status.st_size, status.st_mtime_ns)).encode()
+        digest = hashlib.blake2b(listed, digest_size=8).digest()
+        return int.from_bytes(digest, "big"), status.st_ctime_ns
+
+    def listing(self, n_rows: int) -> str | None:
+        first = self.listed[:n_rows]
+        return hashlib.sha256(first).hexdigest() if len(first) == n_rows else None
+
+    def check(self) -> None:
+        """All images: that none was changed, removed or added."""
+        row = -1
+        for row, path in enumerate(self.paths()):
+            self._check_image(row, path)
+        if row < 0:  # A disk that was unplugged, for instance.
+            raise FileNotFoundError(f"no image is left in {self.folder}")
+        if row + 1 < len(self.listed):
+            raise InputChangedError("there are fewer images", row + 1)
+
+    def _check_image(self, row: int, path: Path) -> None:
+        before = (*self.listed[row : row + 1], *self.changed[row : row + 1])
+        with contextlib.suppress(FileNotFoundError):
+            if self.state_of(path) == before:
+                return
+        raise InputChangedError(path, row)
+
+    def _check_size(self, path: Path, size: tuple[int, int]) -> None:
+        is_one = f"{path} is {size[0]} × {size[1]}"
+        if self.size is None:
+            modes = {math.prod(size): "L", 3 * math.prod(size): "RGB"}
+            if self.of_model[0] not in modes:
+                raise InputError(
+                    f"{is_one}, but the model takes vectors of {self.of_model[0]} "
+                    "values. Resize the images."
+                )
+            self.mode, self.size = modes[self.of_model[0]], size
+        if size != self.size and not self.resize:
+            remedy = ", or give resize=True" if len(self.of_model) > 1 else ""
+            raise InputError(
+                f"{is_one} (width × height), but {self.size[0]} × {self.size[1]} is "
+                f"needed. Resize the images{remedy}."
+            )
+
+    def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
+        images = itertools.islice(enumerate(self.paths()), start, None)
+        while held := [self.read(*image) for image in itertools.islice(images, n_rows)]:
+            yield np.stack(held)
+
+    def read(self, row: int, path: Path) -> NDArray:
+        self._check_image(row, path)
+        with opened_image(path) as image:
+            image = pillow().ImageOps.exif_transpose(image)
+            self._check_size(path, image.size)
+            if self.mode != "RGBA" and image.has_transparency_data:
+                if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                    raise InputError(
+                        f"{path} is transparent in places, but the model takes images "
+                        f"of Pillow's mode {self.mode}. Flatten it onto a background, "
+                        "for instance with PIL.Image.alpha_composite."
+                    )
+                image.info.pop("transparency", None)
+            image = image.convert(self.mode)
+            if image.size != self.size:
+                image = image.resize(self.size, pillow().Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+        self._check_image(row, path)
+        return pixels
+
+
+def check_kind(path: Path, image: Any) -> None:
+    n_frames = getattr(image, "n_frames", 1)
+    if n_frames > 1:
+        raise InputError(
+            f"{path} holds {n_frames} images, as an animation does. Save the one that "
+            "is meant as a file of one image, and delete this one."
+        )
+    # Pillow cuts some kinds of 16 bits down to 8; BGR;16 is 16 bits a pixel.
+    modes = [image.mode, *re.findall(r"\b[RGBAL]+;16\w?", str(image.tile))]
+    many_bits = [
+        m for m in modes if m[0] in "IF" or ("16" in m and not m.startswith("BGR"))
+    ]
+    if many_bits:
+        raise InputError(
+            f"{path} has more than 8 bits a sample (mode {many_bits[0]} in Pillow). "
+            "Convert it to 8 bits, or save the samples as .npy of floats."
+        )
+
+
+def upright_size(image: Any, thorough: bool) -> tuple[int, int]:
+    """Width and height once the image is turned as its EXIF says."""
+    # In a PNG it may follow the pixels, which are decoded to get there.
+    early = "exif" in image.info or image.format != "PNG"
+    exif = image.getexif() if early or thorough else {}
+    return image.size[::-1] if exif.get(_ORIENTATION) in (5, 6, 7, 8) else image.size
+
+
+@contextlib.contextmanager
+def opened_image(path: Path) -> Iterator[Any]:
+    with _named(path), pillow().Image.open(path) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    # A damaged image fails in many ways.
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as an image ({one_line(error)}). Replace or delete "
+            "it."
+        ) from error
+
+
+def pillow() -> Any:
+    try:
+        import PIL.Image
+        import PIL.ImageOps
+    except ImportError as error:
+        raise InputError(
+            f"images need Pillow ({error}). Install it: pip install pillow"
+        ) from error
+    return PIL

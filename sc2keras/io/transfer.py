@@ -1,0 +1,302 @@
+"""From one file to another, through a model."""
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+from numpy.typing import NDArray
+
+from sc2keras.files import put_file
+from sc2keras.io.directions import Decoding, Direction, Encoding
+from sc2keras.io.errors import (
+    InputChangedError,
+    InputError,
+    OutputError,
+    TransferError,
+    one_line,
+)
+from sc2keras.io.models import load_model
+from sc2keras.io.progress import Unfinished
+from sc2keras.io.sources import Progress, Source, kind_of_input
+from sc2keras.io.stores import kind_of_output
+from sc2keras.io.work import kept_in, locked, unfinished_folder
+from sc2keras.models import SparseCoder
+from sc2keras.validation import check_positive_integer
+
+PathLike = str | os.PathLike[str]
+
+# Progress that a kill may lose, in seconds.
+SAVE_EVERY = 2
+# What is called before a signal ends the program.
+UNSAVED: list[Callable[[], None]] = []
+
+
+class Result(NamedTuple):
+    """What a transfer wrote.
+
+    Attributes:
+        path: `pathlib.Path` of the output.
+        n_rows: Integer, the rows that it holds.
+        n_before: Integer, those that an earlier run had done.
+        description: String, its kind, shape and size.
+    """
+
+    path: Path
+    n_rows: int
+    n_before: int
+    description: str
+
+
+def encode_file(
+    model: SparseCoder | PathLike,
+    source: PathLike,
+    target: PathLike,
+    *,
+    threshold: float | None = None,
+    batch_rows: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """The codes of any number of signals, from one file into another.
+
+    The memory that it takes does not grow with their number. A call that is stopped at
+    any moment, by a kill too, is taken up by the same call where it was, also if images
+    were added behind those that are done. `target` is there only once it is whole, and
+    only if `source` did not change meanwhile.
+
+    Args:
+        model: `SparseCoder`; path of one; or the name of weights that ship, such as
+            `"SC2Net/mnist"`.
+        source: Path of an array of samples, `.npy` or `.npz` (a SciPy CSR array too);
+            of a folder of images, the folders in it included, in sorted order, turned
+            as their EXIF says and converted to grey or colour as the model takes them;
+            `"digits"`; or the name of a prepared dataset of TensorFlow Datasets, of
+            which the feature `image` is read. uint8 is scaled to [0, 1], floats are
+            taken as they are. Samples may be flattened.
+        target: Path that ends in `.npy`, for all codes `(n_samples, n_atoms)`, float32;
+            or in `.npz`, for a SciPy CSR array of those that are not zero.
+        threshold: Float, the magnitude up to which entries are left out of a CSR array.
+        batch_rows: Integer, the samples that are held at a time; None: as many as take
+            16 MB with their codes.
+        overwrite: Boolean, whether a file at `target` is replaced.
+        progress: Function that is called with what is done (`"encoding"`), how many of
+            that are done, and how many there are or None.
+        **options: `key`, the array of an `.npz` that holds several; `split` of the
+            digits or a dataset (`"test"`); `data_dir` of TensorFlow Datasets; `resize`,
+            whether images are resized to the input of the model.
+
+    Returns:
+        A `Result` with `path`, `n_rows`, `n_before` and `description`.
+
+    Raises:
+        TransferError: If it cannot be done as asked: a `ModelError`, `InputError`,
+            `InputChangedError`, `OutputError` or `UnfinishedError`.
+        OSError: If a file cannot be read or written. What is done is kept.
+
+    Example:
+
+    >>> import tempfile
+    >>> target = tempfile.mkdtemp() + "/codes.npy"
+    >>> encode_file("SC2Net/digits", "digits", target).description
+    'float32 of shape (360, 100)'
+    """
+    if threshold is not None and not 0 < threshold < math.inf:
+        raise OutputError(f"threshold={threshold} is not a number > 0.")
+    return _Transfer(source, target, overwrite, progress).run(
+        Encoding, model, options, threshold, batch_rows
+    )
+
+
+def decode_file(
+    model: SparseCoder | PathLike,
+    source: PathLike,
+    target: PathLike,
+    *,
+    batch_rows: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """x̂ = s D for any number of codes, from one file into another.
+
+    It can be stopped, and goes on, as `encode_file` does.
+
+    Args:
+        model: As in `encode_file`.
+        source: Path of codes, `.npy` or `.npz`, as `encode_file` writes them.
+        target: Path that ends in `.npy`, for float32 in the shape of the model's input.
+        batch_rows, overwrite, progress: As in `encode_file`.
+        **options: `key`, the array of an `.npz` that holds several.
+
+    Returns:
+        A `Result`, as `encode_file`.
+
+    Raises:
+        TransferError, OSError: As in `encode_file`.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> codes = encode_file("SC2Net/digits", "digits", folder + "/codes.npz").path
+    >>> decode_file("SC2Net/digits", codes, folder + "/images.npy").description
+    'float32 of shape (360, 8, 8, 1)'
+    """
+    return _Transfer(source, target, overwrite, progress).run(
+        Decoding, model, options, None, batch_rows
+    )
+
+
+class _Transfer:
+    """A source, a target, and the unfinished work between them."""
+
+    def __init__(
+        self,
+        source: PathLike,
+        target: PathLike,
+        overwrite: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.name, self.target, self.overwrite = (
+            os.fspath(source),
+            Path(target),
+            overwrite,
+        )
+        self.progress = progress or (lambda task, n_done, n_rows: None)
+        self.folder = unfinished_folder(target)
+
+    def run(
+        self,
+        direction: type[Direction],
+        model: SparseCoder | PathLike,
+        options: dict[str, Any],
+        threshold: float | None,
+        batch_rows: int | None,
+    ) -> Result:
+        encodes = direction is Encoding
+        options = {name: value for name, value in options.items() if value is not None}
+        kind = kind_of_input(self.name, options, of_codes=not encodes)
+        kind_of_store = kind_of_output(self.target, threshold, of_codes=encodes)
+        self._check_target()
+        model, sha256 = load_model(model)
+        way = direction(model)
+        source = kind(self.name, way.takes, self.progress, **options)
+        way.check(self.name, source)
+        batch_rows = batch_rows or way.default_batch_rows()
+        check_positive_integer("batch_rows", batch_rows)
+        batch_rows = min(batch_rows, sys.maxsize)
+        batch_size = min(model.batch_size_of_encode(), batch_rows)
+        settings = {
+            "task": way.task,
+            "model_sha256": sha256,
+            **source.fingerprint,
+            "threshold": threshold,
+            "batch_rows": batch_rows,
+            "batch_size": batch_size,
+            "backend": keras.backend.backend(),
+        }
+        store = kind_of_store(self.folder, (source.n_rows, *way.gives), threshold)
+        with locked(self.folder):
+            self._check_target()  # Again: another run may have come to its end.
+            with contextlib.suppress(FileNotFoundError):
+                if (self.folder / store.finished).samefile(self.target):
+                    # A kill left the output with this second name.
+                    (self.folder / store.finished).unlink()
+            with Unfinished(
+                self.folder, settings, store, batch_rows, source.listing
+            ) as work:
+                work.check_disk()
+                n_before = work.n_done
+                try:
+                    self._fill(work, source, way, batch_size)
+                    finished = store.finish(work.done.sizes)
+                    source.check()
+                except InputChangedError as change:
+                    raise self._after(change, work) from change
+                self._put(finished)
+                description = store.description(work.done.sizes)
+                work.discard()
+        return Result(self.target, source.n_rows, n_before, description)
+
+    def _check_target(self) -> None:
+        target = self.target
+        if not target.exists():
+            return
+        if not target.is_file():
+            raise OutputError(f"the output {target} is not a file. Name another.")
+        if os.path.exists(self.name) and target.samefile(self.name):
+            raise OutputError(f"the output {target} is the input itself. Name another.")
+        if not self.overwrite:
+            raise OutputError(
+                f"the output {target} is there. Name another, or replace it with "
+                f"overwrite=True.{kept_in(self.folder, 'with overwrite=True')}"
+            )
+        if not os.access(target, os.W_OK):
+            raise OutputError(
+                f"the output {target} is protected against writing. Name another, or "
+                "allow it with chmod."
+            )
+
+    def _fill(
+        self, work: Unfinished, source: Source, way: Direction, batch_size: int
+    ) -> None:
+        """Does what is not yet done, a chunk at a time."""
+        n_rows, saved = source.n_rows, time.monotonic()
+        chunks = source.chunks(work.n_done, work.batch_rows)
+        UNSAVED.append(work.save)
+        try:
+            self.progress(way.task, work.n_done, n_rows)
+            while work.n_done < n_rows:
+                rows = self._next(chunks, work.n_done, source)
+                work.append(way(rows, work.n_done, batch_size, n_rows))
+                self.progress(way.task, work.n_done, n_rows)
+                if time.monotonic() > saved + SAVE_EVERY:
+                    work.save()
+                    saved = time.monotonic()
+        finally:
+            work.save()
+            UNSAVED.remove(work.save)
+
+    def _next(self, chunks: Iterator[NDArray], start: int, source: Source) -> NDArray:
+        try:
+            return next(chunks)
+        # Files, archives, images and TensorFlow fail in many ways, with one remedy.
+        except Exception as error:
+            source.check()  # A change is the cause of many of them.
+            if isinstance(error, (TransferError, MemoryError)):
+                raise
+            raise InputError(
+                f"the input {self.name} cannot be read from row {start} on "
+                f"({one_line(error)}). Write it anew: it is damaged or was changed."
+            ) from error
+
+    def _after(self, change: InputChangedError, work: Unfinished) -> InputChangedError:
+        """Drops the rows that may not be those of the input, and tells what is left."""
+        work.keep(change.row)
+        left = (
+            f"The {work.n_done:,} rows before that are kept, and the same call goes on "
+            "after them."
+            if work.n_done
+            else "Nothing of it is kept: the same call starts from the first row."
+        )
+        return InputChangedError(
+            f"the input {self.name} was changed while it was read ({change}). {left}",
+            change.row,
+        )
+
+    def _put(self, finished: Path) -> None:
+        try:
+            put_file(finished, self.target, self.overwrite)
+        except FileExistsError as error:
+            raise OutputError(
+                f"the output {self.target} has appeared meanwhile, and is left as it "
+                f"is. The finished rows are kept in {self.folder}: the same call with "
+                "overwrite=True puts them in its place."
+            ) from error

@@ -1,0 +1,64 @@
+import numpy as np
+import transfers
+from scipy import sparse
+from transfers import (
+    assert_nothing_unfinished,
+    dense,
+    encode,
+    floats,
+    save_npy,
+    small_model,
+    told,
+)
+
+from sc2keras.io import stores
+from sc2keras.io.progress import Unfinished
+from sc2keras.io.stores import csr
+
+
+def test_an_npz_holds_the_csr_array_of_the_dense_codes(saved, tmp_path, monkeypatch):
+    _, path = saved
+    array = save_npy(tmp_path / "x.npy", floats())
+    codes = dense(encode(path, array, tmp_path / "codes.npy"))
+    output = encode(path, array, tmp_path / "codes.npz")
+    found, expected = sparse.load_npz(output), sparse.csr_array(codes)
+    assert isinstance(found, sparse.csr_array)
+    assert found.shape == expected.shape and found.dtype == "float32"
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert 0 < found.nnz < codes.size
+    sparse.save_npz(tmp_path / "expected.npz", expected, compressed=False)
+    with np.load(output) as a, np.load(tmp_path / "expected.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            assert a[name].dtype == b[name].dtype, name
+            np.testing.assert_array_equal(a[name], b[name])
+    assert_nothing_unfinished(tmp_path)
+
+
+def test_indptr_is_of_int64_where_int32_is_too_small(tmp_path, monkeypatch):
+    store = stores.CSRStore(tmp_path, (2, 3))
+    unfinished = Unfinished(tmp_path, {}, store, 1, lambda n_rows: None)
+    unfinished.append(np.eye(2, 3, dtype="float32"))
+    monkeypatch.setattr(csr, "n_entries", lambda sizes: 2**31)
+    with np.load(store.finish(unfinished.done.sizes)) as found:
+        assert (found["indptr"].dtype, found["indices"].dtype) == ("int64", "int32")
+
+
+def test_dense_codes_in_a_csr_array_are_warned_of_once(tmp_path, recwarn):
+    path = tmp_path / "model.keras"
+    small_model(path, activation="double_tanh")
+    array = save_npy(tmp_path / "x.npy", floats())
+    codes = dense(encode(path, array, tmp_path / "codes.npy"))
+    assert not told(recwarn)
+    encode(path, array, tmp_path / "all.npz")
+    (warning,) = told(recwarn)
+    assert (
+        "threshold=" in str(warning.message) and warning.filename == transfers.__file__
+    )
+    threshold = float(np.quantile(np.abs(codes), 0.8))
+    output = tmp_path / "few.npz"
+    encode(path, array, output, threshold=threshold)
+    assert not told(recwarn)
+    expected = np.where(np.abs(codes) > threshold, codes, 0)
+    np.testing.assert_array_equal(sparse.load_npz(output).toarray(), expected)

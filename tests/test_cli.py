@@ -1,0 +1,250 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import sc2keras
+from sc2keras import applications, cli, io
+from sc2keras_command import parse_arguments
+
+ROOT = Path(__file__).parents[1]
+START = "from sc2keras_command import start; start()"
+
+
+def run(*arguments):
+    cli.run(parse_arguments([str(argument) for argument in arguments]))
+
+
+def run_apart(*arguments, start=("-c", START), cwd=None):
+    return subprocess.run(
+        [sys.executable, *start, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    model = applications.SC2Net(6, (16,), n_steps=2, l1=0.3, activation="shrinkage")
+    model.save(path)
+    return model, path
+
+
+@pytest.fixture
+def x(tmp_path):
+    x = np.random.default_rng(0).random((21, 16), dtype="float32")
+    np.save(tmp_path / "x.npy", x)
+    return tmp_path / "x.npy"
+
+
+def test_codes_are_written_and_decoded(saved, x, tmp_path, capsys):
+    model, path = saved
+    codes, decoded = tmp_path / "codes.npz", tmp_path / "decoded.npy"
+    run("encode", path, x, codes, "--batch-rows", 8, "--threshold", 1e-6)
+    assert capsys.readouterr().out.startswith(f"{codes}: float32 CSR of shape (21, 6)")
+    run("decode", path, codes, decoded, "--batch-rows", 8)
+    out = capsys.readouterr().out
+    assert out == f"{decoded}: float32 of shape (21, 16)\n"
+    expected = model.reconstruct(np.load(x))
+    np.testing.assert_allclose(np.load(decoded), expected, atol=1e-5)
+    assert sorted(os.listdir(tmp_path)) == ["codes.npz", "decoded.npy", "x.npy"]
+
+
+def test_weights_that_ship_are_named(tmp_path):
+    output = tmp_path / "codes.npy"
+    run("encode", "SC2Net/digits", "digits", output, "--split", "train")
+    model = applications.SC2Net(weights="digits")
+    x = sc2keras.datasets.load("digits").x_train
+    np.testing.assert_array_equal(np.load(output), model.encode(x))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--key", "a"], "--key does not apply to the input .*; leave it out"),
+        (["--resize"], "--resize does not apply"),
+        (["--data-dir", "."], "--data-dir does not apply"),
+        (["--threshold", "0.1"], r"--threshold 0\.1 leaves"),
+        (["--import", "no_such_module"], "--import no_such_module: ModuleNotFound"),
+    ],
+)
+def test_an_error_is_in_the_words_of_the_command_and_leaves_no_file(
+    saved, x, tmp_path, more, message, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        run("encode", saved[1], x, tmp_path / "codes.npy", *more)
+    assert os.listdir(tmp_path) == ["x.npy"]
+
+
+def test_options_are_translated_and_file_names_are_not():
+    message = "the input /data/split=train/x.npz: give key=NAME, or (resize=True)."
+    expected = "the input /data/split=train/x.npz: give --key NAME, or (--resize)."
+    assert cli.as_command(message) == expected
+
+
+def test_an_output_that_is_there_needs_overwrite(saved, x, tmp_path):
+    output = tmp_path / "codes.npy"
+    output.write_text("precious")
+    with pytest.raises(SystemExit, match=r"is there.*replace it with --overwrite"):
+        run("encode", saved[1], x, output)
+    assert output.read_text() == "precious"
+    run("encode", saved[1], x, output, "--overwrite")
+    assert np.load(output).shape == (21, 6)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left"), r"No space left.*kept in .*the same command"),
+        (MemoryError(), "memory does not suffice. Give a smaller --batch-rows"),
+    ],
+)
+def test_a_run_that_fails_says_how_it_goes_on(
+    saved, x, tmp_path, monkeypatch, capsys, error, message
+):
+    encode, calls = sc2keras.SparseCoder.encode, []
+
+    def fail_once(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise error
+        return encode(*args)
+
+    monkeypatch.setattr(sc2keras.SparseCoder, "encode", fail_once)
+    arguments = ("encode", saved[1], x, tmp_path / "codes.npy", "--batch-rows", 8)
+    with pytest.raises(SystemExit, match=message):
+        run(*arguments)
+    run(*arguments)
+    assert "going on after 8 of 21 rows" in capsys.readouterr().out
+    assert len(calls) == 4
+
+
+def test_a_warning_is_one_line(x, tmp_path, capsys):
+    model = applications.SC2Net(6, (16,), n_steps=2, activation="double_tanh")
+    model.save(tmp_path / "model.keras")
+    run("encode", tmp_path / "model.keras", x, tmp_path / "codes.npz")
+    (line,) = [s for s in capsys.readouterr().err.splitlines() if "warning" in s]
+    assert line.startswith("warning: 100% of the entries are kept")
+    assert "--threshold T leaves out" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--batch-rows=0", "0 is not an integer >= 1"),
+        ("--threshold=-1", "-1.0 is not a number > 0"),
+    ],
+)
+def test_bad_options_name_the_value(capsys, option, message):
+    with pytest.raises(SystemExit) as raised:
+        parse_arguments(["encode", "model.keras", "x.npy", "codes.npy", option])
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def narrow(out):
+    assert max(map(len, out.splitlines())) <= 80
+    return out
+
+
+def test_info_of_weights_that_ship_has_the_figures_of_their_card(capsys):
+    run("info", "SC2Net/mnist")
+    out = narrow(capsys.readouterr().out)
+    card = applications.weights_card("SC2Net", "mnist")
+    for text in (
+        "SLSTM(n_atoms=100, l1=0.5",
+        "(28, 28, 1)",
+        "float32",
+        f"{card['test']['objective']:.4f} on test",
+        f"{card['test']['full']:.1%} (full)",
+        "CC BY-SA 3.0",
+        f"{io.model_path('SC2Net/mnist').stat().st_size:,} bytes",
+    ):
+        assert text in " ".join(out.split()), text
+    n_weights = sum(w.size for w in applications.SC2Net(weights="mnist").get_weights())
+    assert f"{n_weights:,} numbers" in out
+
+
+def test_info_of_a_file_has_no_card(saved, capsys):
+    run("info", saved[1])
+    out = narrow(capsys.readouterr().out)
+    assert "SLSTM(n_atoms=6" in out and "model.keras" in out
+    assert "objective" not in out
+
+
+def test_info_of_a_file_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: the model .*no\.keras is not a"):
+        run("info", tmp_path / "no.keras")
+
+
+def test_list_names_every_builder_and_all_weights(capsys):
+    run("list")
+    out = narrow(capsys.readouterr().out)
+    for name, _ in cli.builders():
+        assert f"\n{name} " in f"\n{out}"
+    for name, weights in applications.list_weights().items():
+        assert ", ".join(f"{name}/{w}" for w in weights) in out
+
+
+OWN = """
+import keras, sc2keras
+
+
+@keras.saving.register_keras_serializable(package="own")
+class Halved(sc2keras.layers.LISTABlock):
+    pass
+"""
+
+
+def test_an_encoder_of_a_module_of_the_user_is_imported_first(x, tmp_path):
+    (tmp_path / "own_encoder.py").write_text(OWN)
+    make = """
+import keras, own_encoder, sc2keras
+inputs = keras.Input((16,))
+model = sc2keras.SparseCoder(inputs, own_encoder.Halved(6, n_steps=2)(inputs))
+model.save("own.keras")
+"""
+    made = run_apart(start=("-c", make), cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    command = ("encode", tmp_path / "own.keras", x, "codes.npy")
+    process = run_apart(*command, cwd=tmp_path)
+    assert process.returncode == 1 and "cannot be loaded" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "codes.npy").exists()
+    process = run_apart(
+        *command, "--import", "own_encoder", start=("-m", "sc2keras"), cwd=tmp_path
+    )
+    assert process.returncode == 0, process.stderr
+    assert np.load(tmp_path / "codes.npy").shape == (21, 6)
+
+
+def test_help_imports_nothing_heavy_and_fits_80_columns():
+    watch = f"""
+import sys
+try:
+    {START}
+finally:
+    assert not {{"keras", "numpy", "tensorflow", "sc2keras"}} & set(sys.modules)
+"""
+    began = time.monotonic()
+    process = run_apart("--help", start=("-c", watch))
+    assert process.returncode == 0 and process.stderr == ""
+    assert time.monotonic() - began < 5
+    assert "sc2keras encode" in narrow(process.stdout)
+
+
+def test_a_failure_is_one_line_and_exit_code_1(tmp_path):
+    process = run_apart("info", tmp_path / "no.keras")
+    assert process.returncode == 1 and process.stdout == ""
+    assert process.stderr.startswith("error: the model ")
+    assert len(process.stderr.splitlines()) == 1

@@ -1,6 +1,5 @@
 """Callbacks of a training."""
 
-import contextlib
 import functools
 import json
 import os
@@ -13,7 +12,8 @@ import keras
 from sc2keras.files import check_target
 from sc2keras.models import SparseCoder, saving
 from sc2keras.models.description import describe
-from sc2keras.models.fitting import DivergenceError
+from sc2keras.models.divergence import DivergenceError
+from sc2keras.models.variables import build_optimizer, first_not_finite
 from sc2keras.validation import check_positive_integer
 
 
@@ -90,7 +90,7 @@ class Checkpoint(keras.callbacks.Callback):
                 f"Checkpoint needs a model that is built; received {self.model!r}. "
                 "Call it on a batch first."
             )
-        self._build_optimizer()
+        build_optimizer(self.model)
         self._finished, self._has_ended, self._is_cut = 0, False, False
         if self.filepath.exists():
             self._resume()
@@ -121,7 +121,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save(self, ended_of: int | None = None) -> None:
         model = self.model
-        damaged = saving.first_not_finite([*model.weights, *model.optimizer.variables])
+        damaged = first_not_finite([*model.weights, *model.optimizer.variables])
         if damaged is not None:
             raise DivergenceError(
                 f"{damaged.path!r} holds a NaN or an infinity after epoch "
@@ -163,13 +163,6 @@ class Checkpoint(keras.callbacks.Callback):
             )
         # What keras.callbacks.BackupAndRestore sets as well.
         self.model._initial_epoch = epochs if self._has_ended else self._finished
-
-    def _build_optimizer(self) -> None:
-        model = self.model
-        if not model.optimizer.built:
-            strategy = getattr(model, "distribute_strategy", None)
-            with strategy.scope() if strategy else contextlib.nullcontext():
-                model.optimizer.build(model.trainable_variables)
 
 
 def _identity(model: keras.Model) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sc2keras import applications
-from sc2keras.compiled import make_deterministic
+from sc2keras.backend import make_deterministic
 from sc2keras.dictionary_learning import (
     learn_dictionary,
     sample_dictionary,
     typical_norm,
 )
 from sc2keras.models import SparseCoder
-from sc2keras.models.fitting import all_or_nothing
+from sc2keras.models.variables import all_or_nothing
 from sc2keras.signals import as_array
 from sc2keras.validation import check_non_negative, check_positive_integer
 

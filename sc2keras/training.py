@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import keras
 
+from sc2keras import backend
 from sc2keras.validation import check_non_negative, check_positive_integer
 
 # Compiling several updates into one takes a third of a second more, and saves one or
@@ -118,7 +119,7 @@ class Recipe:
         is_long = (
             n_samples is not None and self.n_updates(n_samples) >= _MIN_UPDATES_TO_GROUP
         )
-        if is_long and keras.backend.backend() != "torch":
+        if is_long and backend.HAS_STEPS_PER_EXECUTION:
             kwargs.setdefault("steps_per_execution", _GROUP)
         model.compile(
             self.make_optimizer(n_samples),

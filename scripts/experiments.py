@@ -24,7 +24,7 @@ import sc2keras
 from sc2keras import applications, datasets, evaluation
 from sc2keras.files import replace_file
 from sc2keras.metrics import NONZERO_THRESHOLD
-from sc2keras.models.fitting import DivergenceError
+from sc2keras.models.divergence import DivergenceError
 
 # It warns that it traces anew for every model, of which there are many.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

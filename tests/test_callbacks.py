@@ -13,7 +13,7 @@ from mishaps import full_disk, killed_again_and_again
 
 from sc2keras.applications import LISTA, SC2Net
 from sc2keras.callbacks import Checkpoint
-from sc2keras.models.fitting import DivergenceError
+from sc2keras.models.divergence import DivergenceError
 
 X = np.random.default_rng(0).random((40, 6), dtype="float32")
 STEPS = 3  # Of 16 samples.

@@ -4,7 +4,8 @@ import pytest
 from helpers import signals, to_numpy
 
 from sc2keras.applications import SC2Net
-from sc2keras.compiled import aligned_empty, compile_forward
+from sc2keras.backend import aligned_empty
+from sc2keras.models import compile_forward
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])

@@ -11,7 +11,7 @@ DEVICES = """
 import os
 import keras, numpy as np, jax
 import sc2keras
-from sc2keras.compiled import compile_forward
+from sc2keras.models import compile_forward
 
 assert len(jax.devices()) == 4
 x = np.random.default_rng(0).random((203, 8), dtype="float32")

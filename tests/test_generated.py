@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ways import OF_VECTORS
 
 from sc2keras import applications
-from sc2keras.compiled import compile_forward
+from sc2keras.models import compile_forward
 
 N_FEATURES, N_ATOMS = 4, 6
 ENCODERS = {

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def batches(*args, **kwargs):
-    from sc2keras.input_pipeline import batches_of_arrays
+    from sc2keras.backend.tensorflow import batches_of_arrays
 
     dataset = batches_of_arrays(*args, **kwargs)
     return dataset, [keras.tree.map_structure(np.asarray, batch) for batch in dataset]

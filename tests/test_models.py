@@ -744,9 +744,9 @@ def test_an_update_that_ruins_the_weights_after_the_last_loss_is_noticed():
 
 
 def test_the_last_good_epoch_is_what_is_left_of_a_long_training(monkeypatch):
-    from sc2keras.models import fitting
+    from sc2keras.models import divergence
 
-    monkeypatch.setattr(fitting, "_SHARE_OF_COPIES", 1e9)
+    monkeypatch.setattr(divergence, "_SHARE_OF_COPIES", 1e9)
     model, kept = compiled(), {}
     recorder = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: kept.update(

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sc2keras
 from sc2keras import applications, layers
-from sc2keras.compiled import make_deterministic
+from sc2keras.backend import make_deterministic
 from sc2keras.datasets import load
 from sc2keras.evaluation import mean_objective
 from sc2keras.sklearn import SparseCodeTransformer

@@ -9,7 +9,7 @@ from helpers import signals, to_numpy, unit_atoms
 from ways import OF_VECTORS, UNUSABLE, memory_map
 
 from sc2keras import applications, sample_dictionary
-from sc2keras.compiled import compile_forward
+from sc2keras.models import compile_forward
 from sc2keras.sklearn import SparseCodeTransformer
 
 BUILDERS = ("SC2Net", "LISTA", "LFISTA", "AdaptiveISTA", "ISTA", "FISTA")

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
+from sc2keras import backend
 from sc2keras.layers.rebuilding import (
     FiniteWeights,
     FixedArguments,
@@ -402,13 +403,9 @@ def check_has_dtype(policy: keras.DTypePolicy) -> None:
             for operation in (ops.matmul, ops.maximum)
         }
     if found != {"float64"}:
-        remedy = {
-            "jax": "Call jax.config.update('jax_enable_x64', True) first, or use",
-            "torch": "Keras brings it to float32 there. Use TensorFlow or JAX, or",
-        }.get(keras.backend.backend(), "Use")
         raise ValueError(
             f"dtype={policy.name!r} is not what {keras.backend.backend()} would compute"
-            f" in. {remedy} float32."
+            f" in. {backend.FLOAT64_REMEDY} float32."
         )
 
 

@@ -15,11 +15,15 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
-from keras import ops
 
+from sc2keras import backend
 from sc2keras.files import whole_export, whole_file
 from sc2keras.models.description import describe
-from sc2keras.validation import is_finite
+from sc2keras.models.variables import (
+    all_or_nothing,
+    check_finite_weights,
+    first_not_finite,
+)
 
 # The attribute of a file of weights that holds what `describe` gives.
 _DESCRIPTION = "sc2keras"
@@ -32,24 +36,6 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FilePath = str | os.PathLike[str] | io.IOBase
 
 
-def check_finite_weights(model: keras.Model, consequence: str) -> None:
-    """Raises a ValueError that names the first weight with a NaN or an infinity."""
-    weight = first_not_finite(model.weights)
-    if weight is not None:
-        raise ValueError(
-            f"Weight {weight.path!r} holds a NaN or an infinity, so {consequence}. "
-            "Load the last good file, and check the data and the learning rate."
-        )
-
-
-def first_not_finite(variables: list[keras.Variable]) -> keras.Variable | None:
-    """The first of the variables that holds a NaN or an infinity."""
-    for variable in variables:
-        if not is_finite(ops.convert_to_numpy(variable.value)):
-            return variable
-    return None
-
-
 def save(
     model: keras.Model,
     write: Callable[..., None],
@@ -58,23 +44,7 @@ def save(
     zipped: bool | None = None,
     **kwargs: Any,
 ) -> None:
-    """`keras.Model.save`, by way of `whole_file`.
-
-    Args:
-        model: A built `keras.Model`.
-        write: Keras's own method, bound to the model.
-        filepath: Path that ends in `.keras`; or what Keras writes to by itself, a
-            remote path or an open file.
-        overwrite: Boolean. If False, a file that is there is never replaced.
-        zipped: None or True: `.keras` is one file.
-        **kwargs: Of `write`.
-
-    Raises:
-        ValueError: If a weight is not finite, or the path or `zipped` ask for a format
-            that could not be loaded or not appear at once.
-        FileExistsError: If `overwrite` is False and the file exists.
-        OSError: If the file cannot be written. What was at the path stays.
-    """
+    """`SparseCoder.save`, by way of `whole_file`; `write` is Keras's own method."""
     check_finite_weights(model, "nothing was saved")
     path = _local_path(filepath)
     if path is None:
@@ -103,12 +73,10 @@ def save_weights(
     overwrite: bool = True,
     max_shard_size: float | None = None,
 ) -> None:
-    """`keras.Model.save_weights`, by way of `whole_file`, with a description inside.
+    """`SparseCoder.save_weights`, by way of `whole_file`, with a description inside.
 
     The attribute `sc2keras` of the HDF5 file holds what `describe(model)` gives, in
     JSON, see `read_weights_config`. Keras does not mind it.
-
-    The arguments and the errors are those of `save`, with the suffix `.weights.h5`.
     """
     check_finite_weights(model, "nothing was saved")
     path = _local_path(filepath)
@@ -170,27 +138,11 @@ def load_weights(
     *args: Any,
     **kwargs: Any,
 ) -> None:
-    """`keras.Model.load_weights`, which loads weights that are finite, or nothing.
-
-    Args:
-        model: A built `keras.Model`.
-        load: Keras's own method, bound to the model.
-        filepath: Path of a `.keras` or a `.weights.h5` file, or another that Keras
-            loads.
-        *args, **kwargs: Of `load`.
-
-    Raises:
-        ValueError: If the file holds a NaN or an infinity, is damaged, or does not fit
-            the model. Weights and optimizer are then what they were, as after any other
-            error.
-    """
+    """`SparseCoder.load_weights`; `load` is Keras's own method."""
     path = _local_path(filepath)
     if path is not None and path.name.endswith(".keras"):
         _check_archive(path)
-    optimizer = getattr(model, "optimizer", None)
-    variables = [*model.variables, *(optimizer.variables if optimizer else [])]
-    before = [np.array(ops.convert_to_numpy(v.value)) for v in variables]
-    try:
+    with all_or_nothing(model) as variables:
         load(filepath, *args, **kwargs)
         damaged = first_not_finite(variables)
         if damaged is not None:
@@ -198,10 +150,6 @@ def load_weights(
                 f"{filepath} holds a NaN or an infinity in {damaged.path!r}, so nothing"
                 " was loaded. Load an earlier file, or train again."
             )
-    except BaseException:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-        raise
 
 
 def export(
@@ -212,29 +160,13 @@ def export(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """`keras.Model.export`, by way of `whole_export`.
-
-    Args:
-        model: A built `keras.Model`.
-        write: Keras's own method, bound to the model.
-        filepath: Path of the file or folder; its ending as Keras wants it.
-        format, *args, **kwargs: Of `write`.
-
-    Returns:
-        What `write` returns.
-
-    Raises:
-        ValueError: If a weight is not finite, or an argument is none of Keras's.
-        FileExistsError: If something else than an earlier export would be replaced.
-        OSError: If it cannot be written. What was at the path stays.
-    """
+    """`SparseCoder.export`, by way of `whole_export`; `write` is Keras's own method."""
     check_finite_weights(model, "nothing was exported")
     # Some formats are written only of a model that was called before.
     model(np.zeros((1, *model.inputs[0].shape[1:]), model.inputs[0].dtype))
     has_loop = getattr(getattr(model, "encoder", None), "tol", None) is not None
-    if has_loop and keras.backend.backend() == "jax" and format == "tf_saved_model":
-        # JAX has no gradient of a loop whose number of steps it does not know.
-        kwargs.setdefault("jax2tf_kwargs", {"with_gradient": False})
+    if has_loop and format == "tf_saved_model":
+        kwargs = {**backend.EXPORT_OF_LOOPS, **kwargs}
     path = _local_path(filepath)
     if path is None:
         return write(filepath, format, *args, **kwargs)
@@ -244,6 +176,18 @@ def export(
         _printed_as(temporary, path),
     ):
         return write(str(temporary), format, *args, **kwargs)
+
+
+def portable(compile_config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `compile` as every backend can load them.
+
+    On PyTorch Keras writes its optimizer for PyTorch, which loads nowhere else.
+    """
+    optimizer = compile_config["optimizer"]
+    if optimizer["module"].startswith("keras.src.backend."):
+        own = {"module": "keras.optimizers", "registered_name": None}
+        return {**compile_config, "optimizer": {**optimizer, **own}}
+    return compile_config
 
 
 def check_suffix(path: Path, suffix: str, remedy: str) -> None:

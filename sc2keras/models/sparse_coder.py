@@ -1,12 +1,8 @@
 """The Keras model around an encoder."""
 
-import contextlib
-import math
-import operator
 import os
-import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import keras
@@ -14,25 +10,15 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from sc2keras import metrics as sc_metrics
 from sc2keras import signals
-from sc2keras.compiled import compile_function
-from sc2keras.input_pipeline import batches_of_arrays
-from sc2keras.layers.ista import quiet_solvers, warn_if_open
 from sc2keras.layers.slstm import UnfoldedRNN
 from sc2keras.layers.unfolded import UnfoldedEncoder
-from sc2keras.losses import SparseCodingLoss, flatten_samples
-from sc2keras.models import fitting, saving, streaming
-from sc2keras.objective import relative_duality_gap
-from sc2keras.validation import (
-    Tensor,
-    at_least_float32,
-    check_non_negative,
-    check_positive_integer,
-)
-
-# XLA takes two seconds to compile a step of training, and saves a few milliseconds.
-_MIN_BATCHES_FOR_XLA = 1000
+from sc2keras.models import fitting, forward, path, saving, streaming
+from sc2keras.models.divergence import guarded
+from sc2keras.models.objective import Objective
+from sc2keras.models.task import Task
+from sc2keras.models.variables import check_finite_weights, kept
+from sc2keras.validation import Tensor, at_least_float32, check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -84,55 +70,13 @@ class SparseCoder(keras.Model):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._forwards: dict[bool, streaming.Forward] = {}
-        if len(self.inputs) != 1 or len(self.outputs) not in (1, 2):
-            raise ValueError(
-                "SparseCoder takes one input, and as outputs the codes or "
-                f"[codes, predictions]; received {len(self.inputs)} inputs and "
-                f"{len(self.outputs)} outputs."
-            )
-        self._check_path_to_encoder()
+        self._compile_arguments: dict[str, Any] = {}
+        path.check_path(self)
+        self._task = Task(self.output_names)
         # Asked at every call of `encode`, which may be for a single vector.
-        shape = self.inputs[0].shape[1:]
-        self._usual_batch_size = streaming.usual_batch_size(
-            math.prod(shape), self.encoder.n_atoms
-        )
+        self._usual_batch_size = streaming.usual_batch_size(self.encoder)
         # Of codes and signals in NumPy: float32, or float64 where the model is.
         self._result_dtype = at_least_float32(self.outputs[0].dtype)
-
-    def _check_path_to_encoder(self) -> None:
-        encoder = self.encoder
-        if not isinstance(encoder, (UnfoldedEncoder, UnfoldedRNN)):
-            raise ValueError(
-                "The codes of a SparseCoder must be the output of an encoder of "
-                f"sc2keras.layers; received the output of {encoder!r}."
-            )
-        if len(self.outputs[0].shape) != 2 or encoder.return_sequences:
-            raise ValueError(
-                "The codes of a SparseCoder must have shape (batch, n_atoms); received "
-                f"{self.outputs[0].shape}. Use return_sequences=False and flatten the "
-                "input."
-            )
-        tensor = self.outputs[0]
-        while tensor is not self.inputs[0]:
-            operation, node_index = tensor._keras_history[:2]
-            source = operation._inbound_nodes[node_index].input_tensors[0]
-            if tensor is not self.outputs[0] and not _keeps_order(operation, source):
-                raise ValueError(
-                    "Between the input of a SparseCoder and its encoder only Flatten "
-                    "and Reshape of keras.layers may stand, with data_format="
-                    f"'channels_last'; received {operation!r}. The objective compares "
-                    "the input with its reconstruction: transform the data before the "
-                    "model."
-                )
-            tensor = source
-        n_features = math.prod(self.inputs[0].shape[1:])
-        if encoder.n_features != n_features:
-            raise ValueError(
-                "The encoder of a SparseCoder must take a whole sample; received "
-                f"{encoder.n_features} features of inputs of shape "
-                f"{self.inputs[0].shape[1:]}. Flatten them, or train the encoder of a "
-                "sequence in a keras.Model."
-            )
 
     @property
     def encoder(self) -> UnfoldedEncoder | UnfoldedRNN:
@@ -193,42 +137,15 @@ class SparseCoder(keras.Model):
             # Keras would store what "auto" meant here; another backend differs.
             "jit_compile": jit_compile,
         }
-        self._task = task = fitting.TaskOutput(self.output_names)
-        loss = task.join(*task.split("loss", loss))
-        self._has_task_loss = any(part is not None for part in keras.tree.flatten(loss))
-        self._loss_of_codes = isinstance(loss, list)
-        if "loss_weights" in kwargs:
-            weights = task.split("loss_weights", kwargs["loss_weights"])
-            kwargs["loss_weights"] = (
-                list(weights) if self._loss_of_codes else weights[-1]
-            )
-        self._metrics_of_codes = False
-        for name in ("metrics", "weighted_metrics"):
-            of_codes, of_task = task.split_metrics(kwargs.get(name))
-            kwargs[name] = task.join(of_codes or None, of_task)
-            self._metrics_of_codes |= bool(of_codes)
-        self._objective = _Objective(self.encoder.l1, duality_gap)
+        self._task = Task(self.output_names, loss, kwargs)
+        self._objective = Objective(self.encoder.l1, duality_gap)
         super().compile(
-            optimizer=optimizer,
-            loss=loss if self._has_task_loss else None,
-            jit_compile=jit_compile,
-            **kwargs,
+            optimizer=optimizer, jit_compile=jit_compile, **self._task.arguments
         )
 
     def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()
-        if not config:
-            return config
-        optimizer = config["optimizer"]
-        if optimizer["module"].startswith("keras.src.backend."):
-            # On PyTorch Keras writes its optimizer for PyTorch, which loads nowhere
-            # else.
-            config["optimizer"] = {
-                **optimizer,
-                "module": "keras.optimizers",
-                "registered_name": None,
-            }
-        return {**config, **self._compile_arguments}
+        return config and {**saving.portable(config), **self._compile_arguments}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -248,56 +165,23 @@ class SparseCoder(keras.Model):
         sample_weight: Tensor | None = None,
         training: bool = True,
     ) -> Tensor:
-        codes, predictions = self._split_outputs(y_pred)
-        if self._has_task_loss and y is None:
-            raise ValueError(
-                "The model was compiled with a loss, which needs targets; received "
-                "y=None. Use fit(x, y), or compile() without a loss to train on "
-                "the objective alone."
-            )
+        task, loss = self._task, 0.0
+        task.check_targets(y)
         # The encoder forgets the penalties of its forward call when it is called again.
-        loss = 0.0
-        if self._has_task_loss or self.losses:
-            outputs = [codes, predictions] if self._loss_of_codes else predictions
-            targets = self._targets(y, self._loss_of_codes)
-            loss = super().compute_loss(
-                x, targets, outputs, self._weights(sample_weight), training
-            )
+        if task.has_loss or self.losses:
+            of_task = task.data(y, y_pred, sample_weight, task.loss_of_codes)
+            loss = super().compute_loss(x, *of_task, training)
         x = signals.first_of("x", x, self.inputs[0].name)
-        # Of a narrower dtype the objective is computed in float32.
-        dtype = at_least_float32(self.encoder.compute_dtype)
-        reconstruction = ops.cast(self.encoder(codes, reverse=True), dtype)
-        objective = self._objective(
-            flatten_samples(ops.cast(x, dtype)),
-            reconstruction,
-            ops.cast(codes, dtype),
-            self.encoder.dictionary,
-            self._weights(sample_weight),
-        )
+        codes = keras.tree.flatten(y_pred)[0]
+        objective = self._objective(self, x, codes, task.weight(sample_weight))
         return loss + self._compile_arguments["objective_weight"] * objective
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Tensor | None = None
     ) -> dict[str, Any]:
-        codes, predictions = self._split_outputs(y_pred)
-        outputs = [codes, predictions] if self._metrics_of_codes else predictions
-        targets = self._targets(y, self._metrics_of_codes)
-        return super().compute_metrics(
-            x, targets, outputs, self._weights(sample_weight)
-        )
-
-    def _split_outputs(self, outputs: Any) -> tuple[Tensor, Tensor]:
-        """`(codes, what a task's loss is about)`."""
-        outputs = keras.tree.flatten(outputs)
-        return outputs[0], outputs[-1]
-
-    def _targets(self, y: Any, of_codes: bool) -> Any:
-        """Targets as `_split_outputs` gives the outputs; those of the codes on wish."""
-        targets = self._task.split("targets", y)
-        return list(targets) if of_codes else targets[-1]
-
-    def _weights(self, sample_weight: Any) -> Any:
-        return self._task.split("sample_weight", sample_weight)[-1]
+        task = self._task
+        of_task = task.data(y, y_pred, sample_weight, task.metrics_of_codes)
+        return super().compute_metrics(x, *of_task)
 
     def fit(
         self,
@@ -331,131 +215,25 @@ class SparseCoder(keras.Model):
                 infinity. Weights and optimizer are then what they were at the end of
                 an earlier epoch, or before.
         """
-        if not self.trainable_weights:
-            raise ValueError(
-                f"{self.encoder.name!r} has no trainable weights: it solves for the "
-                "dictionary that it is given. Learn one with "
-                "sc2keras.learn_dictionary(x, n_atoms) and pass dictionary=..., or "
-                "train LISTA or SC2Net."
-            )
-        fitting.check_sizes(
-            batch_size=batch_size,
-            steps_per_epoch=kwargs.get("steps_per_epoch"),
-            validation_batch_size=kwargs.get("validation_batch_size"),
-        )
-        if not isinstance(epochs, (int, np.integer)) or epochs < 0:
-            raise ValueError(f"epochs must be an integer >= 0; received {epochs!r}.")
-        x = self._training_data("x", x)
-        y = self._arrays_of_targets(y)
-        if kwargs.get("sample_weight") is not None:
-            kwargs["sample_weight"] = _numbers("sample_weight", kwargs["sample_weight"])
-        y = self._unread_targets(x, y, kwargs.get("sample_weight"))
-        held_out = kwargs.get("validation_data")
-        if isinstance(held_out, (tuple, list)) and 1 <= len(held_out) <= 3:
-            kwargs["validation_data"] = self._validation_data(*held_out)
-        elif held_out is not None:
-            kwargs["validation_data"] = self._training_data("validation_data", held_out)
-        if self._may_choose_xla() and self.train_function is None:
-            n_samples = operator.length_hint(x, sys.maxsize)
-            is_array = hasattr(x, "shape")
-            n_batches = n_samples / (batch_size or 32) if is_array else n_samples
-            self.jit_compile = n_batches * epochs >= _MIN_BATCHES_FOR_XLA
-        if self.compiled and not self.optimizer.built:
-            # A step that creates the optimizer's variables is traced a second time.
-            strategy = getattr(self, "distribute_strategy", None)
-            with strategy.scope() if strategy else contextlib.nullcontext():
-                self.optimizer.build(self.trainable_variables)
-        if self._may_gather(x, y, kwargs):
-            arrays = [x, y, kwargs.pop("sample_weight", None)]
-            x, y = (
-                batches_of_arrays(
-                    [array for array in arrays if array is not None],
-                    batch_size or 32,
-                    kwargs.pop("shuffle", True),
-                    self.inputs[0].dtype,
-                ),
-                None,
-            )
-            kwargs["shuffle"] = False  # It is; Keras would warn that it cannot.
+        x, y = fitting.data_of_fit(self, x, y, batch_size, epochs, kwargs)
         self._initial_epoch = None  # Where a callback of an earlier fit went on.
-        guard = fitting.LastGoodState()
-        guard.set_model(self)
-        try:
-            with self._own_floats(), fitting.watched_by(guard, callbacks) as watched:
-                history = super().fit(
-                    x, y, batch_size, epochs, verbose, callbacks=watched, **kwargs
-                )
-            guard.check_end()
-        except BaseException as error:
-            guard.restore(diverged=isinstance(error, fitting.DivergenceError))
-            raise
-        return history
-
-    def _training_data(self, name: str, x: Any) -> Any:
-        signals.warn_of_integers(x, name)
-        shape, dtype = self.inputs[0].shape[1:], self.inputs[0].dtype
-        return fitting.training_data(name, x, shape, dtype)
-
-    def _validation_data(self, x: Any, y: Any = None, weight: Any = None) -> tuple:
-        x = self._training_data("validation_data", x)
-        weight = None if weight is None else _numbers("sample_weight", weight)
-        y = self._unread_targets(x, self._arrays_of_targets(y), weight)
-        return (x, y) if weight is None else (x, y, weight)
-
-    def _arrays_of_targets(self, y: Any) -> Any:
-        """The targets that are read, with lists and frames as arrays."""
-        if y is None or not self.compiled:
-            return y
-        of_codes, of_task = self._task.split("y", y)
-        needs_codes = self._loss_of_codes or self._metrics_of_codes
-        parts = [of_codes, of_task] if needs_codes else [of_task]
-        parts = [part if part is None else _numbers("y", part) for part in parts]
-        return parts if needs_codes else parts[0]
-
-    def _may_gather(self, x: Any, y: Any, kwargs: dict[str, Any]) -> bool:
-        """Whether `batches_of_arrays` gives the batches that Keras would."""
-        if keras.backend.backend() != "tensorflow":
-            return False
-        if self.distribute_strategy.num_replicas_in_sync > 1:
-            return False
-        arrays = [x, y, kwargs.get("sample_weight")]
-        arrays = [array for array in arrays if array is not None]
-        return (
-            all(isinstance(array, np.ndarray) for array in arrays)
-            and all(len(array) == len(x) > 0 for array in arrays)
-            and isinstance(kwargs.get("shuffle", True), bool)
-            and not any(
-                kwargs.get(name)
-                for name in ("validation_split", "class_weight", "steps_per_epoch")
+        with guarded(self, callbacks) as watched, fitting.floats_of(self):
+            return super().fit(
+                x, y, batch_size, epochs, verbose, callbacks=watched, **kwargs
             )
-        )
-
-    def _may_choose_xla(self) -> bool:
-        """Whether XLA is there for TensorFlow and `compile` left the choice open.
-
-        Keras's own "auto" never takes it on a CPU.
-        """
-        arguments = getattr(self, "_compile_arguments", {})
-        return (
-            keras.backend.backend() == "tensorflow"
-            and arguments.get("jit_compile", "auto") == "auto"
-            and all(layer.supports_jit for layer in self._flatten_layers())
-        )
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, which also takes `sample_weight` without `y`."""
+        weight = kwargs.get("sample_weight")
         if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
             # Within `fit` these are the data that it has looked at.
-            batch_size = args[0] if args else kwargs.get("batch_size")
-            fitting.check_sizes(batch_size=batch_size)
-            saving.check_finite_weights(self, "nothing was evaluated")
-            x = self._training_data("x", x)
-            y = self._arrays_of_targets(y)
-            if kwargs.get("sample_weight") is not None:
-                weight = _numbers("sample_weight", kwargs["sample_weight"])
+            fitting.check_batch_size(args, kwargs)
+            check_finite_weights(self, "nothing was evaluated")
+            x, y, weight = fitting.data(self, x, y, weight)
+            if weight is not None:
                 kwargs["sample_weight"] = weight
-        y = self._unread_targets(x, y, kwargs.get("sample_weight"))
-        with self._own_floats(), fitting.kept(self):
+        y = self._task.targets_beside(x, y, weight)
+        with fitting.floats_of(self), kept(self):
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -463,62 +241,34 @@ class SparseCoder(keras.Model):
 
         `encode` is several times as fast for the codes.
         """
-        fitting.check_sizes(batch_size=args[0] if args else kwargs.get("batch_size"))
-        saving.check_finite_weights(self, "nothing was predicted")
-        x = self._training_data("x", x)
-        if getattr(self.encoder, "tol", None) is None or not hasattr(x, "shape"):
-            with self._own_floats(), fitting.kept(self):
-                return super().predict(x, *args, **kwargs)
-        # Where Keras calls the layers batch by batch, each would warn by itself.
-        with self._own_floats(), quiet_solvers(), fitting.kept(self):
+        fitting.check_batch_size(args, kwargs)
+        check_finite_weights(self, "nothing was predicted")
+        x = fitting.samples(self, x)
+        with fitting.floats_of(self), streaming.warns_once(self, x), kept(self):
             outputs = super().predict(x, *args, **kwargs)
-        codes, dtype = keras.tree.flatten(outputs)[0], self._result_dtype
-        gaps = [
-            relative_duality_gap(
-                flatten_samples(ops.cast(x[rows], dtype)),
-                ops.cast(codes[rows], dtype),
-                ops.cast(self.encoder.dictionary, dtype),
-                self.encoder.l1,
-            )
-            for rows in (slice(i, i + 4096) for i in range(0, len(codes), 4096))
-        ]
-        self._warn_of_open(np.concatenate(list(map(ops.convert_to_numpy, gaps))))
+        streaming.warn_of_predicted(self, x, outputs)
         return outputs
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
     ) -> Any:
         """`keras.Model.train_on_batch`, with data as `fit` takes them."""
-        x, y, sample_weight = self._batch(x, y, sample_weight)
-        with self._own_floats():
-            return super().train_on_batch(x, y, sample_weight, **kwargs)
+        data = fitting.data(self, x, y, sample_weight)
+        with fitting.floats_of(self):
+            return super().train_on_batch(*data, **kwargs)
 
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
     ) -> Any:
         """`keras.Model.test_on_batch`, with data as `fit` takes them."""
-        x, y, sample_weight = self._batch(x, y, sample_weight)
-        with self._own_floats():
-            return super().test_on_batch(x, y, sample_weight, **kwargs)
-
-    def _batch(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        if sample_weight is not None:
-            sample_weight = _numbers("sample_weight", sample_weight)
-        return self._training_data("x", x), self._arrays_of_targets(y), sample_weight
+        data = fitting.data(self, x, y, sample_weight)
+        with fitting.floats_of(self):
+            return super().test_on_batch(*data, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        x = self._training_data("x", x)
-        with self._own_floats():
+        x = fitting.samples(self, x)
+        with fitting.floats_of(self):
             return super().predict_on_batch(x)
-
-    def _own_floats(self) -> contextlib.AbstractContextManager[None]:
-        return fitting.floats_of(self.inputs[0].dtype)
-
-    def _unread_targets(self, x: Any, y: Any, sample_weight: Any) -> Any:
-        """`y`, or zeros: without targets Keras drops the weights of the samples."""
-        if y is not None or sample_weight is None or self._has_task_loss:
-            return y
-        return np.zeros(len(x), dtype="float32")
 
     def encode(
         self,
@@ -554,57 +304,17 @@ class SparseCoder(keras.Model):
             sklearn.exceptions.ConvergenceWarning: If a solver with `tol` reached its
                 `n_steps` first, once, with the number of rows and the largest gap.
         """
-        n_samples, parts = self._encoded(x, batch_size, out)
-        shape, dtype = (self.encoder.n_atoms,), self._result_dtype
-        return streaming.collect(parts, n_samples, shape, dtype, out)
+        return streaming.encode(self, x, batch_size, out)
 
     def batch_size_of_encode(self) -> int:
         """The rows that `encode` takes at a time by itself, from the model's sizes."""
         return self._usual_batch_size
 
-    def _encoded(
-        self, x: Any, batch_size: int | None, out: NDArray | None
-    ) -> tuple[int | None, Iterator[NDArray]]:
-        """The number of samples, if known, and the codes of a batch after the other."""
-        signals.warn_of_integers(x)
-        if batch_size is None:
-            batch_size = self.batch_size_of_encode()
-        check_positive_integer("batch_size", batch_size)
-        shape, dtype = self.inputs[0].shape[1:], self.inputs[0].dtype
-        x = streaming.apart(out, signals.open_samples("x", x, shape))
-        n_samples = x.shape[0] if hasattr(x, "shape") else None
-        parts = streaming.encoded(
-            x, shape, dtype, batch_size, self._forward, self.encoder.shows_non_finite
-        )
-        return n_samples, self._warning_of_open(parts)
-
-    def _warning_of_open(
-        self, parts: Iterator[tuple[NDArray, ...]]
-    ) -> Iterator[NDArray]:
-        """The codes; at the end a warning, if a solver's tolerance was not reached."""
-        found = []
-        for codes, *gaps in parts:
-            found += [gap.copy() for gap in gaps]
-            yield codes
-        if found:
-            self._warn_of_open(np.concatenate(found))
-
-    def _warn_of_open(self, gaps: NDArray) -> None:
-        encoder: Any = self.encoder
-        warn_if_open(gaps, encoder.tol, encoder.n_steps)
-
     def _forward(self, use_xla: bool) -> streaming.Forward:
-        use_xla = use_xla and (self._may_choose_xla() or self.jit_compile)
+        use_xla = use_xla and (fitting.may_choose_xla(self) or self.jit_compile)
         if use_xla not in self._forwards:
-            self._forwards[use_xla] = compile_function(self, self._codes_of, use_xla)
+            self._forwards[use_xla] = forward.compile_codes(self, use_xla)
         return self._forwards[use_xla]
-
-    def _codes_of(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The codes; of a solver with a tolerance, also how far each is off."""
-        encoder = self.encoder
-        if getattr(encoder, "tol", None) is None:
-            return (keras.tree.flatten(self(x, training=False))[0],)
-        return encoder.solve(ops.reshape(x, (-1, encoder.n_features)))
 
     def decode(
         self,
@@ -623,19 +333,7 @@ class SparseCoder(keras.Model):
         Returns:
             Array `(n_samples, *input_shape)`; `out`, if that was given.
         """
-        check_positive_integer("batch_size", batch_size)
-        shape, dtype = self.inputs[0].shape[1:], self._result_dtype
-        of_code = (self.encoder.n_atoms,)
-        codes = streaming.apart(out, signals.open_samples("codes", codes, of_code))
-        n_samples = codes.shape[0] if hasattr(codes, "shape") else None
-        dictionary = self.dictionary.astype(dtype)
-        decoded = (
-            np.reshape(part @ dictionary, (-1, *shape))
-            for part in streaming.finite_batches(
-                "codes", codes, of_code, dtype, batch_size
-            )
-        )
-        return streaming.collect(decoded, n_samples, shape, dtype, out)
+        return streaming.decode(self, codes, batch_size, out)
 
     def reconstruct(
         self,
@@ -644,10 +342,7 @@ class SparseCoder(keras.Model):
         out: NDArray | None = None,
     ) -> NDArray:
         """decode(encode(x)), a batch at a time."""
-        n_samples, parts = self._encoded(x, batch_size, out)
-        decoded = (self.decode(codes) for codes in parts)
-        shape, dtype = self.inputs[0].shape[1:], self._result_dtype
-        return streaming.collect(decoded, n_samples, shape, dtype, out)
+        return streaming.reconstruct(self, x, batch_size, out)
 
     def save(self, filepath: saving.FilePath, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save` to one `.keras` file, which appears whole or not at all.
@@ -702,56 +397,3 @@ class SparseCoder(keras.Model):
             FileExistsError: If something else than an earlier export would be replaced.
         """
         saving.export(self, super().export, filepath, *args, **kwargs)
-
-
-class _Objective:
-    """The objective and its metrics.
-
-    A plain object, so that Keras does not write the metrics into the model's file.
-    """
-
-    def __init__(self, l1: float, duality_gap: bool) -> None:
-        self.loss = SparseCodingLoss(l1)
-        self.reconstruction = sc_metrics.ReconstructionError()
-        self.l1 = sc_metrics.L1Norm()
-        self.nonzero = sc_metrics.NonzeroFraction()
-        self.gap = sc_metrics.DualityGap(l1) if duality_gap else None
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        metrics = [self.reconstruction, self.l1, self.nonzero]
-        return metrics if self.gap is None else [*metrics, self.gap]
-
-    def __call__(
-        self,
-        x: Tensor,
-        reconstruction: Tensor,
-        codes: Tensor,
-        dictionary: Tensor,
-        sample_weight: Tensor | None,
-    ) -> Tensor:
-        self.reconstruction.update_state(x, reconstruction, sample_weight)
-        self.l1.update_state(None, codes, sample_weight)
-        self.nonzero.update_state(None, codes, sample_weight)
-        if self.gap is not None:
-            self.gap.update_state(x, codes, dictionary, sample_weight)
-        return self.loss(x, (reconstruction, codes), sample_weight)
-
-
-def _keeps_order(operation: Any, source: keras.KerasTensor) -> bool:
-    """Whether a layer changes the shape of samples and nothing else."""
-    if type(operation) is keras.layers.Flatten:
-        # In the other order it transposes.
-        return operation.data_format == "channels_last" or len(source.shape) < 3
-    return type(operation) is keras.layers.Reshape
-
-
-def _numbers(name: str, y: Any) -> Any:
-    """Arrays, lists and frames as arrays of numbers, or a ValueError.
-
-    Keras would take a list for many targets, and read under a mask.
-    """
-    if isinstance(y, dict) or fitting.is_per_output(y):
-        return y
-    is_array = isinstance(y, (list, tuple, np.ndarray)) or hasattr(y, "to_numpy")
-    return signals.as_array(name, y) if is_array else y

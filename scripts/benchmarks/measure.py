@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from sc2keras.compiled import compile_forward
+from sc2keras.models import compile_forward
 
 
 def fast(steps_per_execution=20):

@@ -7,7 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sc2keras import applications
-from sc2keras.compiled import aligned_empty, compile_forward
+from sc2keras.backend import aligned_empty
+from sc2keras.models import compile_forward
 
 from .measure import fast, peak_memory_mb, seconds_of
 

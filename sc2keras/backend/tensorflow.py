@@ -1,18 +1,57 @@
-"""Batches of arrays for training on TensorFlow."""
+"""TensorFlow."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from numpy.typing import NDArray
 
-from sc2keras.compiled import aligned_empty, tensorflow_tensor
+from sc2keras.backend import ALIGNMENT, aligned_empty
 
 # Batches that lie ready: as many as an execution of twenty steps takes at once, unless
 # they are large.
 _MAX_PREFETCHED = 20
 _PREFETCHED_BYTES = 2**25
+
+MAY_CHOOSE_XLA = True
+HAS_STEPS_PER_EXECUTION = True
+MAY_LOSE_WEIGHTS = False
+EXPORT_OF_LOOPS: dict[str, Any] = {}
+FLOAT64_REMEDY = "Use"
+
+
+def compile_function(
+    model: keras.Model,
+    function: Callable[[Any], tuple[Any, ...]],
+    jit_compile: bool = True,
+) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    """A function of a tensor, with the weights of a model, from NumPy to NumPy.
+
+    Args:
+        model: A built `keras.Model`, whose weights `function` reads.
+        function: Function of one tensor that returns a tuple of tensors, with a row for
+            each of its rows.
+        jit_compile: Boolean, whether XLA compiles, once for every number of rows.
+
+    Returns:
+        A function of one array of the dtype of the model's input.
+    """
+    import tensorflow as tf
+
+    forward = tf.function(function, jit_compile=jit_compile, autograph=False)
+    # `forward` itself takes as long to find the trace of a shape as a vector to encode.
+    traces: dict[tuple, Callable] = {}
+
+    def call(array: NDArray) -> tuple[NDArray, ...]:
+        n_rows = len(array) if jit_compile else None
+        key = (n_rows, *array.shape[1:], array.dtype)
+        if key not in traces:
+            spec = tf.TensorSpec(key[:-1], array.dtype)
+            traces[key] = forward.get_concrete_function(spec)
+        return tuple(out.numpy() for out in traces[key](_tensor(array)))
+
+    return call
 
 
 def batches_of_arrays(
@@ -51,7 +90,7 @@ def batches_of_arrays(
 
     aligned = [_aligned(array, dtype) for array in arrays]
     with tf.device("CPU"):
-        tensors = [tensorflow_tensor(array) for array in aligned]
+        tensors = [_tensor(array) for array in aligned]
     n_samples = len(arrays[0])
     n_full = n_samples // batch_size * batch_size
 
@@ -80,6 +119,27 @@ def batches_of_arrays(
     batch_bytes = sum(array.nbytes for array in aligned) / n_samples * batch_size
     n_ready = min(max(2, int(_PREFETCHED_BYTES / batch_bytes)), _MAX_PREFETCHED)
     return dataset.prefetch(n_ready).with_options(options)
+
+
+def make_deterministic() -> None:
+    """Switches TensorFlow's deterministic operations on where it computes on a GPU.
+
+    For the whole process: TensorFlow has no other way. On its CPU what this package
+    computes is the same at every call without them.
+    """
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
+def _tensor(array: NDArray) -> Any:
+    """A tensor of an array, without a copy if it is an `aligned_empty`."""
+    import tensorflow as tf
+
+    if array.ctypes.data % ALIGNMENT or not array.flags.carray:
+        return tf.convert_to_tensor(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _aligned(array: NDArray, dtype: str | None) -> NDArray:

@@ -1,0 +1,47 @@
+"""What differs between TensorFlow, JAX and PyTorch: a module for each.
+
+All of them have the names below; `backend.compile_function` is that of the backend that
+Keras runs on, whose module is imported when it is first asked for.
+
+- `compile_function(model, function, jit_compile)`: a function of a tensor, with the
+  weights of a model, from NumPy to NumPy.
+- `batches_of_arrays(arrays, batch_size, shuffle, dtype)`: for a training; None where
+  the batches of Keras serve.
+- `make_deterministic()`: equal results at every call, for the whole process.
+- `MAY_CHOOSE_XLA`: whether Keras leaves it open that XLA compiles.
+- `HAS_STEPS_PER_EXECUTION`: whether Keras runs several steps of a training at once.
+- `MAY_LOSE_WEIGHTS`: whether a step that fails may leave weights without values.
+- `EXPORT_OF_LOOPS`: arguments by which Keras exports a loop as a SavedModel.
+- `FLOAT64_REMEDY`: the head of a sentence, where float64 is not computed in.
+"""
+
+import importlib
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+_MODULES = ("tensorflow", "jax", "torch")
+ALIGNMENT = 64
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:
+    """`numpy.empty` that starts at a multiple of 64 bytes, as the backends' do."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(n_bytes + ALIGNMENT, dtype="uint8")
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_") or name in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    running = keras.backend.backend()
+    if running not in _MODULES:
+        raise ValueError(
+            f"sc2keras runs on the backends {', '.join(_MODULES)}; received {running!r}"
+            ". Set KERAS_BACKEND before Keras is imported."
+        )
+    return getattr(importlib.import_module(f"{__name__}.{running}"), name)

@@ -1,0 +1,67 @@
+"""JAX."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+batches_of_arrays = None
+MAY_CHOOSE_XLA = False
+HAS_STEPS_PER_EXECUTION = True
+# A step gives the memory of the old weights away before it has the new ones.
+MAY_LOSE_WEIGHTS = True
+# There is no gradient of a loop whose number of steps is not known.
+EXPORT_OF_LOOPS = {"jax2tf_kwargs": {"with_gradient": False}}
+FLOAT64_REMEDY = "Call jax.config.update('jax_enable_x64', True) first, or use"
+
+
+def compile_function(
+    model: keras.Model,
+    function: Callable[[Any], tuple[Any, ...]],
+    jit_compile: bool = True,
+) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    """As on TensorFlow, always with XLA.
+
+    Under `keras.distribution` the rows are divided among the devices.
+    """
+    import jax
+
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+
+    def forward(values, x):
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return function(x)
+
+    jitted: dict[Any, Callable] = {}
+    lock = threading.Lock()
+
+    def call(array: NDArray) -> tuple[NDArray, ...]:
+        # Within `fit` the current weights are held elsewhere.
+        model.jax_state_sync()
+        values = [v.value for v in variables]
+        distribution = keras.distribution.distribution()
+        if distribution is None:
+            if None not in jitted:
+                jitted[None] = jax.jit(forward)
+            return tuple(map(np.asarray, jitted[None](values, array)))
+        n_rows, n_missing = len(array), -len(array) % distribution.num_model_replicas
+        array = np.pad(array, [(0, n_missing)] + [(0, 0)] * (array.ndim - 1))
+        layout = distribution.get_data_layout(array.shape).backend_layout
+        if layout not in jitted:
+            # Unless the result is divided too, every device computes all of it.
+            rows = jax.sharding.PartitionSpec(distribution.batch_dim_name)
+            sharding = jax.sharding.NamedSharding(layout.mesh, rows)
+            jitted[layout] = jax.jit(forward, out_shardings=sharding)
+        with lock:  # Devices that exchange values must all run the same batch.
+            results = jitted[layout](values, jax.device_put(array, layout))
+            return tuple(np.asarray(result)[:n_rows] for result in results)
+
+    return call
+
+
+def make_deterministic() -> None:
+    """Nothing: what this package computes is the same at every call."""

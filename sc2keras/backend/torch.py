@@ -1,0 +1,35 @@
+"""PyTorch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+from numpy.typing import NDArray
+
+batches_of_arrays = None
+MAY_CHOOSE_XLA = False
+HAS_STEPS_PER_EXECUTION = False
+MAY_LOSE_WEIGHTS = False
+EXPORT_OF_LOOPS: dict[str, Any] = {}
+FLOAT64_REMEDY = "Keras brings it to float32 there. Use TensorFlow or JAX, or"
+
+
+def compile_function(
+    model: keras.Model,
+    function: Callable[[Any], tuple[Any, ...]],
+    jit_compile: bool = True,
+) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    """As on TensorFlow, but nothing is compiled."""
+    import torch
+
+    def call(array: NDArray) -> tuple[NDArray, ...]:
+        with torch.no_grad():
+            results = function(ops.convert_to_tensor(array))
+        return tuple(ops.convert_to_numpy(result) for result in results)
+
+    return call
+
+
+def make_deterministic() -> None:
+    """Nothing: what this package computes is the same at every call."""

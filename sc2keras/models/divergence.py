@@ -1,0 +1,155 @@
+"""A training that diverges is stopped, and what it ruined is taken back."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from numpy.typing import NDArray
+
+from sc2keras.models.variables import assign, is_usable, values
+from sc2keras.validation import is_finite
+
+# The share of a training's time that copies of its last good state may take.
+_SHARE_OF_COPIES = 0.01
+
+
+class DivergenceError(ValueError):
+    """A training was stopped because its loss or its weights were not finite."""
+
+
+@contextlib.contextmanager
+def guarded(model: keras.Model, callbacks: Any) -> Iterator[Any]:
+    """Watches a training, and takes it back if it diverges or leaves nothing usable.
+
+    Yields:
+        The callbacks for `keras.Model.fit`.
+
+    Raises:
+        DivergenceError: If the loss or a weight becomes a NaN or an infinity.
+    """
+    guard = LastGoodState()
+    guard.set_model(model)
+    try:
+        with _watched_by(guard, callbacks) as watched:
+            yield watched
+        guard.check_end()
+    except BaseException as error:
+        guard.restore(diverged=isinstance(error, DivergenceError))
+        raise
+
+
+class LastGoodState(keras.callbacks.Callback):
+    """Stops a training whose loss or weights are not finite, and takes it back.
+
+    The last good state is a copy of weights and optimizer, made when the training
+    begins, and at the ends of epochs as often as costs no more than a hundredth of the
+    time.
+    """
+
+    # A mean loss that is not finite stays so: a look now and then is enough, and does
+    # not make an accelerator wait after every batch.
+    _PERIOD = 50
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values: list[Any] = []
+
+    @property
+    def _variables(self) -> list[keras.Variable]:
+        return [*self.model.weights, *self.model.optimizer.variables]
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._next_look = 0
+        if not self._values:  # Other callbacks may have loaded weights by now.
+            self._keep("before this fit")
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        # With steps_per_execution the numbers of the batches have gaps.
+        if batch >= self._next_look:
+            self._next_look = batch + self._PERIOD
+            self._check_loss(logs)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        _project_averages(self.model)  # Another callback may swap them in.
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._check_loss(logs)
+        _project_averages(self.model)
+        if time.monotonic() > self._kept_at + self._cost / _SHARE_OF_COPIES:
+            self._keep(f"at the end of epoch {epoch + 1}")
+
+    def check_end(self) -> None:
+        """Raises a `DivergenceError` if the last update made a weight not finite."""
+        self._check(values(self._variables))
+
+    def restore(self, diverged: bool) -> None:
+        """Takes the last good state back, after a divergence or if another is no use.
+
+        On JAX nothing is left of the weights where a step was interrupted.
+        """
+        if self._values and (diverged or not all(map(is_usable, self._variables))):
+            assign(self._variables, self._values)
+
+    def _keep(self, where: str) -> None:
+        start = time.monotonic()
+        current = values(self._variables)
+        self._check(current)
+        self._values, self._where, self._kept_at = current, where, time.monotonic()
+        self._cost = self._kept_at - start
+
+    def _check(self, current: list[NDArray]) -> None:
+        for variable, value in zip(self._variables, current, strict=True):
+            if is_finite(value):
+                continue
+            what = f"{variable.path!r} holds a NaN or an infinity"
+            if self._values:
+                raise self._error(what)
+            raise ValueError(
+                f"{what}, so nothing was trained. Load the last good file; if it is a "
+                "variable of the optimizer, call compile() again."
+            )
+
+    def _check_loss(self, logs: dict[str, Any] | None) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise self._error(f"The loss became {float(loss)}")
+
+    def _error(self, what: str) -> DivergenceError:
+        return DivergenceError(
+            f"{what}, and training was stopped. The weights and the optimizer are again"
+            f" what they were {self._where}. Look for a NaN in the data or the targets,"
+            " or lower the learning rate."
+        )
+
+
+@contextlib.contextmanager
+def _watched_by(guard: LastGoodState, callbacks: Any) -> Iterator[Any]:
+    """The callbacks of a training, with the guard in front of them."""
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        yield [guard, *keras.tree.flatten(callbacks or [])]
+        return
+    callbacks.callbacks.insert(0, guard)
+    try:
+        yield callbacks
+    finally:
+        callbacks.callbacks.remove(guard)
+
+
+def _project_averages(model: keras.Model) -> None:
+    """Brings the weights that an optimizer averages to where the constraints hold.
+
+    Keras averages what an update gives before the constraints are applied, so that the
+    averages leave the unit ball.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if not optimizer.use_ema:
+        return
+    averages = optimizer._model_variables_moving_average
+    for variable, average in zip(model.trainable_variables, averages, strict=True):
+        if variable.constraint is not None:
+            average.assign(variable.constraint(average.value))

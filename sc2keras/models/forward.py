@@ -1,0 +1,79 @@
+"""A model's forward pass as a compiled function from NumPy to NumPy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from sc2keras import backend
+from sc2keras.signals import as_array
+from sc2keras.validation import Tensor
+
+
+def compile_forward(
+    model: keras.Model, jit_compile: bool = True
+) -> Callable[[NDArray], NDArray]:
+    """`model(x, training=False)` without the overhead of `predict`, in NumPy.
+
+    The weights are read at every call: training between two calls shows. Every number
+    of rows is compiled once (on TensorFlow without XLA, all of them together). The
+    result of a call may share memory with the backend; copy it to keep it. On JAX under
+    `keras.distribution` the rows are divided among the devices, as `fit` does it.
+
+    Args:
+        model: A built `keras.Model` of one input; the first of its outputs is returned.
+        jit_compile: Boolean, whether TensorFlow compiles with XLA, which takes a second
+            for every number of rows. JAX always does, PyTorch never.
+
+    Returns:
+        A function of one array, the model's input. One of another dtype is converted;
+        `sc2keras.backend.aligned_empty` makes one that TensorFlow and JAX read without
+        a copy.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Flatten()])
+    >>> compile_forward(model)(np.ones((1, 2), dtype="float32")).tolist()
+    [[1.0, 1.0]]
+    """
+    dtype = np.dtype(model.inputs[0].dtype)
+    run = backend.compile_function(
+        model, lambda x: (_first_output(model(x, training=False)),), jit_compile
+    )
+
+    def call(array: NDArray) -> NDArray:
+        if getattr(array, "dtype", None) != dtype or not isinstance(array, np.ndarray):
+            array = as_array("array", array)
+            if not np.can_cast(array.dtype, dtype, "same_kind"):
+                raise ValueError(
+                    f"array must have dtype {dtype}, that of the model's input; "
+                    f"received dtype {array.dtype}."
+                )
+            array = array.astype(dtype)
+        return run(array)[0]
+
+    return call
+
+
+def compile_codes(
+    model: Any, jit_compile: bool
+) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    """A function that returns codes; of a solver, also how far each is off.
+
+    The second only of a solver with a tolerance.
+    """
+    encoder = model.encoder
+
+    def codes(x: Tensor) -> tuple[Tensor, ...]:
+        if getattr(encoder, "tol", None) is None:
+            return (_first_output(model(x, training=False)),)
+        return encoder.solve(ops.reshape(x, (-1, encoder.n_features)))
+
+    return backend.compile_function(model, codes, jit_compile)
+
+
+def _first_output(outputs: Any) -> Any:
+    return keras.tree.flatten(outputs)[0]

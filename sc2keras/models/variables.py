@@ -1,0 +1,89 @@
+"""The values of variables: looked at, kept, and taken back."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from sc2keras import backend
+from sc2keras.validation import is_finite
+
+
+def check_finite_weights(model: keras.Model, consequence: str) -> None:
+    """Raises a ValueError that names the first weight with a NaN or an infinity."""
+    weight = first_not_finite(model.weights)
+    if weight is not None:
+        raise ValueError(
+            f"Weight {weight.path!r} holds a NaN or an infinity, so {consequence}. "
+            "Load the last good file, and check the data and the learning rate."
+        )
+
+
+def first_not_finite(variables: list[keras.Variable]) -> keras.Variable | None:
+    """The first of the variables that holds a NaN or an infinity."""
+    for variable in variables:
+        if not is_finite(ops.convert_to_numpy(variable.value)):
+            return variable
+    return None
+
+
+def build_optimizer(model: Any) -> None:
+    """Makes the variables of a model's optimizer, if they are not there yet."""
+    if not model.optimizer.built:
+        strategy = getattr(model, "distribute_strategy", None)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model.optimizer.build(model.trainable_variables)
+
+
+@contextlib.contextmanager
+def all_or_nothing(model: Any) -> Iterator[list[keras.Variable]]:
+    """Takes model and optimizer back to what they were, if the block fails.
+
+    Yields:
+        Their variables.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else [])]
+    before = values(variables)
+    try:
+        yield variables
+    except BaseException:
+        assign(variables, before)
+        raise
+
+
+@contextlib.contextmanager
+def kept(model: keras.Model) -> Iterator[None]:
+    """Brings weights back that Keras lost in a block that failed, where it may."""
+    if not backend.MAY_LOSE_WEIGHTS:
+        yield
+        return
+    before = values(model.weights)
+    try:
+        yield
+    except BaseException:
+        if not all(map(is_usable, model.weights)):
+            assign(model.weights, before)
+        raise
+
+
+def is_usable(variable: keras.Variable) -> bool:
+    """Whether a variable has values, and finite ones."""
+    try:
+        return is_finite(ops.convert_to_numpy(variable.value))
+    # Of a buffer that is given away already, or that there is none.
+    except (RuntimeError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def assign(variables: list[keras.Variable], new: list[NDArray]) -> None:
+    for variable, value in zip(variables, new, strict=True):
+        variable.assign(value)
+
+
+def values(variables: list[keras.Variable]) -> list[NDArray]:
+    return [np.array(ops.convert_to_numpy(v.value)) for v in variables]

@@ -51,9 +51,7 @@ def main(argv=None):
     means = {m: np.mean([areas[m] for areas in results.values()]) for m in methods}
     print("mean:                " + "  ".join(f"{m} {v:.3f}" for m, v in means.items()))
     figure = draw(data, results, scores)
-    with whole_file(args.output / "anomaly_detection.png") as path:
-        figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save_figure(figure, args.output / "anomaly_detection.png")
     text = json.dumps(results, indent=1) + "\n"
     with whole_file(args.output / "anomaly_detection.json") as path:
         path.write_text(text)
@@ -75,7 +73,7 @@ def score(data, anomaly, args):
     }
 
 
-def train(x, args, batch_size=128):
+def train(x, args):
     keras.utils.set_random_seed(0)
     dictionary = sc2keras.learn_dictionary(x, args.n_atoms, args.l1, verbose=0)
     model = sc2keras.applications.SC2Net(
@@ -85,10 +83,8 @@ def train(x, args, batch_size=128):
         activation="shrinkage",
         dictionary=dictionary,
     )
-    n_batches = args.epochs * (len(x) // batch_size + 1)
-    schedule = keras.optimizers.schedules.CosineDecay(1.0, n_batches)
-    model.compile(keras.optimizers.Adadelta(schedule, epsilon=1e-6))
-    model.fit(x, epochs=args.epochs, batch_size=batch_size, verbose=0)
+    recipe = sc2keras.Recipe(epochs=args.epochs, batch_size=128)
+    recipe.fit(model, x, verbose=0)
     return model
 
 

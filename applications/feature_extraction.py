@@ -68,9 +68,7 @@ def main(argv=None):
     print(f"Nonzero entries of the codes: {np.mean(np.abs(codes) > 1e-3):.0%}")
     args.output.mkdir(parents=True, exist_ok=True)
     figure = draw(model, data, results)
-    with whole_file(args.output / "feature_extraction.png") as path:
-        figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save_figure(figure, args.output / "feature_extraction.png")
     rows = {
         label: {n: values.tolist() for n, values in accuracies.items()}
         for label, accuracies in results.items()

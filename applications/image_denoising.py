@@ -31,6 +31,7 @@ from sklearn.feature_extraction.image import (
 from sklearn.linear_model import orthogonal_mp_gram
 
 import sc2keras
+from sc2keras import plotting
 from sc2keras.files import whole_file
 
 PATCH = 8
@@ -65,9 +66,7 @@ def main(argv=None):
             )
         pictures[noise] = found
     figure = draw(image, pictures, results)
-    with whole_file(args.output / "image_denoising.png") as path:
-        figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save_figure(figure, args.output / "image_denoising.png")
     text = json.dumps(results, indent=1) + "\n"
     with whole_file(args.output / "image_denoising.json") as path:
         path.write_text(text)
@@ -110,7 +109,7 @@ def denoise(noisy, noise, args):
     return found
 
 
-def train(x, dictionary, epochs, batch_size=256):
+def train(x, dictionary, epochs):
     """SC2Net for a given dictionary: it takes the place of a solver."""
     keras.utils.set_random_seed(0)
     model = sc2keras.applications.SC2Net(
@@ -122,11 +121,7 @@ def train(x, dictionary, epochs, batch_size=256):
         dictionary=dictionary,
         trainable_dictionary=False,
     )
-    n_batches = epochs * (len(x) // batch_size + 1)
-    schedule = keras.optimizers.schedules.CosineDecay(1.0, n_batches)
-    optimizer = keras.optimizers.Adadelta(schedule, epsilon=1e-6, global_clipnorm=1.0)
-    model.compile(optimizer)
-    model.fit(x, epochs=epochs, batch_size=batch_size, verbose=0)
+    sc2keras.Recipe(epochs=epochs, clipnorm=1.0).fit(model, x, verbose=0)
     return model
 
 

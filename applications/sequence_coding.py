@@ -60,9 +60,7 @@ def main(argv=None):
     print(f"{nonzero:.0%} of the entries of the SLSTM's codes are not zero")
     results = {**errors, "nonzero": nonzero}
     figure = draw(x_test, predictions, histories)
-    with whole_file(args.output / "sequence_coding.png") as path:
-        figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save_figure(figure, args.output / "sequence_coding.png")
     text = json.dumps(results, indent=1) + "\n"
     with whole_file(args.output / "sequence_coding.json") as path:
         path.write_text(text)

@@ -49,16 +49,14 @@ def main(argv=None):
             f"objective {objective:.3f}"
         )
     figure = draw(models, data)
-    with whole_file(args.output / "supervised_codes.png") as path:
-        figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save_figure(figure, args.output / "supervised_codes.png")
     text = json.dumps(results, indent=1) + "\n"
     with whole_file(args.output / "supervised_codes.json") as path:
         path.write_text(text)
     return results
 
 
-def train(data, dictionary, weight, args, batch_size=128):
+def train(data, dictionary, weight, args):
     """SC2Net with a classifier, or without one where `weight` is None."""
     keras.utils.set_random_seed(0)
     model = sc2keras.applications.SC2Net(
@@ -69,17 +67,13 @@ def train(data, dictionary, weight, args, batch_size=128):
         dictionary=dictionary,
         classes=None if weight is None else 10,
     )
-    n_batches = args.epochs * (len(data.x_train) // batch_size + 1)
-    schedule = keras.optimizers.schedules.CosineDecay(1.0, n_batches)
-    optimizer = keras.optimizers.Adadelta(schedule, epsilon=1e-6)
-    task, targets = {}, ()
+    recipe = sc2keras.Recipe(epochs=args.epochs, batch_size=128)
+    task, targets = {}, None
     if weight is not None:
         task = {"loss": "sparse_categorical_crossentropy", "objective_weight": weight}
-        targets = (data.y_train,)
-    model.compile(optimizer, **task)
-    model.fit(
-        data.x_train, *targets, epochs=args.epochs, batch_size=batch_size, verbose=0
-    )
+        targets = data.y_train
+    recipe.compile(model, len(data.x_train), **task)
+    recipe.fit(model, data.x_train, targets, verbose=0)
     return model
 
 

@@ -1,6 +1,8 @@
 """Pictures of dictionaries, reconstructions and convergence, with matplotlib."""
 
+import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
@@ -8,12 +10,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import color_sequences
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
+from PIL import Image
 
 from sc2keras.evaluation import mean_objective, step_codes
+from sc2keras.files import whole_file
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder
+
+# What a repository can keep many of.
+_MAX_BYTES = 300_000
+# Dots an inch and colours, from the best to the smallest.
+_QUALITIES = ((110, 256), (95, 256), *((dpi, 64) for dpi in (110, 90, 80, 70, 60, 50)))
 
 
 def plot_atoms(
@@ -248,6 +258,35 @@ def tile_images(images: NDArray, fill: float, n_columns: int | None = None) -> N
         top, left = row * (height + 1), column * (width + 1)
         grid[top : top + height, left : left + width] = image
     return grid
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Saves a figure as a PNG of a palette, of at most 300 kB, and closes it.
+
+    Args:
+        figure: Matplotlib figure.
+        path: Path of the file, which appears whole or not at all.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "atoms.png")
+    >>> save_figure(plot_atoms(np.eye(16), (4, 4)).figure, path)
+    >>> os.path.getsize(path) < 300_000
+    True
+    """
+    for dpi, n_colours in _QUALITIES:
+        drawn, content = io.BytesIO(), io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=dpi)
+        image = Image.open(drawn).convert("RGB")
+        # The fast method, whose colours are good where others spend all on the white.
+        image = image.quantize(n_colours, method=Image.Quantize.FASTOCTREE)
+        image.save(content, format="png", optimize=True)
+        if content.tell() <= _MAX_BYTES:
+            break
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+    plt.close(figure)
 
 
 def _signals(label: str, x: NDArray | None) -> NDArray:

@@ -3,9 +3,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-from experiments import CEILINGS, METHODS
+from experiments import table1
+from experiments.methods import METHODS
+from experiments.records import Store
+from experiments.runs import check_settings, found
+from experiments.studies import STUDIES
 from helpers import load_program
-from studies import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,7 +46,7 @@ def test_the_tables_of_the_readme_are_those_of_the_results():
 
 def test_the_studies_are_quoted_as_they_stand_and_linked():
     paths = sorted((ROOT / "results/studies").glob("*.md"))
-    assert {path.stem for path in paths} == set(SECTIONS)
+    assert {path.stem for path in paths} == set(STUDIES)
     for path in paths:
         assert f"](results/studies/{path.name})" in README
         tables = tables_of(f"studies/{path.name}")
@@ -99,32 +102,26 @@ def test_the_pictures_of_the_readme_exist():
     assert [p for p in pictures if not (ROOT / p).is_file()] == []
 
 
-def test_the_results_come_from_the_recipes_of_the_script():
+def options(*more):
     script = load_program("scripts/reproduce_table1.py")
-    args = script.parse_arguments([])
-    for name in ("table1", "digits"):
-        records = json.loads((ROOT / "results" / name / "results.json").read_text())
-        assert records
-        for record in records:
-            if record["row"] in CEILINGS:
-                continue
-            settings = record["settings"]
-            run = script.make_run(
-                record["dataset"],
-                record["row"],
-                settings["l1"],
-                settings["seed"],
-                args,
-                record["table"],
-                settings["validation"],
-            )
-            assert settings == run.settings
+    return script.parse_arguments(["--protocol", "both", *map(str, more)])
+
+
+def test_the_results_come_from_the_recipes_of_the_script():
+    for name, seeds, n_runs in (("table1", range(5), 398), ("digits", [0], 12)):
+        args = options("--output", ROOT / "results" / name, "--seeds", *seeds)
+        search = table1.search_runs(args)
+        chosen = table1.choose(found(search))
+        tables = [table1.table_runs(p, chosen, args) for p in args.protocols]
+        runs = [*search.values(), *(run for runs in tables for run in runs.values())]
+        check_settings(runs)
+        made = {(r.store, r.name) for r in runs if r.store.find(r.name)}
+        assert len(made) == n_runs
 
 
 def test_the_rates_of_the_papers_protocol_are_those_that_the_ablation_found():
-    script = load_program("scripts/reproduce_table1.py")
-    args = script.parse_arguments([])
-    records = json.loads((ROOT / "results/studies/ablation.json").read_text())
+    args = options()
+    records = Store(ROOT / "results/studies/ablation").records().values()
     for dataset in ("mnist", "cifar10"):
         for key, method in METHODS.items():
             accuracies = {
@@ -137,7 +134,7 @@ def test_the_rates_of_the_papers_protocol_are_those_that_the_ablation_found():
                 == {"recurrent": "full"} | method.kwargs
                 and "paper" in record
             }
-            run = script.make_run(dataset, key, script.PAPER_L1, 0, args, "paper")
+            run = table1.make_run(dataset, key, table1.PAPER_L1, 0, args, "paper")
             if run.trained and (dataset, key) != ("cifar10", "lista-untied"):
                 best = max(accuracies, key=accuracies.get)
                 assert run.recipe.learning_rate == best, (dataset, key)

@@ -1,9 +1,10 @@
-import json
 import shutil
+from pathlib import Path
 
-import experiments
 import numpy as np
 import pytest
+from experiments import runs, table1
+from experiments.records import Store
 from helpers import load_program, small_digits
 from scipy import stats
 
@@ -34,7 +35,7 @@ def few_digits(monkeypatch):
 def arguments(output, *more):
     settings = ["--n-atoms", "8", "--epochs", "1", "--output", str(output)]
     grid = ["--l1-grid", "0.1", "0.5"]
-    methods = ["fista-20", "slstm-shrinkage", "slstm-untied"]
+    methods = ["fista-20", "slstm-untied"]
     return ["--methods", *methods, *settings, *grid, *more]
 
 
@@ -50,9 +51,14 @@ def finished(script, tmp_path_factory):
     return output
 
 
-def results_of(finished, table):
-    records = json.loads((finished / "results.json").read_text())
-    return [record for record in records if record["table"] == table]
+def results_of(script, finished, table):
+    """The records of a table, `[(row, record)]`."""
+    args = script.parse_arguments(arguments(finished, *BOTH))
+    search = table1.search_runs(args)
+    if table != "choice of λ":
+        chosen = table1.choose(runs.found(search))
+        search = table1.table_runs(table, chosen, args)
+    return [(key, record) for (_, key, _), record in runs.found(search).items()]
 
 
 def cells_of(finished, table, label):
@@ -71,25 +77,27 @@ def cells_of(finished, table, label):
 def test_a_run_writes_models_records_tables_and_pictures(finished):
     written = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
     assert {
-        "models/digits-fista-20-l1-0.1-seed0.keras",
-        "runs/digits-slstm-untied-l1-0.1-seed1.json",
-        "runs/digits-pixels-seed0.json",
-        "runs/digits-autoencoder-seed1.json",
-        "holdout/runs/digits-slstm-shrinkage-l1-0.5-seed0.json",
-        "results.json",
+        "runs/models/digits-fista-20-l1-0.1-seed0.keras",
+        "runs.jsonl",
+        "holdout.jsonl",
         "table.md",
         "digits-atoms.png",
         "digits-reconstructions.png",
         "accuracy-nonzero.png",
     } <= written
-    assert "runs/digits-pixels-seed1.json" not in written
+    names = Store(finished / "runs").records().keys()
+    assert {"digits-slstm-untied-l1-0.1-seed1", "digits-pixels-seed0"} <= names
+    assert "digits-autoencoder-seed1" in names and "digits-pixels-seed1" not in names
+    held = Store(finished / "holdout").records()
+    assert "digits-slstm-untied-l1-0.5-seed0" in held
     assert not [name for name in written if "unfinished" in name]
 
 
-def test_the_tables_hold_the_figures_of_the_records(finished):
+def test_the_tables_hold_the_figures_of_the_records(script, finished):
     for number, protocol in enumerate(("paper", "full")):
         for key in ("fista-20", "slstm-untied"):
-            records = [r for r in results_of(finished, protocol) if r["row"] == key]
+            found = results_of(script, finished, protocol)
+            records = [record for row, record in found if row == key]
             assert [r["settings"]["seed"] for r in records] == [0, 1]
             cells = cells_of(finished, number, records[0]["label"])
             values = [100 * np.mean(record[protocol]) for record in records]
@@ -102,10 +110,12 @@ def test_the_tables_hold_the_figures_of_the_records(finished):
             assert cells["gap, %"] == f"{100 * gap:.2f}"
 
 
-def test_above_the_best_is_measured_from_the_lowest_optimum_of_its_lambda(finished):
+def test_above_the_best_is_measured_from_the_lowest_optimum_of_its_lambda(
+    script, finished
+):
     for number, table in enumerate(("paper", "full")):
         groups = {}
-        for record in results_of(finished, table):
+        for _, record in results_of(script, finished, table):
             if "optimum" in record:
                 l1 = record["settings"]["l1"]
                 groups.setdefault((l1, record["label"]), []).append(record)
@@ -124,53 +134,57 @@ def test_above_the_best_is_measured_from_the_lowest_optimum_of_its_lambda(finish
             assert cells["above the best, %"] == expected * (len(optima) > 1)
 
 
-def test_one_dictionary_alone_is_not_the_best(script):
+def test_one_dictionary_alone_is_not_the_best():
     def group(*optima):
         return {
             i: {"optimum": o, "settings": {"l1": 0.1}} for i, o in enumerate(optima)
         }
 
     both = {"ista": group(2.0, 3.0), "fista": group(2.0, 3.0 + 1e-9)}
-    assert script.best_optima(both) == {}
-    best = script.best_optima(both | {"lista": group(2.0, 2.5)})
+    assert table1.best_optima(both) == {}
+    best = table1.best_optima(both | {"lista": group(2.0, 2.5)})
     assert best == {0.1: pytest.approx(2.25)}
 
 
 def test_the_rate_of_a_row_is_that_of_the_papers_protocol_alone(script):
     args = script.parse_arguments([])
-    rate = script.PAPER_RATES["mnist"]["lista"]
+    rate = table1.PAPER_RATES["mnist"]["lista"]
     paper, full = (
-        script.make_run("mnist", "lista", 0.1, 0, args, protocol)
+        table1.make_run("mnist", "lista", 0.1, 0, args, protocol)
         for protocol in ("paper", "full")
     )
     assert paper.recipe.learning_rate == rate != full.recipe.learning_rate
     assert f"rate{rate:g}" in paper.name and "rate" not in full.name
-    held = script.search_runs(script.parse_arguments(["--protocol", "full"]))
+    held = table1.search_runs(script.parse_arguments(["--protocol", "full"]))
     assert all("rate" not in run.name for run in held.values())
 
 
+@pytest.mark.slow
 def test_a_row_that_diverged_is_nan_and_the_program_fails_in_the_end(
     script, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(script, "PAPER_RATES", {"digits": {"slstm-shrinkage": 1e6}})
-    with pytest.raises(SystemExit, match="diverged: digits, SLSTM, shrinkage, seed 0"):
+    monkeypatch.setattr(table1, "PAPER_RATES", {"digits": {"slstm-untied": 1e6}})
+    with pytest.raises(SystemExit, match=r"slstm-untied-rate1e\+06.* diverged"):
         script.main(arguments(tmp_path))
-    cells = cells_of(tmp_path, 0, "SLSTM, shrinkage")
+    cells = cells_of(tmp_path, 0, "SLSTM, classical start, untied")
     assert cells["accuracy, %"] == cells["gap, %"] == "nan"
     assert "nan" not in cells_of(tmp_path, 0, "FISTA, 20 steps").values()
 
 
-def test_a_lambda_that_diverges_is_not_chosen(script):
+def test_a_lambda_that_diverges_is_not_chosen():
     found = {
         ("digits", "lista", 0.1): {"full": 0.8},
         ("digits", "lista", 0.5): {"diverged": True},
         ("digits", "lista", 1.0): {"full": 0.9},
     }
-    assert script.choose(found) == {("digits", "lista"): 1.0}
+    assert table1.choose(found) == {("digits", "lista"): 1.0}
 
 
-def test_the_last_table_compares_the_training_split_with_the_test_split(finished):
-    records = [r for r in results_of(finished, "full") if r["row"] == "slstm-untied"]
+def test_the_last_table_compares_the_training_split_with_the_test_split(
+    script, finished
+):
+    found = results_of(script, finished, "full")
+    records = [record for row, record in found if row == "slstm-untied"]
     text = (finished / "table.md").read_text()
     row = [line for line in text.splitlines() if records[0]["label"] in line][-1]
     figures = [cell.strip() for cell in row.strip("|").split("|")][2:]
@@ -183,10 +197,10 @@ def test_the_last_table_compares_the_training_split_with_the_test_split(finished
     assert figures[4:] == [f"{100 * value:.2f}" for value in expected]
 
 
-def test_differences_are_paired_by_seed_and_have_an_interval(finished):
-    records = results_of(finished, "full")
+def test_differences_are_paired_by_seed_and_have_an_interval(script, finished):
+    records = results_of(script, finished, "full")
     by_row = {
-        key: [100 * r["full"] for r in records if r["row"] == key]
+        key: [100 * record["full"] for row, record in records if row == key]
         for key in ("slstm-untied", "fista-20", "pixels")
     }
     reference = np.array(by_row["slstm-untied"])
@@ -201,20 +215,20 @@ def test_differences_are_paired_by_seed_and_have_an_interval(finished):
 def test_lambda_is_chosen_by_accuracy_on_samples_of_the_training_split(
     script, finished
 ):
-    search = results_of(finished, "choice of λ")
-    assert all(record["settings"]["validation"] for record in search)
-    for key in ("fista-20", "slstm-shrinkage"):
-        tried = [r for r in search if r["row"] == key]
+    search = results_of(script, finished, "choice of λ")
+    assert all(record["settings"]["validation"] for _, record in search)
+    for key in ("fista-20", "slstm-untied"):
+        tried = [record for row, record in search if row == key]
         assert {r["settings"]["l1"] for r in tried} == {0.1, 0.5}
         best = max(r["full"] for r in tried)
-        chosen = [r for r in results_of(finished, "full") if r["row"] == key]
+        found = results_of(script, finished, "full")
+        chosen = [record for row, record in found if row == key]
         (l1,) = {r["settings"]["l1"] for r in chosen}
         assert best == next(r["full"] for r in tried if r["settings"]["l1"] == l1)
 
 
 def test_a_record_names_its_settings_and_its_machine(finished):
-    path = finished / "runs" / "digits-slstm-shrinkage-l1-0.1-seed0.json"
-    record = json.loads(path.read_text())
+    record = Store(finished / "runs").find("digits-slstm-untied-l1-0.1-seed0")
     assert record["settings"]["epochs"] == 1 and record["settings"]["seed"] == 0
     assert len(record["loss"]) == 1 and len(record["paper"]) == 10
     assert record["environment"]["keras"] and record["environment"]["cpu"]
@@ -225,8 +239,8 @@ def test_nothing_that_is_finished_is_computed_again(script, finished, monkeypatc
     def fail(*args, **kwargs):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(experiments.Run, "train", fail)
-    monkeypatch.setattr(experiments, "accuracies", fail)
+    monkeypatch.setattr(runs.Run, "train", fail)
+    monkeypatch.setattr(runs, "accuracies", fail)
     before = (finished / "table.md").read_text()
     script.main(arguments(finished, *BOTH))
     assert (finished / "table.md").read_text() == before
@@ -236,15 +250,69 @@ def test_the_tables_are_made_of_records_where_the_models_are_absent(
     script, finished, tmp_path, capsys
 ):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "models")
+    shutil.rmtree(tmp_path / "runs")
     before = (tmp_path / "table.md").read_text()
     script.main(arguments(tmp_path, *BOTH))
     assert (tmp_path / "table.md").read_text() == before
     assert "no new pictures of digits" in capsys.readouterr().out
 
 
+RESULTS = Path(__file__).parents[2] / "results"
+FIVE_SEEDS = ("--datasets", "mnist", "cifar10", "--seeds", *"01234")
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [("table1", (*FIVE_SEEDS, "--protocol", "both")), ("digits", ())],
+)
+def test_the_tables_that_are_published_come_from_their_records(
+    script, tmp_path, folder, options
+):
+    for path in (RESULTS / folder).glob("*.jsonl"):
+        shutil.copy(path, tmp_path)
+    script.main([*options, "--tables", "--output", str(tmp_path)])
+    published = (RESULTS / folder / "table.md").read_text(encoding="utf-8")
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == published
+
+
+def test_rows_without_records_are_left_out_and_records_without_rows_too(
+    script, tmp_path
+):
+    for path in (RESULTS / "table1").glob("*.jsonl"):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if "-lfista-" not in line]
+        # The reference of the first table, on one of the datasets and with one seed.
+        kept = [line for line in kept if "mnist-slstm-factored" not in line]
+        gone = lines[0].replace("adaptive-ista", "forgotten")
+        text = "".join([*kept, gone])
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    options = [*FIVE_SEEDS, "--protocol", "both", "--tables"]
+    script.main([*options, "--output", str(tmp_path)])
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    published = (RESULTS / "table1/table.md").read_text(encoding="utf-8")
+    assert "LFISTA" not in text and "forgotten" not in text
+    row = next(line for line in text.splitlines() if "| cifar10 " in line)
+    assert row in published
+    row = next(line for line in text.splitlines() if "| mnist | LISTA |" in line)
+    assert row.split(" | ")[5] == ""
+
+
+def test_tables_without_records_are_an_error_and_replace_nothing(script, tmp_path):
+    (tmp_path / "table.md").write_text("as it was")
+    with pytest.raises(SystemExit, match=r"runs.jsonl holds none of these runs"):
+        script.main(arguments(tmp_path, "--tables"))
+    assert (tmp_path / "table.md").read_text() == "as it was"
+
+
+def test_a_dataset_that_is_not_asked_for_keeps_its_rows(script, finished, tmp_path):
+    shutil.copy(finished / "runs.jsonl", tmp_path)
+    args = script.parse_arguments(["--datasets", "mnist", "--output", str(tmp_path)])
+    assert table1.names(args) == ["digits", "mnist"]
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path, monkeypatch):
-    train, trained = experiments.Run.train, []
+    train, trained = runs.Run.train, []
 
     def interrupted(run, data):
         key = run.name.split("-l1-")[0]
@@ -253,7 +321,7 @@ def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return train(run, data)
 
-    monkeypatch.setattr(experiments.Run, "train", interrupted)
+    monkeypatch.setattr(runs.Run, "train", interrupted)
     only = ("--methods", "fista-20", "slstm-shrinkage")
     with pytest.raises(KeyboardInterrupt):
         script.main(arguments(tmp_path, *only))
@@ -267,7 +335,7 @@ def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path, monkeypatch):
 def test_other_settings_in_the_same_folder_are_an_error_before_any_work(
     script, finished, monkeypatch
 ):
-    monkeypatch.setattr(experiments.Run, "run", lambda *args: pytest.fail("worked"))
+    monkeypatch.setattr(runs.Run, "run", lambda *args: pytest.fail("worked"))
     with pytest.raises(SystemExit, match=r"'n_atoms': 9.*another --output"):
         script.main(arguments(finished, "--n-atoms", "9"))
 

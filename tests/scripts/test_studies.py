@@ -1,37 +1,61 @@
-import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import studies
+from experiments.methods import Method
+from experiments.recipes import RECIPES
+from experiments.studies import (
+    ablation,
+    cascade,
+    convergence,
+    gap,
+    recipe,
+    stopping,
+    transfer,
+)
+from experiments.studies.study import Study
 from helpers import small_digits
 
+from sc2keras import applications
 
-@pytest.fixture(autouse=True)
+RESULTS = Path(__file__).parents[2] / "results/studies"
+
+
+@pytest.fixture
 def little_work(monkeypatch):
     small = small_digits(300)
     monkeypatch.setattr(studies, "load_data", lambda name, data_dir: small)
     chosen = ["the recipe", "constant learning rate", "W_d untied"]
-    variations = {label: studies.VARIATIONS[label] for label in chosen}
-    monkeypatch.setattr(studies, "VARIATIONS", variations)
-    monkeypatch.setattr(studies, "GAP_L1", (0.5,))
-    monkeypatch.setattr(studies, "GAP_METHODS", ("lista", "slstm-untied"))
-    monkeypatch.setattr(studies, "NETWORK_STEPS", (1, 4))
-    monkeypatch.setattr(studies, "N_CURVE_STEPS", 20)
-    monkeypatch.setattr(studies, "STOPPING_STEPS", (1, 20))
+    variations = {label: recipe.VARIATIONS[label] for label in chosen}
+    monkeypatch.setattr(recipe, "VARIATIONS", variations)
+    monkeypatch.setattr(gap, "GAP_L1", (0.5,))
+    monkeypatch.setattr(gap, "GAP_METHODS", ("lista", "slstm-untied"))
+    monkeypatch.setattr(convergence, "NETWORK_STEPS", (1, 4))
+    monkeypatch.setattr(convergence, "N_CURVE_STEPS", 20)
+    monkeypatch.setattr(stopping, "STOPPING_STEPS", (1, 20))
     keys, start = ("lista", "slstm-shrinkage"), "samples"
-    ablated = [n for n in studies.ABLATED if n[0] in keys and n[1] == start]
-    monkeypatch.setattr(studies, "ABLATED", ablated)
-    monkeypatch.setattr(studies, "ABLATED_RATES", {"digits": (0.3, 1.0, 3.0)})
-    monkeypatch.setattr(studies, "CASCADE_WEIGHTS", (1.0, 0.01))
+    ablated = [n for n in ablation.ABLATED if n[0] in keys and n[1] == start]
+    monkeypatch.setattr(ablation, "ABLATED", ablated)
+    monkeypatch.setattr(ablation, "ABLATED_RATES", {"digits": (0.3, 1.0, 3.0)})
+    monkeypatch.setattr(cascade, "CASCADE_WEIGHTS", (1.0, 0.01))
     patches = {"photo-patches": lambda: small._replace(name="photo-patches")}
-    monkeypatch.setattr(studies, "OTHERS", patches)
+    monkeypatch.setattr(transfer, "OTHERS", patches)
 
 
 def run(section, output, *more):
+    """The records of the last runs, and the header and the rows of the table."""
     options = ["--n-atoms", "8", "--epochs", "1", "--output", str(output), *more]
-    studies.main([section, *options])
-    records = json.loads((output / f"{section}.json").read_text())
+    make, made = Study.make, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Study, "make", lambda *a, **k: made.append(make(*a, **k)) or made[-1]
+        )
+        studies.main([section, *options])
+    records = list(made[-1].values())
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in (output / f"{section}.md").read_text().splitlines()
@@ -41,6 +65,7 @@ def run(section, output, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
 @pytest.mark.parametrize(
     "section, prefix", [("recipe", "digits: "), ("gap", "λ = 0.5: "), ("transfer", "")]
 )
@@ -63,10 +88,11 @@ def test_the_table_of_a_section_holds_the_figures_of_its_records(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
 def test_above_is_measured_from_the_best_dictionary_for_that_lambda(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(studies, "GAP_L1", (0.1, 0.5))
+    monkeypatch.setattr(gap, "GAP_L1", (0.1, 0.5))
     records, header, rows = run("gap", tmp_path)
     for l1 in (0.1, 0.5):
         of_l1 = [r for r in records if r["settings"]["l1"] == l1]
@@ -77,6 +103,7 @@ def test_above_is_measured_from_the_best_dictionary_for_that_lambda(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
 def test_a_variation_changes_what_it_names_and_nothing_else(tmp_path):
     records, _, _ = run("recipe", tmp_path)
     base, constant, untied = (record["settings"] for record in records)
@@ -87,51 +114,50 @@ def test_a_variation_changes_what_it_names_and_nothing_else(tmp_path):
 
 def test_a_variation_of_the_epochs_varies_those_that_are_asked_for(monkeypatch):
     made = {}
-    monkeypatch.setattr(studies, "make", lambda section, runs, *_, **__: made | runs)
-    monkeypatch.setattr(
-        studies, "side_by_side", lambda *parts: made.update(parts[2]) or ""
-    )
-    monkeypatch.setattr(
-        studies,
-        "VARIATIONS",
-        {
-            "the recipe": ({}, {}),
-            "half": ({"epochs": 0.5}, {}),
-            "none": ({"epochs": 0.1}, {}),
-        },
-    )
-    args = studies.parse_arguments(["--epochs", "7"])
-    studies.recipe({"digits": small_digits(300)}, args)
-    epochs = {label: run.recipe.epochs for (_, label), run in made.items()}
-    assert epochs == {"the recipe": 7, "half": 3, "none": 1}
+    monkeypatch.setattr(Study, "make", lambda _, runs, *a, **k: made.update(runs) or {})
+    study = Study("recipe", {"digits": small_digits(300)}, Path("none"), epochs=7)
+    recipe.run(study)
+    assert {made["digits", label].recipe.epochs for label in recipe.VARIATIONS} == {
+        7,
+        2,
+        14,
+    }
+    made.clear()
+    gap.run(study)
+    epochs = {stem: r.recipe.epochs for (*_, stem), r in made.items()}
+    assert set(epochs.values()) == {7, 21}
+    # A warm-up is never all of a training.
+    short = recipe.vary(RECIPES["digits"].replace(epochs=1), {"warmup_epochs": 1})
+    assert short.warmup_epochs == 0
 
 
 def test_every_variation_is_another_recipe():
-    base = studies.RECIPES["mnist"]
+    base = RECIPES["mnist"]
     varied = [
-        (studies.vary(base, training), building)
-        for training, building in studies.VARIATIONS.values()
+        (recipe.vary(base, training), building)
+        for training, building in recipe.VARIATIONS.values()
     ]
     assert all(varied.count(variation) == 1 for variation in varied)
-    halved = studies.vary(base, {"epochs": 0.5, "learning_rate": 0.5})
+    halved = recipe.vary(base, {"epochs": 0.5, "learning_rate": 0.5})
     assert halved.epochs == base.epochs // 2
     assert halved.learning_rate == base.learning_rate / 2
 
 
 def test_a_constant_learning_rate_is_constant():
-    assert studies.Variation(decay=False, learning_rate=0.5).schedule(10) == 0.5
-    assert float(studies.Variation(epochs=2).schedule(10)(20)) == 0
+    constant = recipe.Variation(decay=False, learning_rate=0.5)
+    assert constant.make_optimizer(1000).get_config()["learning_rate"] == 0.5
+    falling = recipe.Variation(epochs=2, batch_size=100).make_optimizer(1000)
+    assert float(falling._learning_rate(20)) == 0
 
 
 def test_gate_biases_open_one_gate_and_close_the_other():
-    model = studies.applications.SC2Net(
-        3, (8,), 2, bias_initializer=studies.GateBias(3.0, -3.0)
-    )
+    model = applications.SC2Net(3, (8,), 2, bias_initializer=recipe.GateBias(3.0, -3.0))
     bias = np.array(model.encoder.cell.gate_bias)
     np.testing.assert_array_equal(bias, [3, 3, 3, -3, -3, -3])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
 def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
     records, header, rows = run("convergence", tmp_path)
     assert (tmp_path / "convergence.png").stat().st_size > 10_000
@@ -140,11 +166,16 @@ def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
     for label in ("ISTA", "FISTA"):
         gaps = [float(cell) for cell in cells[label]]
         assert gaps[0] > gaps[1] > gaps[2] > 0
-    assert set(cells) == {"ISTA", "FISTA", *studies.CURVES}
-    assert all(not r["settings"]["kwargs"]["trainable_dictionary"] for r in records)
+    assert set(cells) == {"ISTA", "FISTA", *convergence.CURVES}
+    fixed = [r["settings"]["kwargs"] for r in records if "kwargs" in r["settings"]]
+    assert len(fixed) == 8
+    assert not any(kwargs["trainable_dictionary"] for kwargs in fixed)
+    solvers = {record["label"]: record["gaps"] for record in records[-2:]}
+    assert cells["FISTA"][-1] == f"{100 * solvers['FISTA'][19]:.4f}"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
 def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     records, header, rows = run("stopping", tmp_path)
     assert header[:2] == ["codes", "digits: objective"] and len(rows) == 6
@@ -153,7 +184,7 @@ def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     names += [
         f"stopping/models/digits-fista-T{t}-full-l1-0.1-seed0.keras" for t in (1, 20)
     ]
-    first, *others = [studies.keras.saving.load_model(tmp_path / n) for n in names]
+    first, *others = [keras.saving.load_model(tmp_path / n) for n in names]
     for other in others:
         np.testing.assert_allclose(other.dictionary, first.dictionary, atol=1e-7)
     # More steps of the same solver come closer to the optimum.
@@ -164,6 +195,7 @@ def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
 def test_the_ablation_has_each_network_at_the_rate_that_is_best_for_it(tmp_path):
     records, header, rows = run("ablation", tmp_path)
     assert len(rows) == 4 and len(records) >= 8
@@ -189,7 +221,7 @@ def test_the_search_for_a_rate_ends_where_both_neighbours_are_worse(
     best = {"lista": 30.0, "slstm-shrinkage": 0.3}
     tried = []
 
-    def make(section, runs, *args, **kwargs):
+    def make(study, runs, *args, **kwargs):
         tried.append(runs)
         return {
             cell: {
@@ -200,14 +232,13 @@ def test_the_search_for_a_rate_ends_where_both_neighbours_are_worse(
             for cell in runs
         }
 
-    monkeypatch.setattr(studies, "make", make)
+    monkeypatch.setattr(Study, "make", make)
     ladder = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-    monkeypatch.setattr(studies, "ABLATED_RATES", {"digits": ladder})
-    monkeypatch.setattr(
-        studies, "ABLATED", [(key, "samples", "full") for key in sorted(best)]
-    )
-    args = studies.parse_arguments(["--output", str(tmp_path)])
-    text = studies.ablation({"digits": small_digits(300)}, args)
+    monkeypatch.setattr(ablation, "ABLATED_RATES", {"digits": ladder})
+    networks = [(key, "samples", "full") for key in sorted(best)]
+    monkeypatch.setattr(ablation, "ABLATED", networks)
+    study = Study("ablation", {"digits": small_digits(300)}, tmp_path)
+    text = ablation.run(study)
     rates = {key: [] for key in best}
     for _, key, _, _, rate in tried[-1]:
         rates[key].append(rate)
@@ -217,28 +248,32 @@ def test_the_search_for_a_rate_ends_where_both_neighbours_are_worse(
     assert [row[2] for row in rows] == ["30", "0.3"]
 
 
-def test_other_dictionaries_than_those_of_the_records_are_an_error():
-    data, args = small_digits(300), studies.parse_arguments(["--n-atoms", "8"])
-    dictionary = studies.datasets.load("digits").x_train[:8].reshape(8, -1)
-    dictionary = dictionary / np.linalg.norm(dictionary, axis=1, keepdims=True)
-    with pytest.raises(SystemExit, match=r"the optimum is .*, but 1 with that of the"):
-        studies.solver_curves(dictionary, 1.0, data, args)
+def test_other_dictionaries_than_those_of_the_records_are_an_error(tmp_path):
+    study = Study("convergence", {}, tmp_path, n_atoms=8)
+    method = Method("SLSTM", "SC2Net", kwargs={"activation": "shrinkage"})
+    network = study.new_run("digits", "a", method, RECIPES["digits"])
+    network.store.write(network.name, {"optimum": 1.0})
+    with pytest.raises(SystemExit, match=r"the optimum is 2, but 1 with that of the"):
+        convergence.SolverCurve("ISTA", network).check(2.0)
+    convergence.SolverCurve("ISTA", network).check(1.00001)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
 def test_the_cascade_of_the_test_split_has_the_weight_that_was_chosen_held_out(
     tmp_path,
 ):
     records, header, rows = run("cascade", tmp_path)
-    found = json.loads((tmp_path / "cascade-weights.json").read_text())
+    store = Study("cascade", {}, tmp_path).store.records()
+    found = [store[f"digits-held-out-weight-{w}-l1-0.5-seed0"] for w in ("1", "0.01")]
     assert [r["settings"]["objective_weight"] for r in found] == [1.0, 0.01]
     assert all(r["settings"]["validation"] for r in found)
-    codes, alike, cascade = records
+    codes, alike, supervised = records
     heads = {r["settings"]["objective_weight"]: r["head"] for r in found}
-    chosen = studies.heaviest_as_good(heads, len(small_digits(300).y_train) // 6)
+    chosen = cascade.heaviest_as_good(heads, len(small_digits(300).y_train) // 6)
     best = next(r for r in found if r["settings"]["objective_weight"] == chosen)
-    assert cascade["settings"] == best["settings"] | {"validation": False}
-    settings = cascade["settings"]
+    assert supervised["settings"] == best["settings"] | {"validation": False}
+    settings = supervised["settings"]
     assert alike["settings"] == settings | {
         "kwargs": codes["settings"]["kwargs"],
         "objective_weight": 1.0,
@@ -249,29 +284,28 @@ def test_the_cascade_of_the_test_split_has_the_weight_that_was_chosen_held_out(
     assert len(rows) == len(found) + len(records)
     assert codes_row["its classifier, %"] == "" and "head" not in codes
     assert cascade_row["measured on"] == "test split"
-    assert cascade_row["its classifier, %"] == f"{100 * cascade['head']:.2f}"
+    assert cascade_row["its classifier, %"] == f"{100 * supervised['head']:.2f}"
 
 
 def test_of_weights_as_good_the_heaviest_is_taken():
     # Two standard errors of 0.9 over 100 samples are 0.06.
     accuracies = {1.0: 0.83, 0.1: 0.85, 0.01: 0.9}
-    assert studies.heaviest_as_good(accuracies, 100) == 0.1
-    assert studies.heaviest_as_good(accuracies, 10_000) == 0.01
-    assert studies.heaviest_as_good(accuracies, 10) == 1.0
+    assert cascade.heaviest_as_good(accuracies, 100) == 0.1
+    assert cascade.heaviest_as_good(accuracies, 10_000) == 0.01
+    assert cascade.heaviest_as_good(accuracies, 10) == 1.0
 
 
 def test_the_transferred_recipe_is_that_of_mnist_where_the_norm_is():
     x = np.zeros((60_000, 1), dtype="float32") + np.sqrt(80.0)
-    recipe = studies.transferred_recipe(x)
-    mnist = studies.RECIPES["mnist"]
-    assert (recipe.epochs, recipe.learning_rate) == (mnist.epochs, 1.0)
-    dense = studies.transferred_recipe(np.full((500, 1), 29.0))
+    found = transfer.transferred_recipe(x)
+    assert (found.epochs, found.learning_rate) == (RECIPES["mnist"].epochs, 1.0)
+    dense = transfer.transferred_recipe(np.full((500, 1), 29.0))
     assert dense.learning_rate == pytest.approx(0.1, abs=0.01)
     assert dense.epochs * 2 == pytest.approx(20 * 235, abs=2)
 
 
 def test_the_other_data_are_floats_of_either_sign():
-    for load in (studies.breast_cancer, studies.photo_patches):
+    for load in (transfer.breast_cancer, transfer.photo_patches):
         other = load()
         assert other.x_train.dtype == other.x_test.dtype == np.float32
         assert len(other.x_train) == len(other.y_train)
@@ -285,8 +319,8 @@ def test_no_pixel_of_a_photograph_is_in_both_splits(monkeypatch):
     columns = np.arange(100) ** 2
     image = np.broadcast_to(columns[:, None], (60, 100, 3))
     photographs = SimpleNamespace(images=[image, image])
-    monkeypatch.setattr(studies, "load_sample_images", lambda: photographs)
-    other = studies.photo_patches()
+    monkeypatch.setattr(transfer, "load_sample_images", lambda: photographs)
+    other = transfer.photo_patches()
 
     def first_columns(x):
         return np.round((255 * (x[:, 0, 1, 0] - x[:, 0, 0, 0]) - 1) / 2).astype(int)
@@ -300,3 +334,37 @@ def test_an_unknown_section_is_named(capsys):
     with pytest.raises(SystemExit):
         studies.main(["colour"])
     assert "'colour' is not one of recipe, gap" in capsys.readouterr().err
+
+
+def test_the_tables_that_are_published_come_from_their_records(tmp_path):
+    for path in RESULTS.glob("*.jsonl"):
+        shutil.copy(path, tmp_path)
+    studies.main(["--tables", "--output", str(tmp_path)])
+    paths = sorted(RESULTS.glob("*.md"))
+    assert {path.stem for path in paths} == set(studies.STUDIES)
+    for path in paths:
+        made = (tmp_path / path.name).read_text(encoding="utf-8")
+        assert made == path.read_text(encoding="utf-8")
+    assert (tmp_path / "convergence.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("section", studies.STUDIES)
+def test_rows_without_records_do_not_break_a_table(section, tmp_path):
+    lines = (RESULTS / f"{section}.jsonl").read_text(encoding="utf-8").splitlines()
+    text = "".join(f"{line}\n" for line in lines[::3])
+    (tmp_path / f"{section}.jsonl").write_text(text, encoding="utf-8")
+    studies.main([section, "--tables", "--output", str(tmp_path)])
+    header = (RESULTS / f"{section}.md").read_text(encoding="utf-8").split("\n")[0]
+    made = (tmp_path / f"{section}.md").read_text(encoding="utf-8").splitlines()
+    assert made[0].count("|") == header.count("|") and len(made) > 4
+
+
+def test_tables_without_records_are_an_error(tmp_path):
+    with pytest.raises(SystemExit, match=r"gap.jsonl is not there"):
+        studies.main(["gap", "--tables", "--output", str(tmp_path)])
+
+
+def test_other_datasets_keep_their_rows(tmp_path):
+    shutil.copy(RESULTS / "recipe.jsonl", tmp_path)
+    study = Study("recipe", {"digits": small_digits(300)}, tmp_path)
+    assert study.datasets == ["digits", "mnist", "cifar10"]

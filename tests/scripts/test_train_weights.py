@@ -1,10 +1,12 @@
 import json
 import shutil
-from dataclasses import replace
 
 import keras
 import pytest
 import train_weights
+from experiments import weights
+from experiments.records import Store
+from experiments.runs import Run
 from helpers import small_digits
 
 from sc2keras import applications, datasets
@@ -17,10 +19,8 @@ pytestmark = pytest.mark.slow
 def little_work(monkeypatch):
     small = small_digits(300)
     monkeypatch.setattr(train_weights, "load_data", lambda name, data_dir: small)
-    l1, recipe = train_weights.TRAINING["digits"]
-    monkeypatch.setitem(
-        train_weights.TRAINING, "digits", (l1, replace(recipe, epochs=1))
-    )
+    l1, recipe = weights.TRAINING["digits"]
+    monkeypatch.setitem(weights.TRAINING, "digits", (l1, recipe.replace(epochs=1)))
 
 
 def train(tmp_path, *builders):
@@ -39,12 +39,12 @@ def test_a_model_and_its_card_are_what_the_package_ships(tmp_path, monkeypatch):
     assert card["command"].endswith("--datasets digits --builders SC2Net")
     assert card["settings"]["epochs"] == 1 and "300 samples" in card["data"]["split"]
     model = applications.SC2Net(weights="digits")
-    made = keras.saving.load_model(tmp_path / "work/models/sc2net-digits.keras")
+    made = keras.saving.load_model(tmp_path / "work/runs/models/sc2net-digits.keras")
     x = datasets.load("digits").x_test[:20]
     assert (model.encode(x) == made.encode(x)).all()
     assert not model.compiled
     # A card has no figure that the run did not measure.
-    record = json.loads((tmp_path / "work/runs/sc2net-digits.json").read_text())
+    record = Store(tmp_path / "work/runs").find("sc2net-digits")
     assert card["test"]["full"] == record["full"]
     assert card["test"]["gap"] == record["gap"]
 
@@ -52,9 +52,7 @@ def test_a_model_and_its_card_are_what_the_package_ships(tmp_path, monkeypatch):
 def test_what_is_trained_is_kept_and_the_table_holds_every_card(tmp_path, monkeypatch):
     folder = train(tmp_path, "LISTA")
     shutil.rmtree(folder)
-    monkeypatch.setattr(
-        train_weights.Run, "train", lambda *args: pytest.fail("trained again")
-    )
+    monkeypatch.setattr(Run, "train", lambda *args: pytest.fail("trained again"))
     train(tmp_path, "LISTA")
     card = json.loads((folder / "lista-digits.json").read_text())
     row = (tmp_path / "table.md").read_text().splitlines()[2].strip("| ").split(" | ")

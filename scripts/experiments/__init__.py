@@ -1,0 +1,1 @@
+"""The experiments on the paper: methods, recipes, runs, and what is made of them."""

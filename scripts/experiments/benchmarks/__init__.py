@@ -1,0 +1,1 @@
+"""How fast the package encodes and trains, a section a module."""

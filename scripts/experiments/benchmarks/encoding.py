@@ -1,0 +1,287 @@
+"""Encoding: against the bound of the matrix products, and against other solvers."""
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.decomposition import sparse_encode
+from sklearn.exceptions import ConvergenceWarning
+from tqdm import tqdm
+
+import sc2keras
+from sc2keras import applications, evaluation
+from sc2keras.objective import relative_duality_gap
+
+from .measure import (
+    encoder_products,
+    fast,
+    interleaved,
+    memory_mb,
+    operations,
+    products_only,
+    seconds_of,
+)
+
+N_SLOW = 500  # Samples for the solvers that take a millisecond each.
+N_VERY_SLOW = 50
+OPTIMUM_TOL = 1e-4  # Of the duality gap; the objective is then closer by far.
+STREAMED = ("SC2Net, 3 steps", "SC2Net, 10 steps", "LISTA, 16 steps", "FISTA, 20 steps")
+NETWORKS = {"LISTA": [5, 16], "LFISTA": [5, 10], "SC2Net": [3, 10]}
+
+
+def against_the_bound(x, n_steps, args):
+    """Codes a second from every kind of source, over the rate of the bare products."""
+    n_features, n_chunks = x.shape[1], 8 if args.quick else 24
+    model = applications.SC2Net(
+        args.n_atoms, (n_features,), n_steps, activation="shrinkage"
+    )
+    n_rows = model.batch_size_of_encode()
+    signals = np.resize(x, (n_chunks * n_rows, n_features))
+    products = encoder_products(n_steps, n_rows, n_features, args.n_atoms)
+    out = np.empty((len(signals), args.n_atoms), dtype="float32")
+    functions = {
+        "matrix products": products_only(products, n_chunks),
+        "encode, array": lambda: model.encode(signals, out=out),
+        "predict": lambda: model.predict(signals, batch_size=2048, verbose=0),
+    }
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        dataset = tf.data.Dataset.from_tensor_slices(signals).batch(1024)
+        functions["encode, tf.data"] = lambda: model.encode(dataset, out=out)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "signals.npy"
+        np.save(path, signals)
+        mapped = np.load(path, mmap_mode="r")
+        functions["encode, memory map"] = lambda: model.encode(mapped, out=out)
+        _, seconds = interleaved(functions, 3 * args.repeats, f"encode, T = {n_steps}")
+    medians = {label: np.median(s) for label, s in seconds.items()}
+    bound = medians["matrix products"]
+    return {
+        "n_steps": n_steps,
+        "rows_at_a_time": n_rows,
+        "gflops": operations(products) * n_chunks / bound / 1e9,
+        "codes_per_second": {k: len(signals) / m for k, m in medians.items()},
+        "of_the_bound": {k: bound / m for k, m in medians.items()},
+        "seconds": seconds,
+    }
+
+
+def against_solvers(x, x_test, l1, args):
+    """Points of gap against codes a second, for one λ, and a stream of vectors."""
+    n_learn = 5_000 if args.quick else 20_000
+    dictionary = sc2keras.learn_dictionary(x[:n_learn], args.n_atoms, l1)
+    shape = {"n_atoms": args.n_atoms, "input_shape": x.shape[1:], "l1": l1}
+    models = {
+        "solver": _solvers(dictionary, shape),
+        "network": _networks(x, dictionary, shape, fixed=True, quick=args.quick),
+    }
+    if not args.quick:
+        models["network, own dictionary"] = _networks(
+            x, dictionary, shape, fixed=False, quick=False
+        )
+    given = models["network"]
+    given["SC2Net, 3 steps, bfloat16"] = _in_bfloat16(given["SC2Net, 3 steps"], shape)
+    # Of (kind, label): a network may be there with either dictionary.
+    functions = {
+        (kind, label): lambda model=model: model.encode(x_test)
+        for kind, group in models.items()
+        for label, model in group.items()
+    }
+    for label, function in _peers(x_test, dictionary, l1, args).items():
+        functions["peer", label] = function
+    codes, seconds = interleaved(functions, args.repeats, f"λ = {l1:g}")
+
+    exact = _optimal_codes(x_test, dictionary, shape)
+    points = []
+    for (kind, label), found in tqdm(codes.items(), "objectives", leave=False):
+        atoms, best, signals = dictionary, exact[: len(found)], x_test[: len(found)]
+        if "own" in kind:
+            atoms = models[kind][label].dictionary
+            best = _optimal_codes(signals, atoms, shape)
+        objective = evaluation.mean_objective(signals, found, atoms, l1)
+        optimum = evaluation.mean_objective(signals, best, atoms, l1)
+        points.append(
+            {
+                "label": label,
+                "kind": kind,
+                "l1": l1,
+                "n_samples": len(found),
+                "codes_per_second": len(found) / np.median(seconds[kind, label]),
+                "objective": objective,
+                "optimum": optimum,
+                "gap": objective / optimum - 1,
+                "nonzero": float(np.mean(np.abs(found) > 1e-3)),
+                "seconds": seconds[kind, label],
+            }
+        )
+    streamed = {
+        label: group[label]
+        for group in (given, models["solver"])
+        for label in STREAMED
+        if label in group
+    }
+    streams = [
+        {"label": label, "l1": l1, **stream(model, x_test, args)}
+        for label, model in tqdm(streamed.items(), "streams", leave=False)
+    ]
+    return {"points": points, "streams": streams}
+
+
+def _solvers(dictionary, shape):
+    def solver(builder, n_steps, tol=None):
+        build = getattr(applications, builder)
+        return build(**shape, n_steps=n_steps, dictionary=dictionary, tol=tol)
+
+    solvers = {
+        f"{builder}, {n_steps} steps": solver(builder, n_steps)
+        for builder in ("ISTA", "FISTA")
+        for n_steps in (20, 50, 100)
+    }
+    for tol in (1e-2, 1e-4):
+        solvers[f"FISTA, duality gap ≤ {tol:g}"] = solver("FISTA", 5000, tol)
+    return solvers
+
+
+def _networks(x, dictionary, shape, fixed, quick):
+    """Trained for the given dictionary, or from it with one of their own."""
+    networks = {}
+    for builder, steps in tqdm(NETWORKS.items(), "training", leave=False):
+        for n_steps in steps if fixed and not quick else steps[:1]:
+            keras.utils.set_random_seed(0)
+            activation = {"activation": "shrinkage"} if builder == "SC2Net" else {}
+            model = getattr(applications, builder)(
+                **shape,
+                n_steps=n_steps,
+                dictionary=dictionary,
+                trainable_dictionary=not fixed,
+                **activation,
+            )
+            fit(model, x, 2 if quick else 6)
+            networks[f"{builder}, {n_steps} steps"] = model
+    return networks
+
+
+def _optimal_codes(x, dictionary, shape):
+    solver = applications.FISTA(
+        **shape, n_steps=10_000, dictionary=dictionary, tol=OPTIMUM_TOL
+    )
+    return solver.encode(x)
+
+
+def fit(model, x, epochs, callbacks=()):
+    """The recipe of the benchmark's networks."""
+    # Without the clipping, steps of 1.0 from a solver's weights diverge.
+    recipe = sc2keras.Recipe(epochs=epochs, clipnorm=1.0)
+    recipe.compile(model, len(x), **fast())
+    recipe.fit(model, x, verbose=0, callbacks=list(callbacks))
+
+
+def _in_bfloat16(model, shape):
+    layer = model.encoder
+    copy = applications.SC2Net(
+        **shape,
+        n_steps=layer.n_steps,
+        activation="shrinkage",
+        trainable_dictionary=False,
+        dtype="mixed_bfloat16",
+    )
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _peers(x, dictionary, l1, args):
+    """`{label: function}`; each returns the codes of the first samples."""
+    peers = {
+        f"NumPy FISTA, {n} steps": lambda n=n: numpy_fista(x, dictionary, l1, n)
+        for n in (50, 100)
+    }
+    peers["NumPy FISTA, duality gap ≤ 0.0001"] = lambda: numpy_fista(
+        x[: 2 * N_SLOW], dictionary, l1, 5000, tol=1e-4
+    )
+    few, atoms = x[:N_SLOW].astype("float64"), dictionary.astype("float64")
+    for algorithm in ("lasso_cd", "lasso_lars", "omp"):
+        # OMP is told how many atoms to use: about as many as the LASSO at 0.1.
+        options = {"n_nonzero_coefs": args.n_atoms // 2} if algorithm == "omp" else {}
+
+        def encode(algorithm=algorithm, options=options):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                return sparse_encode(
+                    few,
+                    atoms,
+                    algorithm=algorithm,
+                    alpha=l1,
+                    n_jobs=-1,
+                    **options,
+                )
+
+        peers[f"scikit-learn {algorithm}"] = encode
+    try:
+        import celer
+        import spams
+    except ImportError as error:
+        sys.exit(f"error: {error}. Install the peers: pip install '.[benchmark]'")
+    columns, column_atoms = np.asfortranarray(x.T), np.asfortranarray(dictionary.T)
+
+    def lars():
+        codes = spams.lasso(columns, column_atoms, lambda1=l1, mode=2, numThreads=-1)
+        return codes.T.toarray()
+
+    # celer minimises ‖y − Xw‖²/(2n) + alpha·‖w‖₁.
+    lasso = celer.Lasso(l1 / x.shape[1], fit_intercept=False)
+    peers["SPAMS lasso"] = lars
+    peers["celer Lasso"] = lambda: np.stack(
+        [lasso.fit(atoms.T, row).coef_ for row in few[:N_VERY_SLOW]]
+    )
+    return peers
+
+
+def numpy_fista(x, dictionary, l1, n_steps, tol=None):
+    """FISTA as one would write it in NumPy, in float32."""
+    step_size = np.float32(1 / np.linalg.norm(dictionary, 2) ** 2)
+    gram, correlation = dictionary @ dictionary.T, x @ dictionary.T
+    y = codes = np.zeros_like(correlation)
+    t = 1.0
+    for step in range(n_steps):
+        new = y - step_size * (y @ gram - correlation)
+        new = np.sign(new) * np.maximum(np.abs(new) - step_size * np.float32(l1), 0)
+        t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
+        y = new + np.float32((t - 1) / t_next) * (new - codes)
+        codes, t = new, t_next
+        if tol is not None and step % 20 == 19:
+            gaps = relative_duality_gap(x, codes, dictionary, l1)
+            if keras.ops.convert_to_numpy(gaps).max() <= tol:
+                break
+    return codes
+
+
+def stream(model, x_test, args):
+    """A million vectors from a generator to a memory map, and the memory it takes."""
+    n_samples = 20_000 if args.quick else 1_000_000
+    n_repeats = -(-n_samples // len(x_test))
+    model.encode(x_test)
+    before, held = memory_mb(), []
+
+    def batches():
+        for _ in range(n_repeats):
+            held.append(memory_mb())
+            yield x_test
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = np.lib.format.open_memmap(
+            Path(folder) / "codes.npy",
+            mode="w+",
+            dtype="float32",
+            shape=(n_repeats * len(x_test), args.n_atoms),
+        )
+        elapsed = seconds_of(lambda: model.encode(batches(), out=out))
+    return {
+        "n_samples": len(out),
+        "codes_per_second": len(out) / elapsed,
+        "codes_mb": out.nbytes / 1e6,
+        "more_memory_mb": max(held) - before,
+    }

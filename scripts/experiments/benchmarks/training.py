@@ -1,0 +1,229 @@
+"""Training: against the bound, a loop written by hand, and a Keras LSTM."""
+
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+import sc2keras
+from sc2keras import applications, evaluation
+
+from .encoding import fit
+from .measure import fast, interleaved, operations, products_only, training_products
+
+BATCH_SIZE = 256
+L1 = 0.1
+RHO, EPSILON = 0.95, 1e-6
+
+
+def against_a_loop(x, args, n_steps=3):
+    """Samples a second of `fit`, and of what it is compared with."""
+    n_samples, epochs = (5_120, 2) if args.quick else (25_600, 2)
+    x = np.resize(x, (n_samples, x.shape[1]))
+    n_batches = n_samples // BATCH_SIZE * epochs
+    model = applications.SC2Net(
+        args.n_atoms, x.shape[1:], n_steps, L1, activation="shrinkage"
+    )
+    model.compile(**fast())
+    loop = HandWrittenLoop(args.n_atoms, x.shape[1], n_steps)
+    autoencoder = keras.Sequential(
+        [
+            keras.Input(x.shape[1:]),
+            keras.layers.RepeatVector(n_steps),
+            keras.layers.LSTM(args.n_atoms, unroll=True),
+            keras.layers.Dense(x.shape[1]),
+        ]
+    )
+    autoencoder.compile(sc2keras.Recipe().make_optimizer(), loss="mse", **fast())
+    settings = {"batch_size": BATCH_SIZE, "epochs": epochs, "verbose": 0}
+    products = training_products(n_steps, BATCH_SIZE, x.shape[1], args.n_atoms)
+    functions = {
+        "matrix products": products_only(products, n_batches),
+        "fit": lambda: model.fit(x, **settings),
+        "hand-written loop": lambda: loop.fit(x, epochs),
+        "autoencoder of keras.layers.LSTM": lambda: autoencoder.fit(x, x, **settings),
+    }
+    _, seconds = interleaved(functions, args.repeats, f"fit, T = {n_steps}")
+    medians = {label: np.median(s) for label, s in seconds.items()}
+    pairs = zip(seconds["hand-written loop"], seconds["fit"], strict=True)
+    return {
+        "n_steps": n_steps,
+        "batch_size": BATCH_SIZE,
+        "gflops": operations(products) * n_batches / medians["matrix products"] / 1e9,
+        "samples_per_second": {k: n_samples * epochs / m for k, m in medians.items()},
+        "of_the_bound": {k: medians["matrix products"] / m for k, m in medians.items()},
+        "fit_over_loop": medians["hand-written loop"] / medians["fit"],
+        "best_fit_over_loop": max(loop / ours for loop, ours in pairs),
+        "fit_over_lstm": medians["autoencoder of keras.layers.LSTM"] / medians["fit"],
+        "seconds": seconds,
+    }
+
+
+class HandWrittenLoop:
+    """The plainest training loop of the same mathematics, without Keras's machinery."""
+
+    def __init__(self, n_atoms, n_features, n_steps):
+        generator = np.random.default_rng(0)
+        atoms = generator.standard_normal((n_atoms, n_features))
+        atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+        self.n_atoms, self.n_steps = n_atoms, n_steps
+        self.step_size = 1 / np.linalg.norm(atoms, 2) ** 2
+        recurrent = np.zeros((n_atoms, 3 * n_atoms))
+        recurrent[:, :n_atoms] = np.eye(n_atoms) - self.step_size * atoms @ atoms.T
+        initial = [
+            atoms,
+            np.zeros((n_features, 2 * n_atoms)),
+            recurrent,
+            np.zeros(2 * n_atoms),
+            np.full(n_atoms, L1 * self.step_size),
+        ]
+        self.weights = [keras.Variable(w.astype("float32")) for w in initial]
+        # The two running means of Adadelta.
+        self.squares = [keras.Variable(np.zeros_like(w)) for w in self.weights]
+        self.steps = [keras.Variable(np.zeros_like(w)) for w in self.weights]
+        self.step = self._compile()
+
+    def loss(self, weights, x):
+        dictionary, gate_kernel, recurrent, bias, threshold = weights
+        k = self.n_atoms
+        projected = self.step_size * ops.matmul(x, ops.transpose(dictionary))
+        gates = ops.matmul(x, gate_kernel) + bias
+        cell, product = 0.0, None
+        for _ in range(self.n_steps):
+            candidate, gate = projected, gates
+            if product is not None:
+                candidate = projected + product[:, :k]
+                gate = gates + product[:, k:]
+            gate = ops.sigmoid(gate)
+            cell = gate[:, k:] * cell + gate[:, :k] * candidate
+            codes = ops.sign(cell) * ops.relu(ops.abs(cell) - threshold)
+            product = ops.matmul(codes, recurrent)
+        residual = x - ops.matmul(codes, dictionary)
+        per_sample = 0.5 * ops.sum(residual**2, -1) + L1 * ops.sum(ops.abs(codes), -1)
+        return ops.mean(per_sample)
+
+    def update(self, gradients, state):
+        """Adadelta, and the projection of the atoms to the unit ball."""
+        weights, squares, steps = [], [], []
+        for g, (w, square, step) in zip(
+            gradients, zip(*state, strict=True), strict=True
+        ):
+            square = RHO * square + (1 - RHO) * g * g
+            delta = ops.sqrt(step + EPSILON) / ops.sqrt(square + EPSILON) * g
+            weights.append(w - delta)
+            squares.append(square)
+            steps.append(RHO * step + (1 - RHO) * delta * delta)
+        norms = ops.sqrt(ops.sum(weights[0] ** 2, axis=1, keepdims=True))
+        weights[0] = weights[0] / ops.maximum(norms, 1.0)
+        return weights, squares, steps
+
+    def _compile(self):
+        state = self.weights, self.squares, self.steps
+        backend = keras.backend.backend()
+
+        def current():
+            return [[v.value for v in part] for part in state]
+
+        def assign(new):
+            for part, values in zip(state, new, strict=True):
+                for variable, value in zip(part, values, strict=True):
+                    variable.assign(value)
+
+        if backend == "jax":
+            import jax
+
+            gradient = jax.grad(self.loss)
+            update = jax.jit(lambda s, x: self.update(gradient(s[0], x), s))
+
+            def step(x):
+                assign(update(current(), x))
+
+            return step
+
+        if backend == "torch":
+            import torch
+
+            def step(x):
+                weights = [v.value for v in self.weights]
+                loss = self.loss(weights, ops.convert_to_tensor(x))
+                gradients = torch.autograd.grad(loss, weights)
+                with torch.no_grad():
+                    assign(self.update(gradients, current()))
+
+            return step
+
+        import tensorflow as tf
+
+        @tf.function(jit_compile=True, autograph=False)
+        def compiled(x):
+            with tf.GradientTape() as tape:
+                loss = self.loss(self.weights, x)
+            gradients = tape.gradient(loss, [v.value for v in self.weights])
+            assign(self.update(gradients, current()))
+
+        return compiled
+
+    def fit(self, x, epochs):
+        generator = np.random.default_rng(0)
+        for _ in range(epochs):
+            order = generator.permutation(len(x))
+            for start in range(0, len(x) - BATCH_SIZE + 1, BATCH_SIZE):
+                self.step(x[order[start : start + BATCH_SIZE]])
+        # A device may still be at it.
+        ops.convert_to_numpy(self.weights[-1])
+
+
+def time_to_objective(x, x_test, args):
+    """How long SC2Net takes to what scikit-learn's dictionary learning reaches.
+
+    The clock of each holds its start and its training, not the measuring.
+    """
+    started = time.perf_counter()
+    dictionary = sc2keras.learn_dictionary(x, args.n_atoms, L1)
+    classical_seconds = time.perf_counter() - started
+    shape = {"n_atoms": args.n_atoms, "input_shape": x.shape[1:], "l1": L1}
+    solver = applications.FISTA(**shape, n_steps=200, dictionary=dictionary)
+    target = evaluation.mean_objective(x_test, solver.encode(x_test), dictionary, L1)
+
+    keras.utils.set_random_seed(0)
+    started = time.perf_counter()
+    model = applications.SC2Net(
+        **shape,
+        dictionary=sc2keras.sample_dictionary(x, args.n_atoms),
+        activation="shrinkage",
+    )
+    curve = []
+
+    class Measure(keras.callbacks.Callback):
+        measuring = 0.0
+
+        def on_epoch_end(self, epoch, logs=None):
+            seconds = time.perf_counter() - started - self.measuring
+            atoms = model.dictionary
+            solver.encoder.set_weights(
+                [atoms, np.float32(1 / np.linalg.norm(atoms, 2) ** 2)]
+            )
+            codes = {"objective": model, "optimum": solver}
+            figures = {
+                name: evaluation.mean_objective(x_test, m.encode(x_test), atoms, L1)
+                for name, m in codes.items()
+            }
+            curve.append({"seconds": seconds, **figures})
+            self.measuring = time.perf_counter() - started - seconds
+
+    epochs = 2 if args.quick else 20
+    fit(model, x, epochs, callbacks=[Measure()])
+
+    def first(name, value):
+        reached = (p["seconds"] for p in curve if p[name] <= value)
+        return next(reached, None)
+
+    return {
+        "scikit_learn_seconds": classical_seconds,
+        "scikit_learn_objective": target,
+        "curve": curve,
+        "seconds_until_dictionary_as_good": first("optimum", target),
+        "seconds_until_codes_as_good": first("objective", target),
+        "seconds_until_codes_within_3_percent": first("objective", 1.03 * target),
+    }

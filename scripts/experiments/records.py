@@ -1,0 +1,159 @@
+"""Records of runs: one file a study, with a line of JSON for each run."""
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import numpy as np
+import sklearn
+
+import sc2keras
+from sc2keras.files import replace_file
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the runs of a study are kept: `folder.jsonl`, and `folder/models/`.
+
+    The file has a line for each run, sorted by name. It is replaced as a whole: a kill
+    or a full disk loses no line, and processes that write to it take turns.
+    """
+
+    folder: Path
+
+    @property
+    def path(self):
+        return self.folder.with_name(f"{self.folder.name}.jsonl")
+
+    @property
+    def models(self):
+        return self.folder / "models"
+
+    def find(self, name, **expected):
+        """The record of that name, or an empty one; exits if it is of something else.
+
+        `expected` are entries that the record has if it is to be used.
+        """
+        record = json.loads(self._lines().get(name, "{}"))
+        for key, value in expected.items():
+            if record and record[key] != value:
+                sys.exit(
+                    f"error: {name!r} in {self.path} was made with the {key} "
+                    f"{record[key]!r}, but now {value!r} is asked for. Choose another "
+                    "--output, or delete that line."
+                )
+        return record
+
+    def records(self):
+        """All of them, `{name: record}`."""
+        return {name: json.loads(line) for name, line in self._lines().items()}
+
+    def write(self, name, record):
+        line = json.dumps({"name": name, **record}, sort_keys=True, ensure_ascii=False)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(self.path.parent):
+            lines = self._lines() | {name: line}
+            text = "".join(f"{lines[key]}\n" for key in sorted(lines))
+            replace_file(self.path, lambda p: p.write_text(text, encoding="utf-8"))
+
+    def _lines(self):
+        if not self.path.exists():
+            return {}
+        status = self.path.stat()
+        return _read(self.path, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path, state):
+    """`{name: line}` of a file; `state` tells one version of it from another."""
+    lines = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines[json.loads(line)["name"]] = line
+        except (ValueError, KeyError, TypeError):
+            sys.exit(
+                f"error: line {number} of {path} is no record. Delete it, and the run "
+                "is made again."
+            )
+    return lines
+
+
+@contextlib.contextmanager
+def _alone_in(folder):
+    """Lets one process at a time write to a folder (on Windows, which has no flock,
+    whoever starts several must give them folders of their own)."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path, value):
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    replace_file(path, lambda p: p.write_text(text))
+
+
+def environment(peers=()):
+    """Versions and machine of a result; `peers` are further packages, if installed."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        cpu = next((s.split(": ")[1] for s in lines if s.startswith("model name")), cpu)
+    installed = {d.metadata["Name"] for d in metadata.distributions()}
+    return {
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "threads": _n_threads(),
+        "device": _accelerator() or "CPU",
+        "python": platform.python_version(),
+        "sc2keras": sc2keras.__version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "backend_version": sys.modules[keras.backend.backend()].__version__,
+        "numpy": np.__version__,
+        "scikit_learn": sklearn.__version__,
+        **{peer: metadata.version(peer) for peer in peers if peer in installed},
+    }
+
+
+def _n_threads():
+    if "OMP_NUM_THREADS" in os.environ:
+        return int(os.environ["OMP_NUM_THREADS"])
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _accelerator():
+    """The name of the GPU that the backend computes on, or None."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    if not devices:
+        return None
+    details = tf.config.experimental.get_device_details(devices[0])
+    return details.get("device_name", devices[0].name)

@@ -1,0 +1,53 @@
+"""Tables and pictures of records."""
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from sc2keras.files import replace_file
+
+
+def write_text(path, text):
+    replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
+    print("\n" + text)
+
+
+def paired_interval(differences):
+    """`(mean, half)` of the 95 % interval of Student's t; half is NaN for one value."""
+    n = len(differences)
+    mean = float(np.mean(differences))
+    if n < 2:
+        return mean, math.nan
+    spread = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    return mean, float(stats.t.ppf(0.975, n - 1)) * spread
+
+
+def markdown(header, rows, n_text=2):
+    """A Markdown table whose first `n_text` columns are text, the others figures."""
+    rule = ["---"] * n_text + ["---:"] * (len(header) - n_text)
+    lines = [header, rule, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def side_by_side(title, measures, records, cells):
+    """A Markdown table of `{(dataset, label): record}`, a row for each label."""
+    names = list(dict.fromkeys(name for name, _ in records))
+    header = [title, *(f"{name}: {measure}" for name in names for measure in measures)]
+    rows = [
+        [label, *(cell for name in names for cell in cells(records.get((name, label))))]
+        for label in dict.fromkeys(label for _, label in records)
+    ]
+    return markdown(header, rows, n_text=1)
+
+
+def number(record, name, digits, scale=1):
+    """A figure of a record as a cell: empty without a record, nan where it diverged."""
+    if not record:
+        return ""
+    return f"{scale * np.mean(record.get(name, math.nan)):z.{digits}f}"
+
+
+def percent(record, protocol):
+    """Accuracy in percent; NaN where training diverged."""
+    return 100 * float(np.mean(record.get(protocol, math.nan)))

@@ -1,0 +1,380 @@
+"""Runs: what is made of a method, a recipe, a dataset, a λ and a seed."""
+
+import json
+import logging
+import math
+import os
+import sys
+import time
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import joblib
+import keras
+import numpy as np
+from sklearn.decomposition import PCA
+from tqdm import tqdm
+from tqdm.keras import TqdmCallback
+
+import sc2keras
+from sc2keras import applications, evaluation
+from sc2keras.files import replace_file
+from sc2keras.metrics import NONZERO_THRESHOLD
+from sc2keras.models.divergence import DivergenceError
+
+from .methods import SOLVERS, Method
+from .recipes import Recipe
+from .records import Store, environment
+
+# It warns that it traces anew for every model, of which there are many.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+PROTOCOLS = ("paper", "full")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one dataset with one λ and one seed.
+
+    Its record and its model are in `store`; what is there is read, not made again.
+    With `dictionary_of`, another run, it has the dictionary of that run's model.
+    """
+
+    name: str
+    store: Store
+    dataset: str
+    method: Method
+    recipe: Recipe
+    l1: float
+    seed: int = 0
+    n_atoms: int = 100
+    validation: bool = False
+    dictionary_of: "Run | None" = None
+
+    @property
+    def model_path(self):
+        return self.store.models / f"{self.name}.keras"
+
+    @property
+    def dictionary_path(self):
+        name = f"{self.dataset}-l1-{self.l1:g}-dictionary-seed{self.seed}.npz"
+        return self.store.models / name
+
+    @property
+    def trained(self):
+        return self.method.builder not in SOLVERS
+
+    @cached_property
+    def settings(self):
+        settings = {
+            "builder": self.method.builder,
+            "kwargs": self.method.kwargs,
+            "start": self.method.start,
+            "n_atoms": self.n_atoms,
+            "l1": self.l1,
+            "seed": self.seed,
+            "validation": self.validation,
+        }
+        if self.dictionary_of:
+            settings["dictionary_of"] = self.dictionary_of.settings
+        return settings | (self.recipe.settings if self.trained else {})
+
+    def run(self, data, protocols=(), optimum=True):
+        """The record of this run, read, or made and written.
+
+        It has the objective, the accuracy for each of `protocols` and, if `optimum`,
+        the gap to the optimum of the same dictionary; where training diverged, that it
+        did, and an objective which is NaN or worse than that of codes of zero.
+        """
+        record = self.store.find(self.name, note=data.note)
+        if is_whole(record, protocols, optimum):
+            return record
+        if not (record and self.model_path.exists()):
+            # With the model all that was measured is made again.
+            protocols = [p for p in PROTOCOLS if p in record or p in protocols]
+            optimum = optimum or "optimum" in record
+            record = self.train(data)
+        if "diverged" not in record:
+            self.measure(record, data, protocols, optimum)
+        self.store.write(self.name, record)
+        return record
+
+    def needs_start(self, protocols, optimum):
+        """Whether `run` will need the dictionary that runs share."""
+        record = self.store.find(self.name)
+        made = record and self.model_path.exists()
+        shares = self.method.start == "classical"
+        return shares and not (made or is_whole(record, protocols, optimum))
+
+    def train(self, data):
+        """Makes the model and writes its file; returns the start of the record.
+
+        There is no file of a model whose training diverged.
+        """
+        # Keras keeps the graphs of every model: gigabytes over a hundred runs.
+        keras.backend.clear_session()
+        self.store.models.mkdir(parents=True, exist_ok=True)
+        dictionary, seconds = self.start(data.x_train)
+        model = self.build(data.x_train.shape[1:], dictionary)
+        losses, outcome = [], {}
+        if self.trained:
+            started = time.perf_counter()
+            try:
+                losses = self.fit(model, data)
+            except DivergenceError:
+                names = ("objective", "nonzero", "train_objective", "train_nonzero")
+                outcome = {"diverged": True, **dict.fromkeys(names, math.nan)}
+            seconds += time.perf_counter() - started
+        if not outcome:
+            model.save(self.model_path)
+        return {
+            "dataset": self.dataset,
+            "note": data.note,
+            "label": self.method.label,
+            "settings": self.settings,
+            "training_seconds": seconds,
+            "loss": losses,
+            "environment": environment(),
+            **outcome,
+        }
+
+    def build(self, input_shape, dictionary):
+        keras.utils.set_random_seed(self.seed)
+        kwargs = {"n_steps": self.recipe.n_steps} if self.trained else {}
+        return getattr(applications, self.method.builder)(
+            n_atoms=self.n_atoms,
+            input_shape=input_shape,
+            l1=self.l1,
+            dictionary=dictionary,
+            **(kwargs | self.method.kwargs),
+        )
+
+    def fit(self, model, data):
+        targets, task = None, {}
+        if len(model.outputs) > 1:
+            targets = data.y_train
+            task["loss"] = "sparse_categorical_crossentropy"
+            task["objective_weight"] = self.recipe.objective_weight
+        self.recipe.compile(model, len(data.x_train), **task)
+        bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
+        history = self.recipe.fit(
+            model, data.x_train, targets, verbose=0, callbacks=[bar]
+        )
+        return history.history["loss"]
+
+    def start(self, x):
+        """The dictionary that the method starts from, and the seconds it took."""
+        if self.dictionary_of:
+            return self.dictionary_of.learned(), 0.0
+        if self.method.start == "random":
+            return None, 0.0
+        if self.method.start == "samples":
+            return sc2keras.sample_dictionary(x, self.n_atoms, self.seed), 0.0
+        path = self.dictionary_path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checksum = zlib.crc32(np.ascontiguousarray(x))
+        settings = {"n_atoms": self.n_atoms, "x": checksum}
+        if path.exists():
+            with np.load(path) as saved:
+                if json.loads(str(saved["settings"])) == settings:
+                    return saved["dictionary"], float(saved["seconds"])
+        started = time.perf_counter()
+        dictionary = sc2keras.learn_dictionary(x, self.n_atoms, self.l1, seed=self.seed)
+        seconds = time.perf_counter() - started
+        content = {"dictionary": dictionary, "settings": json.dumps(settings)}
+        replace_file(path, lambda p: np.savez(p, seconds=seconds, **content))
+        return dictionary, seconds
+
+    def learned(self):
+        """The dictionary of the model of this run, which was made before."""
+        if not self.model_path.exists():
+            sys.exit(
+                f"error: {self.model_path} is not there. Delete the line of "
+                f"{self.name!r} in {self.store.path}, and it is made again."
+            )
+        return keras.saving.load_model(self.model_path).dictionary
+
+    def measure(self, record, data, protocols, optimum):
+        """Adds to the record what is not in it yet."""
+        model = keras.saving.load_model(self.model_path)
+        codes_train = model.encode(data.x_train)
+        codes_test = model.encode(data.x_test)
+        if "objective" not in record:
+            splits = {
+                "train_": (data.x_train, codes_train),
+                "": (data.x_test, codes_test),
+            }
+            for prefix, (x, codes) in splits.items():
+                nonzero = float(np.mean(np.abs(codes) > NONZERO_THRESHOLD))
+                record[prefix + "objective"] = self.objective(model, x, codes)
+                record[prefix + "nonzero"] = nonzero
+            zero = self.objective(model, data.x_test, np.zeros_like(codes_test))
+            # Not for codes that a large λ makes zero, to rounding; but for NaN.
+            if not record["objective"] <= 1.001 * zero:
+                record["diverged"] = True
+                return
+            if len(model.outputs) > 1:
+                record.update(head_accuracy(model, data))
+        if optimum and "optimum" not in record:
+            quality = evaluation.code_quality(model, data.x_test, codes_test)
+            record.update(quality._asdict())
+        codes = (codes_train, data.y_train, codes_test, data.y_test)
+        missing = [p for p in protocols if p not in record]
+        record.update(accuracies(codes, missing, self.seed))
+
+    def objective(self, model, x, codes):
+        return evaluation.mean_objective(x, codes, model.dictionary, self.l1)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The same classifier on features that are no sparse codes: what a reader compares.
+
+    `kind` is "pixels", "pca" or "autoencoder".
+    """
+
+    name: str
+    store: Store
+    dataset: str
+    kind: str
+    label: str
+    recipe: Recipe
+    seed: int = 0
+    n_features: int = 100
+    validation: bool = False
+
+    @cached_property
+    def settings(self):
+        settings = {"kind": self.kind, "seed": self.seed, "validation": self.validation}
+        if self.kind != "pixels":
+            settings["n_features"] = self.n_features
+        return settings | (self.recipe.settings if self.kind == "autoencoder" else {})
+
+    def run(self, data, protocols=(), optimum=True):
+        record = self.store.find(self.name, note=data.note)
+        if is_whole(record, protocols, optimum=False):
+            return record
+        protocols = [p for p in PROTOCOLS if p in record or p in protocols]
+        train, test = self.features(data)
+        record = {
+            "dataset": self.dataset,
+            "note": data.note,
+            "label": self.label,
+            "settings": self.settings,
+            "environment": environment(),
+        }
+        codes = (train, data.y_train, test, data.y_test)
+        record.update(accuracies(codes, protocols, self.seed))
+        self.store.write(self.name, record)
+        return record
+
+    def needs_start(self, protocols, optimum):
+        return False
+
+    def features(self, data):
+        train, test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
+        if self.kind == "pca":
+            pca = PCA(min(self.n_features, *train.shape), random_state=self.seed)
+            return pca.fit(train).transform(train), pca.transform(test)
+        if self.kind == "autoencoder":
+            predict = self.autoencoder(train).predict
+            return [predict(x, batch_size=2048, verbose=0) for x in (train, test)]
+        return train, test
+
+    def autoencoder(self, x):
+        """The hidden layer of a ReLU autoencoder, trained as long as the networks."""
+        keras.utils.set_random_seed(self.seed)
+        inputs = keras.Input((x.shape[1],))
+        codes = keras.layers.Dense(self.n_features, activation="relu")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(x.shape[1])(codes))
+        self.recipe.compile(model, len(x), loss=sc2keras.losses.ReconstructionLoss())
+        bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
+        self.recipe.fit(model, x, x, verbose=0, callbacks=[bar])
+        return keras.Model(inputs, codes)
+
+
+def is_whole(record, protocols, optimum):
+    """Whether the record has all that is asked for."""
+    asked = {*protocols, *(["optimum"] if optimum else [])}
+    return "diverged" in record or (bool(record) and asked <= record.keys())
+
+
+def check_settings(runs):
+    """Exits, before any work, if a run was made with other settings."""
+    for run in runs:
+        run.store.find(run.name, settings=run.settings)
+
+
+def found(runs):
+    """The records that are there, `{key: record}`."""
+    records = {key: run.store.find(run.name) for key, run in runs.items()}
+    return {key: record for key, record in records.items() if record}
+
+
+def run_all(runs, data, description, protocols=(), optimum=True, jobs=1):
+    """The records of the runs `{key: run}`, `{key: record}`, made by so many processes.
+
+    `data` holds the datasets by name. Of a dataset that it lacks the records are read.
+    """
+    asked = [run for run in runs.values() if run.dataset in data]
+    if jobs > 1:
+        # The bars of several processes would overwrite each other.
+        os.environ["TQDM_DISABLE"] = "1"
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(1, joblib.cpu_count() // jobs))
+    parallel = joblib.Parallel(jobs, return_as="generator")
+    # Before the runs that share them, lest two of these learn the same one.
+    dictionaries = {
+        run.dictionary_path: joblib.delayed(run.start)(data[run.dataset].x_train)
+        for run in asked
+        if run.needs_start(protocols, optimum)
+    }
+    made = parallel(dictionaries.values())
+    for _ in tqdm(made, "dictionaries", len(dictionaries), disable=not dictionaries):
+        pass
+    made = parallel(
+        joblib.delayed(run.run)(data[run.dataset], protocols, optimum) for run in asked
+    )
+    for _ in tqdm(made, description, len(asked), unit="run", disable=not asked):
+        pass
+    return found(runs)
+
+
+def diverged(runs, records):
+    """A line for each run that diverged."""
+    return [
+        f"{runs[key].name} diverged: its objective on samples that it was not trained "
+        f"on is {record['objective']:.3g}, which codes of zero are below. A lower "
+        "learning rate or fewer steps help."
+        for key, record in records.items()
+        if record.get("diverged")
+    ]
+
+
+def accuracies(codes, protocols, seed):
+    """What the classifier reaches on `(train, y_train, test, y_test)`, by protocol."""
+    record = {}
+    if "paper" in protocols:
+        draws = evaluation.make_draws(len(codes[0]), len(codes[2]), seed=seed)
+        record["paper"] = evaluation.paper_accuracy(*codes, draws).tolist()
+    if "full" in protocols:
+        full = evaluation.full_accuracy(*codes)
+        record |= {
+            "full": full.accuracy,
+            "full_train": full.train_accuracy,
+            "full_C": full.C,
+        }
+    return record
+
+
+def head_accuracy(model, data):
+    """The accuracy of a cascade's own classifier."""
+    return {
+        name: float(
+            np.mean(model.predict(x, batch_size=2048, verbose=0)[1].argmax(1) == y)
+        )
+        for name, x, y in [
+            ("head", data.x_test, data.y_test),
+            ("head_train", data.x_train, data.y_train),
+        ]
+    }

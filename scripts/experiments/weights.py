@@ -1,0 +1,119 @@
+"""The trained weights that ship with the package: their training and their cards."""
+
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from sc2keras.applications.pretrained import file_sha256
+
+from .methods import METHODS
+from .recipes import RECIPES
+from .records import Store, write_json
+from .reports import markdown
+from .runs import Run
+
+# The networks that come closest to the optimum: with a W_d of their own.
+BUILDERS = {
+    "SC2Net": METHODS["slstm-untied"],
+    "LISTA": METHODS["lista-untied"],
+    "LFISTA": replace(METHODS["lfista"], kwargs={"tied": False}),
+}
+# λ and the recipe of each dataset: of those that the full protocol chooses from, the λ
+# of the best codes on held-out training samples.
+TRAINING = {
+    "digits": (0.1, RECIPES["digits"].replace(epochs=400)),
+    "mnist": (0.5, RECIPES["mnist"].replace(epochs=60)),
+    "cifar10": (1.0, RECIPES["cifar10"].replace(epochs=36)),
+}
+DATA = {
+    "digits": {
+        "name": "Optical Recognition of Handwritten Digits (scikit-learn's copy)",
+        "licence": "CC BY 4.0 (UCI Machine Learning Repository)",
+    },
+    "mnist": {
+        "name": "MNIST (TensorFlow Datasets, mnist 3.0.1)",
+        "licence": "CC BY-SA 3.0",
+    },
+    "cifar10": {
+        "name": "CIFAR-10 (TensorFlow Datasets, cifar10 3.0.2)",
+        "licence": "none stated; the authors ask for a citation of Krizhevsky, 2009, "
+        "Learning Multiple Layers of Features from Tiny Images",
+    },
+}
+
+
+def make_run(builder, dataset, folder):
+    l1, recipe = TRAINING[dataset]
+    return Run(
+        name=f"{builder.lower()}-{dataset}",
+        store=Store(folder / "runs"),
+        dataset=dataset,
+        method=BUILDERS[builder],
+        recipe=recipe,
+        l1=l1,
+    )
+
+
+def ship(builder, dataset, run, record, n_samples, output):
+    """Writes the model without its optimizer, and the card beside it."""
+    path = output / f"{run.name}.keras"
+    model = keras.saving.load_model(run.model_path, compile=False)
+    model.save(path)
+    settings = record["settings"]
+    note = f" ({record['note']})" if record["note"] else ""
+    card = {
+        "builder": builder,
+        "weights": dataset,
+        "sha256": file_sha256(path),
+        "licence": "Apache-2.0",
+        "data": {
+            **DATA[dataset],
+            "name": DATA[dataset]["name"] + note,
+            "split": f"the training split, {n_samples:,} samples, without labels",
+            "preprocessing": "pixels in [0, 1]",
+        },
+        "settings": settings,
+        "seed": settings["seed"],
+        "training_seconds": record["training_seconds"],
+        "environment": record["environment"],
+        "command": f"python scripts/train_weights.py --datasets {dataset} "
+        f"--builders {builder}",
+        "train": {
+            "objective": record["train_objective"],
+            "nonzero": record["train_nonzero"],
+        },
+        "test": {
+            key: record[key]
+            for key in ("objective", "optimum", "gap", "nonzero", "full", "paper")
+        },
+    }
+    write_json(path.with_suffix(".json"), card)
+
+
+def table(folder):
+    """All cards of the folder as a Markdown table."""
+    header = ["builder", "weights", "λ", "T", "objective", "gap, %", "nonzero"]
+    header += ["paper protocol, %", "full protocol, %", "kB"]
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        card = json.loads(path.read_text())
+        test, size = card["test"], path.with_suffix(".keras").stat().st_size
+        rows.append(
+            [
+                card["builder"],
+                card["weights"],
+                f"{card['settings']['l1']:g}",
+                str(card["settings"]["n_steps"]),
+                f"{test['objective']:.3f}",
+                f"{100 * test['gap']:.2f}",
+                f"{test['nonzero']:.2f}",
+                f"{100 * np.mean(test['paper']):.2f}",
+                f"{100 * test['full']:.2f}",
+                f"{size / 1000:,.0f}",
+            ]
+        )
+    return markdown(header, rows) + (
+        "\n100 atoms; figures of the test split, by the commands in the cards.\n"
+    )

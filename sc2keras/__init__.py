@@ -13,6 +13,7 @@ from sc2keras import (
 from sc2keras._version import __version__
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
+from sc2keras.registry import register_encoder
 from sc2keras.training import Recipe
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "learn_dictionary",
     "losses",
     "metrics",
+    "register_encoder",
     "sample_dictionary",
     "sklearn",
 ]

@@ -81,6 +81,9 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
         proves it; and `nonzero`, the fraction of the codes' entries above 1e-3 in
         magnitude.
 
+    Raises:
+        ValueError: If the codes of the model are not to solve the LASSO.
+
     Example:
 
     >>> from sc2keras.applications import LISTA
@@ -93,6 +96,12 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
         Lee, Battle, Raina and Ng, Efficient Sparse Coding Algorithms, 2007, algorithm 1
         (feature-sign search).
     """
+    if model.encoder.solves != "lasso":
+        raise ValueError(
+            f"code_quality compares with the optimum of the LASSO, and {model.name!r} "
+            f"has other codes (solves={model.encoder.solves!r}). Measure "
+            "reconstruction and sparsity, for instance with model.evaluate."
+        )
     dictionary, l1 = model.dictionary, model.encoder.l1
     signals, atoms = _in_span(x.reshape(len(x), -1), dictionary)
     solver = FISTA(

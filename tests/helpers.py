@@ -1,31 +1,38 @@
 """NumPy implementations to compare with, and what several test files build."""
 
 import importlib.util
+import inspect
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from sc2keras import datasets, layers
+from sc2keras import datasets, registry
 
 to_numpy = keras.ops.convert_to_numpy
 
-SOLVERS = [layers.ISTA, layers.FISTA]
-TRAINABLE = [
-    layers.LISTABlock,
-    layers.LFISTABlock,
-    layers.AdaptiveISTA,
-    layers.SLSTM,
-]
-ENCODERS = SOLVERS + TRAINABLE
+# Those of this package: a test may register others.
+ENTRIES = [e for e in registry.entries() if e.layer.__module__.startswith("sc2keras.")]
+ENCODERS = [entry.layer for entry in ENTRIES]
+SOLVERS = [entry.layer for entry in ENTRIES if not entry.is_trained]
+TRAINABLE = [entry.layer for entry in ENTRIES if entry.is_trained]
+
+
+def takes(cls, argument):
+    """Whether an encoder, or its cell, has an argument of that name."""
+    layers = [*cls.__mro__, *getattr(cls, "cell_class", object).__mro__]
+    return any(argument in inspect.signature(c).parameters for c in layers[:-1])
+
 
 # Every encoder, and the options that give it other weights.
 VARIANTS = [
     *(pytest.param(cls, {}, id=cls.__name__) for cls in ENCODERS),
-    pytest.param(layers.LISTABlock, {"shared": False}, id="LISTABlock-unshared"),
-    pytest.param(layers.LFISTABlock, {"shared": False}, id="LFISTABlock-unshared"),
-    pytest.param(layers.SLSTM, {"use_bias": False}, id="SLSTM-unbiased"),
+    *(
+        pytest.param(entry.layer, options, id=f"{entry.layer.__name__}-{name}")
+        for entry in ENTRIES
+        for name, options in entry.variants.items()
+    ),
     *(
         pytest.param(cls, options, id=f"{cls.__name__}-{name}")
         for cls in TRAINABLE
@@ -33,6 +40,7 @@ VARIANTS = [
             ("fixed", {"trainable_dictionary": False}),
             ("untied", {"tied": False}),
         ]
+        if takes(cls, *options)
     ),
 ]
 # How W_d is coupled with the decoder.

@@ -78,7 +78,7 @@ def test_an_ill_conditioned_dictionary_with_equal_atoms_has_an_exact_optimum():
 def test_without_lambda_the_optimum_is_that_of_least_squares(problem):
     x, dictionary = problem
     dictionary = dictionary[:5]
-    model = applications.LISTA(5, (8,), 3, l1=0.0, dictionary=dictionary)
+    model = applications.LISTA(5, (8,), n_steps=3, l1=0.0, dictionary=dictionary)
     optimum = evaluation.code_quality(model, x, model.encode(x)).optimum
     residual = np.linalg.lstsq(dictionary.T, x.T, rcond=None)[1]
     assert optimum == pytest.approx(0.5 * np.mean(residual), rel=1e-5)

@@ -1,5 +1,13 @@
-"""Builders of ready models: SC2Net and every method it is compared with."""
+"""Builders of ready models: SC2Net, every method it is compared with, and others.
 
+Every method of the registry has a builder here by its name, whoever registered it.
+"""
+
+import functools
+from typing import Any
+
+from sc2keras import layers as layers
+from sc2keras import registry as _registry
 from sc2keras.applications.builders import (
     FISTA,
     ISTA,
@@ -7,8 +15,9 @@ from sc2keras.applications.builders import (
     LISTA,
     AdaptiveISTA,
     SC2Net,
-    preprocess_input,
 )
+from sc2keras.applications.building import build
+from sc2keras.applications.preprocessing import preprocess_input
 from sc2keras.applications.pretrained import list_weights, weights_card, weights_path
 
 __all__ = [
@@ -18,8 +27,26 @@ __all__ = [
     "LISTA",
     "AdaptiveISTA",
     "SC2Net",
+    "build",
     "list_weights",
     "preprocess_input",
     "weights_card",
     "weights_path",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        entry = _registry.get_entry(name)
+    except ValueError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    builder = functools.partial(build, name)
+    builder.__doc__ = (
+        f"{entry.summary}\n\nSee `build` for the arguments of the model, and "
+        f"`{entry.layer.__module__}.{entry.layer.__name__}` for those of the encoder."
+    )
+    return builder
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(entry.name for entry in _registry.entries())})

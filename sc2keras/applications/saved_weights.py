@@ -124,6 +124,11 @@ def open_weights(
         ValueError: If there are none, or they are those of another builder.
         OSError: If the file is damaged.
     """
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            "weights must be None, the path of a .keras or .weights.h5 file, or a name "
+            f"of list_weights(); received weights={weights!r}."
+        )
     path = os.fspath(weights)
     is_file = path.endswith((".keras", ".weights.h5"))
     if is_file and not os.path.isfile(path):

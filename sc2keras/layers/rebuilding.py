@@ -80,7 +80,11 @@ class FixedArguments(keras.layers.Layer):
 @functools.cache
 def _arguments(layer_class: Any) -> frozenset[str]:
     names = {"dtype_policy"}
-    for base in layer_class.__mro__:
+    # Of a layer around a cell, those of the cell, too.
+    for base in (
+        *layer_class.__mro__,
+        *getattr(layer_class, "cell_class", object).__mro__,
+    ):
         if issubclass(base, keras.layers.Layer) and base is not keras.layers.Layer:
             names |= set(inspect.signature(base).parameters)
     return frozenset(names.difference(_ALWAYS_FREE))

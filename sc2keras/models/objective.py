@@ -6,22 +6,40 @@ import keras
 from keras import ops
 
 from sc2keras import metrics as sc_metrics
-from sc2keras.losses import SparseCodingLoss, flatten_samples
+from sc2keras.layers.encoder import Encoder
+from sc2keras.losses import flatten_samples
+from sc2keras.objective import reconstruction_error
 from sc2keras.validation import Tensor, at_least_float32
 
 
+class _PenalisedError(keras.losses.Loss):
+    """½‖x − x̂‖² and what the codes cost, averaged as Keras averages losses.
+
+    A loss, since Keras scales these alone where several devices share a batch.
+    """
+
+    def call(self, y_true: Tensor, y_pred: tuple[Tensor, Tensor]) -> Tensor:
+        reconstruction, penalty = y_pred
+        return reconstruction_error(y_true, reconstruction) + penalty
+
+
 class Objective:
-    """The objective and its metrics.
+    """The objective of an encoder and its metrics.
 
     A plain object, so that Keras does not write the metrics into the model's file.
     """
 
-    def __init__(self, l1: float, duality_gap: bool) -> None:
-        self.loss = SparseCodingLoss(l1)
+    def __init__(self, encoder: Encoder, duality_gap: bool) -> None:
+        if duality_gap and encoder.solves != "lasso":
+            raise ValueError(
+                f"duality_gap=True needs codes that are to solve the LASSO; those of "
+                f"{encoder.name!r} are not (solves={encoder.solves!r}). Leave it out."
+            )
+        self.loss = _PenalisedError()
         self.reconstruction = sc_metrics.ReconstructionError()
         self.l1 = sc_metrics.L1Norm()
         self.nonzero = sc_metrics.NonzeroFraction()
-        self.gap = sc_metrics.DualityGap(l1) if duality_gap else None
+        self.gap = sc_metrics.DualityGap(encoder.l1) if duality_gap else None
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -41,4 +59,5 @@ class Objective:
         self.nonzero.update_state(None, codes, sample_weight)
         if self.gap is not None:
             self.gap.update_state(x, codes, encoder.dictionary, sample_weight)
-        return self.loss(x, (reconstruction, codes), sample_weight)
+        penalty = encoder.penalty(codes)
+        return self.loss(x, (reconstruction, penalty), sample_weight)

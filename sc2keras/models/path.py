@@ -5,8 +5,7 @@ from typing import Any
 
 import keras
 
-from sc2keras.layers.slstm import UnfoldedRNN
-from sc2keras.layers.unfolded import UnfoldedEncoder
+from sc2keras.layers.encoder import Encoder
 
 
 def check_path(model: Any) -> None:
@@ -22,7 +21,7 @@ def check_path(model: Any) -> None:
             f"{len(model.outputs)} outputs."
         )
     encoder, codes = model.encoder, model.outputs[0]
-    if not isinstance(encoder, (UnfoldedEncoder, UnfoldedRNN)):
+    if not isinstance(encoder, Encoder):
         raise ValueError(
             "The codes of a SparseCoder must be the output of an encoder of "
             f"sc2keras.layers; received the output of {encoder!r}."

@@ -11,8 +11,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import signals
-from sc2keras.layers.slstm import UnfoldedRNN
-from sc2keras.layers.unfolded import UnfoldedEncoder
+from sc2keras.layers.encoder import Encoder
 from sc2keras.models import fitting, forward, path, saving, streaming
 from sc2keras.models.divergence import guarded
 from sc2keras.models.objective import Objective
@@ -79,7 +78,7 @@ class SparseCoder(keras.Model):
         self._result_dtype = at_least_float32(self.outputs[0].dtype)
 
     @property
-    def encoder(self) -> UnfoldedEncoder | UnfoldedRNN:
+    def encoder(self) -> Encoder:
         """The layer that makes the codes, and decodes them when called in reverse."""
         return self.outputs[0]._keras_history.operation
 
@@ -101,9 +100,10 @@ class SparseCoder(keras.Model):
         """Configures the model for training.
 
         Args:
-            optimizer: A Keras optimizer. None: the paper's,
-                `Adadelta(learning_rate=1.0, epsilon=1e-6)`. (The string `"adadelta"`
-                is Keras's, with a learning rate of 0.001, which hardly moves.)
+            optimizer: A Keras optimizer. None: that of the encoder's `recipe`; of the
+                paper's networks `Adadelta(learning_rate=1.0, epsilon=1e-6)`. (The
+                string `"adadelta"` is Keras's, with a learning rate of 0.001, which
+                hardly moves.)
             loss: Loss of a task, added to the objective; None for the objective alone.
                 In a model with predictions it is theirs. As in Keras it may also be a
                 list with a loss an output, or a dictionary by their names; the codes
@@ -121,7 +121,7 @@ class SparseCoder(keras.Model):
                 twentieth.
         """
         if optimizer is None:
-            optimizer = keras.optimizers.Adadelta(learning_rate=1.0, epsilon=1e-6)
+            optimizer = self.encoder.recipe.make_optimizer()
         elif isinstance(optimizer, str) and optimizer.lower() == "adadelta":
             warnings.warn(
                 "optimizer='adadelta' has Keras's learning rate of 0.001, which hardly "
@@ -138,7 +138,7 @@ class SparseCoder(keras.Model):
             "jit_compile": jit_compile,
         }
         self._task = Task(self.output_names, loss, kwargs)
-        self._objective = Objective(self.encoder.l1, duality_gap)
+        self._objective = Objective(self.encoder, duality_gap)
         super().compile(
             optimizer=optimizer, jit_compile=jit_compile, **self._task.arguments
         )

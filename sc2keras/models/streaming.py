@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sc2keras import signals
 from sc2keras.backend import aligned_empty
-from sc2keras.layers.ista import quiet_solvers, warn_if_open
+from sc2keras.layers.convergence import quiet_solvers, warn_if_open
 from sc2keras.losses import flatten_samples
 from sc2keras.models.output import apart, collect
 from sc2keras.objective import relative_duality_gap

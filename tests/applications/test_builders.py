@@ -85,9 +85,7 @@ def test_activation_chooses_between_exact_zeros_and_smoothness(trained):
     for activation, has_zeros in [("shrinkage", True), ("double_tanh", False)]:
         codes = trained(**SMALL, l1=0.5, activation=activation).encode(x)
         assert (codes == 0).any() == has_zeros
-    assert trained(**SMALL).encoder.get_config()["activation"] == (
-        "double_tanh" if trained is SC2Net else "shrinkage"
-    )
+    assert trained(**SMALL).encoder.get_config()["activation"] == "shrinkage"
 
 
 def test_keywords_reach_the_layer():
@@ -101,10 +99,11 @@ def test_keywords_reach_the_layer():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_solvers_have_nothing_to_train_and_refuse_other_activations(solver):
+def test_solvers_have_nothing_to_train_and_take_no_argument_of_networks(solver):
     assert solver(**SMALL).trainable_weights == []
-    with pytest.raises(ValueError, match=r"must be 'shrinkage'.*activation='double_"):
-        solver(**SMALL, activation="double_tanh")
+    for argument in ({"activation": "double_tanh"}, {"tied": False}):
+        with pytest.raises(ValueError, match=f"Unrecognized.*{next(iter(argument))}"):
+            solver(**SMALL, **argument)
 
 
 def test_classes_puts_a_classifier_on_the_codes(builder):

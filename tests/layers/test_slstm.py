@@ -288,9 +288,8 @@ def test_gates_and_biases_use_their_initializers():
     assert (to_numpy(copy.cell.gate_kernel) == 0.25).all()
 
 
-def test_defaults_are_those_of_the_paper():
-    assert SLSTM(5).cell.activation == "double_tanh"
-    assert AdaptiveISTA(5).cell.activation == "shrinkage"
+def test_defaults_are_sparse_codes_at_the_weight_of_the_paper():
+    assert SLSTM(5).cell.activation == AdaptiveISTA(5).cell.activation == "shrinkage"
     assert SLSTMCell(5).l1 == AdaptiveISTACell(5).l1 == 0.1
 
 
@@ -317,7 +316,7 @@ def test_rnns_of_the_cells_pass_the_layer_test_of_keras(cell):
         init_kwargs={"cell": cell(5), "return_sequences": True},
         input_shape=(3, 6, 4),
         expected_output_shape=(3, 6, 5),
-        expected_num_trainable_weights=5 if cell is AdaptiveISTACell else 6,
+        expected_num_trainable_weights=5,
         expected_num_non_trainable_weights=1,
         expected_num_seed_generators=0,
         expected_num_losses=0,

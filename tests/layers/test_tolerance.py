@@ -11,7 +11,7 @@ from helpers import SOLVERS, signals, to_numpy, unit_atoms
 from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras.layers import FISTA, ISTA
-from sc2keras.layers.ista import warn_if_open
+from sc2keras.layers.convergence import warn_if_open
 from sc2keras.objective import relative_duality_gap
 
 N_ATOMS, N_FEATURES, L1 = 10, 12, 0.1

@@ -14,7 +14,7 @@ from helpers import (
     unit_atoms,
 )
 
-from sc2keras.layers import SLSTM, LISTABlock, lista, slstm, unfolded
+from sc2keras.layers import SLSTM, LISTABlock, lista, matrices, recurrent
 from sc2keras.losses import ReconstructionLoss
 
 
@@ -138,7 +138,7 @@ def test_the_factored_form_is_the_same_with_the_product_of_its_matrices(
             asked.append(sizes)
             return answer
 
-        for module in (slstm, lista):
+        for module in (recurrent, lista):
             monkeypatch.setattr(module, "is_product_cheaper", rule)
         model = tied_model(layer)
         start = model.get_weights()
@@ -165,7 +165,7 @@ def test_the_factored_form_is_the_same_with_the_product_of_its_matrices(
 def test_the_product_is_taken_where_it_takes_fewer_operations(
     n_atoms, n_features, n_samples, expected
 ):
-    found = unfolded.is_product_cheaper(3, n_atoms, n_features, n_samples, 5)
+    found = matrices.is_product_cheaper(3, n_atoms, n_features, n_samples, 5)
     rows = 5 * (n_samples or 256)
     with_product = 3 * n_atoms**2 * n_features + rows * 3 * n_atoms**2
     assert found is (with_product < rows * 4 * n_features * n_atoms) is expected

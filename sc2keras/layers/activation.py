@@ -1,0 +1,118 @@
+"""What an activation is: the step that makes codes sparse, with its penalty."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, TypeVar
+
+import keras
+from keras import ops
+
+from sc2keras.layers.rebuilding import FiniteWeights
+from sc2keras.validation import Shape, Tensor
+
+_BY_NAME: dict[str, type["Activation"]] = {}
+_Class = TypeVar("_Class", bound=type["Activation"])
+
+
+class Activation(FiniteWeights):
+    """Base of the activations of encoders: h, and the penalty that it belongs to.
+
+    h is the proximal step of a penalty, or stands in for one. A subclass gives `call`,
+    and `penalty` where there is one; `register_activation` gives it the name that
+    encoders take as `activation="name"`. Encoders take an instance, too.
+
+    Attributes:
+        solves: `"lasso"` where the penalty is λ·‖s‖₁, so that the duality gap of the
+            LASSO says how far codes are from the optimum; None otherwise.
+        shows_non_finite: Boolean, whether h of a NaN or an infinity is one.
+
+    Example: see `register_activation`.
+
+    >>> from sc2keras.layers import Shrinkage
+    >>> Shrinkage.solves
+    'lasso'
+    """
+
+    solves: ClassVar[Literal["lasso"] | None] = None
+    shows_non_finite: ClassVar[bool] = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    @classmethod
+    def proximal(cls, threshold: float, **kwargs: Any) -> "Activation":
+        """The activation by name: the proximal step of `threshold` times the penalty.
+
+        Args:
+            threshold: Float >= 0, λτ of the step that an encoder starts with.
+            **kwargs: Of `keras.layers.Layer`.
+        """
+        return cls(**kwargs)
+
+    def penalty(self, codes: Tensor, l1: float) -> Tensor:
+        """What codes cost in the objective, `(batch, n_atoms)` to `(batch,)`: nothing.
+
+        Args:
+            codes: Tensor `(batch, n_atoms)`.
+            l1: Float, λ.
+        """
+        return ops.zeros_like(codes[..., 0])
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+
+def register_activation(name: str) -> Callable[[_Class], _Class]:
+    """Decorator of an `Activation`: encoders take it as `activation=name`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from sc2keras.layers import LISTABlock
+    >>> @register_activation("hard")
+    ... @keras.saving.register_keras_serializable(package="doctest")
+    ... class Hard(Activation):
+    ...     def call(self, inputs):
+    ...         return inputs * keras.ops.cast(abs(inputs) > 1.0, inputs.dtype)
+    >>> tuple(LISTABlock(4, n_steps=2, activation="hard")(np.ones((1, 3))).shape)
+    (1, 4)
+    """
+
+    def register(activation: _Class) -> _Class:
+        _BY_NAME[name] = activation
+        return activation
+
+    return register
+
+
+def list_activations() -> list[str]:
+    """The names that encoders take as `activation`."""
+    return sorted(_BY_NAME)
+
+
+def check_activation(value: Any) -> str | dict[str, Any]:
+    """A name of an activation, or the config of an instance; else a ValueError."""
+    if isinstance(value, Activation):
+        value = keras.saving.serialize_keras_object(value)
+    if isinstance(value, dict) or value in _BY_NAME:
+        return value
+    raise ValueError(
+        f"activation must be one of {list_activations()} or a sc2keras.layers."
+        f"Activation; received activation={value!r}."
+    )
+
+
+def make_activation(
+    value: str | dict[str, Any], threshold: float, **kwargs: Any
+) -> Activation:
+    """A new activation of that name or config.
+
+    Args:
+        value: As `check_activation` gives it.
+        threshold: Float, λτ, for an activation by name.
+        **kwargs: Of `keras.layers.Layer`.
+    """
+    if isinstance(value, str):
+        return _BY_NAME[value].proximal(threshold, **kwargs)
+    layer = keras.saving.deserialize_keras_object(value)
+    return type(layer).from_config({**layer.get_config(), **kwargs})

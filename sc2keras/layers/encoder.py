@@ -1,0 +1,194 @@
+"""The contract of encoders: a dictionary, an activation and a step rule."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Literal
+
+import keras
+from keras import ops
+
+from sc2keras.layers.activation import Activation
+from sc2keras.training import Recipe
+from sc2keras.validation import Shape, Tensor, check_positive_integer
+
+
+class Encoder(keras.layers.Layer):
+    """Base of every encoder: signals to sparse codes, and back by the reverse call.
+
+    Three parts make one:
+
+    1. a dictionary D: `synthesis(s)` = s D, its adjoint `correlation(r)` = r Dᵀ, and
+       `lipschitz()` = λ_max(D Dᵀ), as `DictionaryLayer` gives them;
+    2. an activation, `activation_layer`, with its penalty;
+    3. a step rule: `initial_state(x)` and `step(x, state, t)`, of states that begin
+       with the codes. `prepare(x)` is what all steps on x share.
+
+    Models, metrics and the evaluation ask the encoder: what codes stand for
+    (`layer(codes, reverse=True)`), what they cost (`penalty`), and what problem they
+    solve (`solves`).
+
+    Attributes:
+        recipe: `sc2keras.Recipe`, how the encoder is trained by default.
+        is_trained: Boolean, False for solvers, which have nothing to train.
+
+    Example: see `UnfoldedEncoder` for one of your own.
+
+    >>> from sc2keras.layers import LISTABlock
+    >>> LISTABlock(20).solves, LISTABlock.is_trained, LISTABlock.recipe.optimizer
+    ('lasso', True, 'adadelta')
+    """
+
+    recipe: ClassVar[Recipe] = Recipe()
+    is_trained: ClassVar[bool] = True
+    n_steps: int
+    return_sequences: bool
+    activation_layer: Activation
+
+    # No property: Keras would write the layer to a file a second time.
+    def last_activation(self) -> Activation:
+        """The activation that makes the codes."""
+        return self.activation_layer
+
+    @property
+    def solves(self) -> Literal["lasso"] | None:
+        """`"lasso"` where codes are to minimise ½‖x − sD‖² + λ·‖s‖₁; None otherwise."""
+        return self.last_activation().solves
+
+    @property
+    def shows_non_finite(self) -> bool:
+        """Whether a NaN or an infinity in a signal is sure to make its code one.
+
+        It is where nothing after the product with W_d is bounded.
+        """
+        return self.last_activation().shows_non_finite
+
+    def penalty(self, codes: Tensor) -> Tensor:
+        """What codes `(batch, n_atoms)` cost in the objective, `(batch,)`."""
+        return self.last_activation().penalty(codes, self.l1)
+
+    def prepare(self, inputs: Tensor) -> Any:
+        """What the steps on x share: x itself."""
+        return inputs
+
+    def initial_state(self, prepared: Any) -> Any:
+        """The state before the first step: codes of zero."""
+        return (ops.zeros((*ops.shape(prepared)[:-1], self.n_atoms), prepared.dtype),)
+
+    def step(self, prepared: Any, state: Any, t: int) -> Any:
+        """The state after step t, from 0 on; its first part is the codes."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no step rule. Define step(prepared, state, t)."
+        )
+
+    def unfold(self, inputs: Tensor, state: Any = None) -> Iterator[Any]:
+        """The states after each of the `n_steps` steps."""
+        prepared = self.prepare(inputs)
+        state = self.initial_state(prepared) if state is None else state
+        for t in range(self.n_steps):
+            state = self.step(prepared, state, t)
+            yield state
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Keras would build the layer on the shape of the codes.
+        if kwargs.get("reverse") and not self.built:
+            raise ValueError(
+                f"{type(self).__name__} was called with reverse=True before it was "
+                "built. Call it on signals first, or build it with "
+                "build((None, n_features))."
+            )
+        return super().__call__(*args, **kwargs)
+
+
+class UnfoldedEncoder(Encoder):
+    """Base of the encoders that unfold an iteration for `n_steps` steps.
+
+    It stands before a layer with a dictionary: `class X(UnfoldedEncoder, NetworkLayer)`
+    with `build` and `step` is an encoder.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        n_steps: Integer, T, the number of steps.
+        return_sequences: Boolean. If True, the codes after every step are returned,
+            `(..., n_steps, n_atoms)`; if False, those after the last.
+        **kwargs: Of the layer with the dictionary.
+
+    Call arguments:
+        inputs: Tensor `(..., n_features)`, signals; with `reverse=True` codes,
+            `(..., n_atoms)`.
+        reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
+
+    Example: two steps of ISTA with a trained relaxation.
+
+    >>> import keras, numpy as np, sc2keras
+    >>> from sc2keras.layers import NetworkLayer, UnfoldedEncoder
+    >>> class RelaxedISTA(UnfoldedEncoder, NetworkLayer):
+    ...     def build(self, input_shape):
+    ...         step_size, _ = self.build_dictionary(input_shape[-1])
+    ...         self.activation_layer = self.build_activation(step_size)
+    ...         self.relaxation = self.add_weight(
+    ...             name="relaxation", shape=(), initializer="ones")
+    ...     def step(self, x, state, t):
+    ...         codes = state[0]
+    ...         gradient = self.correlation(self.synthesis(codes) - x)
+    ...         step = self.relaxation * self.step_size * gradient
+    ...         return (self.activation_layer(codes - step),)
+    >>> layer = RelaxedISTA(20, n_steps=2)
+    >>> tuple(layer(np.ones((4, 8))).shape)
+    (4, 20)
+    """
+
+    def __init__(
+        self,
+        n_atoms: int,
+        n_steps: int = 10,
+        return_sequences: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_atoms, **kwargs)
+        self.n_steps = check_positive_integer("n_steps", n_steps)
+        self.return_sequences = bool(return_sequences)
+
+    def call(self, inputs: Tensor, reverse: bool = False) -> Tensor:
+        self.check_call(inputs, reverse)
+        if reverse:
+            return self.synthesis(inputs)
+        states = self.unfold(self.in_unit(inputs))
+        return self.out_of_unit(
+            collect_steps((state[0] for state in states), self.return_sequences)
+        )
+
+    def compute_output_spec(
+        self, inputs: Tensor, reverse: bool = False
+    ) -> keras.KerasTensor:
+        self.check_call(inputs, reverse)
+        if reverse:
+            shape = (*inputs.shape[:-1], self.n_features)
+        else:
+            shape = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        steps = (self.n_steps,) if self.return_sequences else ()
+        return (*input_shape[:-1], *steps, self.n_atoms)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "n_steps": self.n_steps,
+            "return_sequences": self.return_sequences,
+        }
+
+
+def collect_steps(steps: Iterable[Tensor], return_sequences: bool) -> Tensor:
+    """The last of the codes that `steps` yields, or all of them on axis -2."""
+    steps = list(steps)
+    return ops.stack(steps, axis=-2) if return_sequences else steps[-1]
+
+
+def minus_shared(x: Tensor, negated: Tensor) -> Tensor:
+    """x − negated, for a `negated` that many steps share.
+
+    Where a sum shares one tensor, TensorFlow adds up the gradients of the steps in an
+    order that depends on which thread is first: from the third on the result is not
+    reproducible. The gradient of a difference is a tensor of its own.
+    """
+    return x - negated

@@ -1,0 +1,287 @@
+"""What the exact solvers share: proximal gradient steps, to a number or a tolerance."""
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+from numpy.typing import NDArray
+
+from sc2keras.layers.convergence import warn_if_open
+from sc2keras.layers.dictionary import DictionaryLayer
+from sc2keras.layers.encoder import UnfoldedEncoder
+from sc2keras.layers.shrinkage import soft_threshold
+from sc2keras.objective import (
+    gap_and_correlation_in_units,
+    l1_in_units,
+    l1_norm,
+    row_unit,
+)
+from sc2keras.validation import Shape, Tensor, at_least_float32, check_non_negative
+
+_MIN_STEPS_PER_CHECK = 10
+_MAX_HALVINGS = 4
+_MIN_ROWS = 64
+
+_State = tuple[Tensor, Tensor, Tensor]
+
+
+class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
+    """What ISTA and FISTA share: the iteration around their extrapolation."""
+
+    is_trained: ClassVar[bool] = False
+    solves = "lasso"
+    shows_non_finite = True
+
+    def __init__(
+        self, n_atoms: int, n_steps: int = 300, tol: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(n_atoms, n_steps, **kwargs)
+        self.tol = None if tol is None else check_non_negative("tol", tol)
+        if self.tol is not None and self.return_sequences:
+            raise ValueError(
+                "return_sequences=True needs a fixed number of steps; received "
+                f"tol={tol!r}. Use tol=None."
+            )
+
+    def build(self, input_shape: Shape) -> None:
+        self.build_dictionary(input_shape[-1])
+
+    def penalty(self, codes: Tensor) -> Tensor:
+        return self.l1 * l1_norm(codes)
+
+    def extrapolate(
+        self, codes: Tensor, previous: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`(y, next_t)`: the point where the next gradient step starts; ISTA's."""
+        return codes, t
+
+    def restart(self, t: Tensor, overshoot: Tensor) -> Tensor:
+        """t after a step to a tolerance; `overshoot` is (y − s_t)·(s_t − s_{t−1})."""
+        return t
+
+    def call(self, inputs: Tensor, reverse: bool = False) -> Tensor:
+        self.check_call(inputs, reverse)
+        if reverse:
+            return self.synthesis(inputs)
+        if self.tol is None:
+            return self._unfold(inputs)
+        codes, gaps = self.solve(inputs)
+        values = _concrete(gaps)
+        if values is not None:
+            warn_if_open(values, self.tol, self.n_steps)
+        return codes
+
+    def solve(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes of a layer with `tol`, and how far each is from its optimum.
+
+        It never warns: who compiles it passes the gaps to `warn_if_open`.
+
+        Args:
+            inputs: Tensor `(..., n_features)`.
+
+        Returns:
+            `(codes, gaps)`: the tensor `(..., n_atoms)` that a call returns, and the
+            relative duality gaps at the last check, `(...)`, both NaN where a row of
+            inputs is not finite.
+        """
+        if self.tol is None:
+            raise ValueError(
+                "solve needs a layer with a tolerance; received tol=None. Call the "
+                "layer, or make it with, for instance, tol=1e-4."
+            )
+        if _is_recorded():
+            raise ValueError(
+                "PyTorch would record as many steps as one input takes, for all others "
+                f"as well; received tol={self.tol!r}. Export a layer with tol=None, or "
+                "export it on TensorFlow."
+            )
+        x, dictionary, step_size = self._operands(inputs)
+        shape = ops.shape(x)
+        x = ops.reshape(x, (-1, self.n_features))
+        unit = row_unit(x)
+        l1 = l1_in_units(self.l1, unit)
+        codes, gaps = self._solve_rows(x / unit, l1, dictionary, step_size)
+        codes = ops.where(ops.isnan(gaps)[:, None], math.nan, codes * unit)
+        codes = ops.reshape(codes, (*shape[:-1], self.n_atoms))
+        return ops.cast(codes, self.compute_dtype), ops.reshape(gaps, shape[:-1])
+
+    def _operands(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x, D and τ, rounded as in any call of the layer, in the dtype that solves."""
+        # bfloat16 has 8 bits: no gap under 1 % would ever be seen.
+        dtype = at_least_float32(self.compute_dtype)
+        x, dictionary, step_size = (
+            ops.cast(ops.cast(value, self.compute_dtype), dtype)
+            for value in (inputs, self.dictionary, self.step_size)
+        )
+        return x, dictionary, step_size
+
+    def _make_step(
+        self, dictionary: Tensor, step_size: Tensor
+    ) -> Callable[..., _State]:
+        """`step(state, correlation, threshold, center)` of a state (s_t, y_t+1, q_t+1).
+
+        `correlation` is (x − center D)Dᵀ. Far from zero the differences to the center
+        are small, and so is what float32 loses in the product.
+        """
+        n_atoms, n_features = dictionary.shape
+        transposed = ops.transpose(dictionary)
+        # With many atoms two products with D take fewer operations than one with D Dᵀ.
+        factored = n_atoms > 2 * n_features
+        gram = None if factored else ops.matmul(dictionary, transposed)
+
+        def step(state, correlation, threshold, center=None):
+            codes, y, t = state
+            moved = y if center is None else y - center
+            if factored:
+                product = ops.matmul(ops.matmul(moved, dictionary), transposed)
+            else:
+                product = ops.matmul(moved, gram)
+            new = soft_threshold(y - step_size * (product - correlation), threshold)
+            if self.tol is not None:
+                overshoot = ops.sum((y - new) * (new - codes), axis=-1, keepdims=True)
+                t = self.restart(t, overshoot)
+            # s_{t−1} is no part of the state: LiteRT overwrites a variable of a loop
+            # with its next value before it hands the old one on to another variable.
+            return new, *self.extrapolate(new, codes, t)
+
+        return step
+
+    def _first_state(self, projected: Tensor, threshold: Tensor) -> _State:
+        """The state after the first step, from τ x Dᵀ, as s_0 = 0 and q_1 = 1."""
+        codes = soft_threshold(projected, threshold)
+        t = ops.ones_like(codes[..., :1])
+        return codes, *self.extrapolate(codes, ops.zeros_like(codes), t)
+
+    def _unfold(self, inputs: Tensor) -> Tensor:
+        """The codes after `n_steps` steps, or after each of them."""
+        x, dictionary, step_size = self._operands(inputs)
+        step = self._make_step(dictionary, step_size)
+        threshold = step_size * self.l1
+        correlation = ops.matmul(x, ops.transpose(dictionary))
+        first = self._first_state(step_size * correlation, threshold)
+        if not self.return_sequences:
+            codes, _, _ = ops.fori_loop(
+                1, self.n_steps, lambda _, s: step(s, correlation, threshold), first
+            )
+            return ops.cast(codes, self.compute_dtype)
+
+        def advance(state, _):
+            state = step(state, correlation, threshold)
+            return state, state  # Keras wants both alike on TensorFlow.
+
+        codes = ops.expand_dims(first[0], 0)
+        if self.n_steps > 1:
+            _, (later, _, _) = ops.scan(advance, first, length=self.n_steps - 1)
+            codes = ops.concatenate([codes, later])
+        return ops.cast(ops.moveaxis(codes, 0, -2), self.compute_dtype)
+
+    def _solve_rows(
+        self, x: Tensor, l1: Tensor, dictionary: Tensor, step_size: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`(codes, gaps)` of rows `(n_rows, n_features)`, with a weight of each.
+
+        At every check the codes become the new center. A row is done when its gap is
+        small, or not a number: its code then stays as it is, however long others take.
+        When half of the rows are done, the others go on in arrays of half the size.
+        """
+        n_atoms, n_features = dictionary.shape
+        step = self._make_step(dictionary, step_size)
+        # A check costs two products with the dictionary, a step one with k × k.
+        n_between = max(_MIN_STEPS_PER_CHECK, 2 * n_features // n_atoms)
+
+        def advance(n_done, gaps, x, l1, correlation, *state):
+            n_next = ops.minimum(n_done + n_between, self.n_steps)
+            center, threshold = state[0], step_size * l1
+            codes, *others = ops.fori_loop(
+                0,
+                n_next - n_done,
+                lambda _, s: step(s, correlation, threshold, center),
+                state,
+            )
+            is_open = gaps > self.tol
+            codes = ops.where(is_open[:, None], codes, center)
+            new_gaps, correlation = gap_and_correlation_in_units(
+                x, codes, dictionary, l1
+            )
+            gaps = ops.where(is_open, new_gaps, gaps)
+            return n_next, gaps, x, l1, correlation, codes, *others
+
+        def solve(n_halvings, n_done, *rows):
+            n_half = ops.shape(rows[0])[0] // 2
+
+            def unfinished(n_done, gaps, *_):
+                n_open = ops.sum(ops.cast(gaps > self.tol, "int32"))
+                n_may_stay_open = n_half if n_halvings else 0
+                return ops.logical_and(n_done < self.n_steps, n_open > n_may_stay_open)
+
+            n_done, *rows = ops.while_loop(unfinished, advance, (n_done, *rows))
+            gaps, codes = rows[0], rows[4]
+            if not n_halvings:
+                return codes, gaps
+            # Open rows first. Not `gaps <= tol`, which is wrong of a gap that is no
+            # number, nor `not gaps > tol`, which TensorFlow turns into it.
+            order = ops.argsort(-ops.cast(gaps > self.tol, "int32"))
+            first, rest = order[:n_half], order[n_half:]
+            still_open = [ops.take(part, first, axis=0) for part in rows]
+            solved = solve(n_halvings - 1, n_done, *still_open)
+            inverse = ops.argsort(order)
+            codes, gaps = (
+                ops.take(
+                    ops.concatenate([part, ops.take(whole, rest, axis=0)]),
+                    inverse,
+                    axis=0,
+                )
+                for part, whole in zip(solved, (codes, gaps), strict=True)
+            )
+            return codes, gaps
+
+        n_first = min(n_between, self.n_steps)
+        correlation = ops.matmul(x, ops.transpose(dictionary))
+        threshold = step_size * l1
+        state = ops.fori_loop(
+            1,
+            n_first,
+            lambda _, s: step(s, correlation, threshold),
+            self._first_state(step_size * correlation, threshold),
+        )
+        gaps, correlation = gap_and_correlation_in_units(x, state[0], dictionary, l1)
+        return solve(
+            self._n_halvings(x.shape[0]),
+            ops.convert_to_tensor(n_first, dtype="int32"),
+            gaps,
+            x,
+            l1,
+            correlation,
+            *state,
+        )
+
+    @staticmethod
+    def _n_halvings(n_samples: Any) -> int:
+        """How often halving a batch pays: products of few rows are slow."""
+        if n_samples is None:
+            return _MAX_HALVINGS
+        if not isinstance(n_samples, int):
+            return 0  # A symbol, of which JAX cannot tell that its half is a size.
+        n_halvings = math.floor(math.log2(max(1, n_samples / _MIN_ROWS)))
+        return min(_MAX_HALVINGS, n_halvings)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "tol": self.tol}
+
+
+def _is_recorded() -> bool:
+    """Whether PyTorch records the operations of one run, without its loops."""
+    # It is loaded where it is the backend; a layer imports none.
+    return keras.backend.backend() == "torch" and sys.modules["torch"].jit.is_tracing()
+
+
+def _concrete(tensor: Tensor) -> NDArray | None:
+    """The values of a tensor, or None while a function is traced or compiled."""
+    try:
+        return ops.convert_to_numpy(tensor)
+    # Each backend has an error of its own for a tensor without values.
+    except Exception:
+        return None

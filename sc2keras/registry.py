@@ -1,0 +1,127 @@
+"""The methods: one entry an encoder, which builders, tests and tables go through."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import keras
+
+if TYPE_CHECKING:
+    from sc2keras.layers.encoder import Encoder
+
+_ENTRIES: dict[str, "Entry"] = {}
+_Class = TypeVar("_Class", bound=type["Encoder"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One method.
+
+    Attributes:
+        name: The name of its builder, such as `"LISTA"`.
+        layer: Its encoder, a class.
+        reference: Paper and equation.
+        defaults: Arguments of the encoder that its builder has for defaults.
+        variants: Further arguments, by a name each, that the laws are tested with.
+    """
+
+    name: str
+    layer: type["Encoder"]
+    reference: str
+    defaults: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is something to train; False for solvers."""
+        return self.layer.is_trained
+
+    @property
+    def summary(self) -> str:
+        """The first line of the encoder's docstring."""
+        return (inspect.getdoc(self.layer) or self.layer.__name__).splitlines()[0]
+
+
+def register_encoder(
+    name: str,
+    *,
+    reference: str = "",
+    defaults: Mapping[str, Any] | None = None,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[_Class], _Class]:
+    """Decorator of a `sc2keras.layers.Encoder`, which makes it a method by name.
+
+    It then has a builder, `sc2keras.applications.build(name)`, and stands wherever a
+    method is named: `SparseCodeTransformer(builder=name)`, saved files, the command
+    line (`--import` of its module). A class that is not registered with Keras is
+    registered there, in the package "Custom": its file loads where its module was
+    imported.
+
+    Args:
+        name: String, the name of the builder.
+        reference: String, paper and equation.
+        defaults: Mapping, arguments of the encoder that the builder has for defaults.
+        variants: Mapping of names to arguments that the laws are tested with, too.
+
+    Raises:
+        ValueError: If another encoder has the name.
+
+    Example:
+
+    >>> import numpy as np, sc2keras
+    >>> from sc2keras.layers import NetworkLayer, UnfoldedEncoder
+    >>> @sc2keras.register_encoder("OneStep", defaults={"n_steps": 1})
+    ... class OneStep(UnfoldedEncoder, NetworkLayer):
+    ...     '''h(x Dᵀ τ), the first step of ISTA.'''
+    ...     def build(self, input_shape):
+    ...         step_size, _ = self.build_dictionary(input_shape[-1])
+    ...         self.activation_layer = self.build_activation(step_size)
+    ...     def step(self, x, state, t):
+    ...         return (self.activation_layer(self.step_size * self.correlation(x)),)
+    >>> model = sc2keras.applications.build("OneStep", n_atoms=4, input_shape=(8,))
+    >>> model.encode(np.ones((2, 8), "float32")).shape
+    (2, 4)
+    """
+
+    def register(layer: _Class) -> _Class:
+        found = _ENTRIES.get(name)
+        # The same class again is what reloading a module gives.
+        if found is not None and _path(found.layer) != _path(layer):
+            raise ValueError(
+                f"The name {name!r} is that of {_path(found.layer)}; received "
+                f"{_path(layer)}. Choose another name."
+            )
+        if not _is_registered(layer):
+            keras.saving.register_keras_serializable()(layer)
+        _ENTRIES[name] = Entry(
+            name, layer, reference, dict(defaults or {}), dict(variants or {})
+        )
+        return layer
+
+    return register
+
+
+def entries() -> list[Entry]:
+    """All methods that are registered, in the order of their names."""
+    return sorted(_ENTRIES.values(), key=lambda entry: entry.name.lower())
+
+
+def get_entry(name: str) -> Entry:
+    """The method of that name, or a ValueError that lists the names."""
+    if name not in _ENTRIES:
+        raise ValueError(
+            f"There is no builder {name!r}. There are "
+            f"{', '.join(entry.name for entry in entries())}; "
+            "sc2keras.register_encoder adds others, once their module is imported."
+        )
+    return _ENTRIES[name]
+
+
+def _path(layer: type) -> str:
+    return f"{layer.__module__}.{layer.__qualname__}"
+
+
+def _is_registered(layer: type) -> bool:
+    name = keras.saving.get_registered_name(layer)
+    return keras.saving.get_registered_object(name) is layer

@@ -45,7 +45,7 @@ def test_mean_objective_flattens_images(problem):
 def test_the_optimum_is_that_of_scikit_learn(problem, n_atoms, l1):
     x, dictionary = problem
     dictionary = dictionary[:n_atoms]
-    model = applications.ISTA(n_atoms, (8,), 3, l1, dictionary=dictionary)
+    model = applications.ISTA(n_atoms, (8,), n_steps=3, l1=l1, dictionary=dictionary)
     quality = evaluation.code_quality(model, x, model.encode(x))
     best = sparse_encode(
         x.astype("float64"), dictionary, algorithm="lasso_cd", alpha=l1, max_iter=100000

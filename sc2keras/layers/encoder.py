@@ -33,7 +33,9 @@ class Encoder(keras.layers.Layer):
     Example: see `UnfoldedEncoder` for one of your own.
 
     >>> from sc2keras.layers import LISTABlock
-    >>> LISTABlock(20).solves, LISTABlock.is_trained, LISTABlock.recipe.optimizer
+    >>> layer = LISTABlock(20)
+    >>> layer.build((None, 8))
+    >>> layer.solves, layer.is_trained, layer.recipe.optimizer
     ('lasso', True, 'adadelta')
     """
 

@@ -12,7 +12,7 @@ from sc2keras.objective import reconstruction_error
 from sc2keras.validation import Tensor, at_least_float32
 
 
-class _PenalisedError(keras.losses.Loss):
+class PenalisedError(keras.losses.Loss):
     """½‖x − x̂‖² and what the codes cost, averaged as Keras averages losses.
 
     A loss, since Keras scales these alone where several devices share a batch.
@@ -35,7 +35,7 @@ class Objective:
                 f"duality_gap=True needs codes that are to solve the LASSO; those of "
                 f"{encoder.name!r} are not (solves={encoder.solves!r}). Leave it out."
             )
-        self.loss = _PenalisedError()
+        self.loss = PenalisedError()
         self.reconstruction = sc_metrics.ReconstructionError()
         self.l1 = sc_metrics.L1Norm()
         self.nonzero = sc_metrics.NonzeroFraction()

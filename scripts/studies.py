@@ -2,14 +2,6 @@
 
     python scripts/studies.py --datasets mnist cifar10 --output results/studies
 
-recipe       one change of the recipe at a time, measured on held-out training samples
-gap          distance to the LASSO optimum on the test split, by λ
-convergence  relative gap against steps, all encoders with one given dictionary
-stopping     whether the network or stopping early makes codes that classify better
-ablation     start, coupling and learning rate of every network: what gates are worth
-cascade      a classifier trained together with the codes, beside codes alone
-transfer     the recipe on data that it was not tuned on
-
 What is finished is kept in --output and never computed again. With --tables nothing is
 trained: the tables are those of the records that are there.
 """
@@ -50,8 +42,10 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
+    studies = "\n".join(f"{name:<13}{study.__doc__}" for name, study in STUDIES.items())
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{__doc__}\n{studies}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("sections", nargs="*", default=list(STUDIES), metavar="section")

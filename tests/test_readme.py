@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from experiments import table1
+from experiments import table1, weights
 from experiments.methods import METHODS
 from experiments.records import Store
 from experiments.runs import check_settings, found
@@ -42,6 +42,11 @@ def test_the_tables_of_the_readme_are_those_of_the_results():
     for name in ("table1", "digits", "weights"):
         tables = tables_of(f"{name}/table.md")
         assert quoted(tables) == tables
+
+
+def test_the_table_of_the_weights_is_that_of_their_cards():
+    published = (ROOT / "results/weights/table.md").read_text()
+    assert weights.table(ROOT / "sc2keras/weights") == published
 
 
 def test_the_studies_are_quoted_as_they_stand_and_linked():

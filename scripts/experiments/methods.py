@@ -20,24 +20,15 @@ class Method:
     start: str = "classical"
 
 
+PAPERS_SLSTM = {"mnist": 89.81, "cifar10": 39.10}
 METHODS = {
     "ista-20": Method(
-        "ISTA, 20 steps",
-        "ISTA",
-        {"mnist": 85.25, "cifar10": 34.05},
-        {"n_steps": 20},
+        "ISTA, 20 steps", "ISTA", {"mnist": 85.25, "cifar10": 34.05}, {"n_steps": 20}
     ),
     "fista-20": Method(
-        "FISTA, 20 steps",
-        "FISTA",
-        {"mnist": 86.65, "cifar10": 35.75},
-        {"n_steps": 20},
+        "FISTA, 20 steps", "FISTA", {"mnist": 86.65, "cifar10": 35.75}, {"n_steps": 20}
     ),
-    "fista": Method(
-        "LASSO, converged",
-        "FISTA",
-        kwargs={"tol": 1e-4, "n_steps": 3000},
-    ),
+    "fista": Method("LASSO, converged", "FISTA", kwargs={"tol": 1e-4, "n_steps": 3000}),
     "lista": Method("LISTA", "LISTA", {"mnist": 85.75, "cifar10": 35.12}),
     "lista-untied": Method("LISTA, untied", "LISTA", kwargs={"tied": False}),
     "lfista": Method("LFISTA", "LFISTA", {"mnist": 85.55, "cifar10": 35.65}),
@@ -45,28 +36,26 @@ METHODS = {
     "slstm": Method(
         "SLSTM, double tanh",
         "SC2Net",
-        {"mnist": 89.81, "cifar10": 39.10},
+        PAPERS_SLSTM,
         {"activation": "double_tanh"},
         start="samples",
     ),
     "slstm-shrinkage": Method(
         "SLSTM, shrinkage",
         "SC2Net",
-        {"mnist": 89.81, "cifar10": 39.10},
+        PAPERS_SLSTM,
         {"activation": "shrinkage"},
         start="samples",
     ),
     "slstm-factored": Method(
         "SLSTM, factored",
         "SC2Net",
-        {"mnist": 89.81, "cifar10": 39.10},
+        PAPERS_SLSTM,
         {"activation": "shrinkage", "recurrent": "factored"},
         start="samples",
     ),
     "slstm-classical": Method(
-        "SLSTM, classical start",
-        "SC2Net",
-        kwargs={"activation": "shrinkage"},
+        "SLSTM, classical start", "SC2Net", kwargs={"activation": "shrinkage"}
     ),
     "slstm-untied": Method(
         "SLSTM, classical start, untied",
@@ -76,8 +65,4 @@ METHODS = {
 }
 
 # Features that are no sparse codes, by kind.
-CEILINGS = {
-    "autoencoder": "ReLU autoencoder",
-    "pca": "PCA",
-    "pixels": "raw features",
-}
+CEILINGS = {"autoencoder": "ReLU autoencoder", "pca": "PCA", "pixels": "raw features"}

@@ -32,9 +32,7 @@ RECIPES = {
     "cifar10": Recipe(learning_rate=0.1),
 }
 # Where a dataset's own learning rate is not the best for a method.
-RATES = {
-    "cifar10": {"slstm": 0.3, "slstm-shrinkage": 0.3, "slstm-factored": 0.3},
-}
+RATES = {"cifar10": {"slstm": 0.3, "slstm-shrinkage": 0.3, "slstm-factored": 0.3}}
 # The learning rates that classify best at λ = 0.1 on held-out samples, where another
 # than the recipe's does: the study "ablation" tries them. Not for the untied LISTA on
 # CIFAR-10: at the rate that was best with one seed it diverges with others.

@@ -2,6 +2,7 @@
 
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
@@ -41,13 +42,31 @@ def side_by_side(title, measures, records, cells):
     return markdown(header, rows, n_text=1)
 
 
-def number(record, name, digits, scale=1):
-    """A figure of a record as a cell: empty without a record, nan where it diverged."""
+def cells(record, **formats):
+    """Figures of a record as cells, `%` without its sign; nan where it has none.
+
+    All are empty where there is no record.
+    """
     if not record:
-        return ""
-    return f"{scale * np.mean(record.get(name, math.nan)):z.{digits}f}"
+        return [""] * len(formats)
+    return [
+        format(np.mean(record.get(name, math.nan)), form).rstrip("%")
+        for name, form in formats.items()
+    ]
 
 
 def percent(record, protocol):
     """Accuracy in percent; NaN where training diverged."""
     return 100 * float(np.mean(record.get(protocol, math.nan)))
+
+
+def panels(n, width, height, n_columns=None, **options):
+    """A figure of so many axes of one size, and these in a list."""
+    n_columns = n_columns or n
+    n_rows = math.ceil(n / n_columns)
+    size = (width * n_columns + options.pop("margin", 0), height * n_rows)
+    options |= {"figsize": size, "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(n_rows, n_columns, **options)
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
+    return figure, list(axes.flat[:n])

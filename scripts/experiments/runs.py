@@ -201,11 +201,10 @@ class Run:
         codes_train = model.encode(data.x_train)
         codes_test = model.encode(data.x_test)
         if "objective" not in record:
-            splits = {
-                "train_": (data.x_train, codes_train),
-                "": (data.x_test, codes_test),
-            }
-            for prefix, (x, codes) in splits.items():
+            for prefix, x, codes in (
+                ("train_", data.x_train, codes_train),
+                ("", data.x_test, codes_test),
+            ):
                 nonzero = float(np.mean(np.abs(codes) > NONZERO_THRESHOLD))
                 record[prefix + "objective"] = self.objective(model, x, codes)
                 record[prefix + "nonzero"] = nonzero
@@ -215,7 +214,8 @@ class Run:
                 record["diverged"] = True
                 return
             if len(model.outputs) > 1:
-                record.update(head_accuracy(model, data))
+                record["head"] = own_accuracy(model, data.x_test, data.y_test)
+                record["head_train"] = own_accuracy(model, data.x_train, data.y_train)
         if optimum and "optimum" not in record:
             quality = evaluation.code_quality(model, data.x_test, codes_test)
             record.update(quality._asdict())
@@ -367,14 +367,7 @@ def accuracies(codes, protocols, seed):
     return record
 
 
-def head_accuracy(model, data):
+def own_accuracy(model, x, y):
     """The accuracy of a cascade's own classifier."""
-    return {
-        name: float(
-            np.mean(model.predict(x, batch_size=2048, verbose=0)[1].argmax(1) == y)
-        )
-        for name, x, y in [
-            ("head", data.x_test, data.y_test),
-            ("head_train", data.x_train, data.y_train),
-        ]
-    }
+    _, probabilities = model.predict(x, batch_size=2048, verbose=0)
+    return float(np.mean(probabilities.argmax(axis=1) == y))

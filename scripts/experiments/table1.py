@@ -6,7 +6,6 @@
 import math
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 
 from sc2keras import datasets, plotting
@@ -14,7 +13,7 @@ from sc2keras import datasets, plotting
 from .methods import CEILINGS, METHODS, SOLVERS
 from .recipes import PAPER_RATES, recipe_of, with_options
 from .records import Store
-from .reports import markdown, number, paired_interval, percent
+from .reports import cells, markdown, paired_interval, panels, percent
 from .runs import Ceiling, Run
 
 PAPER_L1 = 0.1
@@ -24,6 +23,8 @@ L1_GRID = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 REFERENCE = {"paper": "slstm-factored", "full": "slstm-untied"}
 # For every seed the same.
 DETERMINISTIC = ("pca", "pixels")
+FIGURES = ("objective", "optimum", "gap", "nonzero", "full")
+FIGURES += ("train_objective", "train_nonzero", "full_train")
 
 
 def store(args, validation=False):
@@ -170,23 +171,21 @@ def seen_and_unseen(records, args):
     for (name, key), group in groups_of(records).items():
         if key in CEILINGS:
             continue
-        row = [name, METHODS[key].label]
-        for of_train, of_test, scale, digits in [
-            ("train_objective", "objective", 1, 3),
-            ("train_nonzero", "nonzero", 1, 3),
-            ("full_train", "full", 100, 2),
-        ]:
-            row += [mean(group, f, digits, scale) for f in (of_train, of_test)]
-        rows.append(row)
+        formats = {"train_objective": ".3f", "objective": ".3f"}
+        formats |= {"train_nonzero": ".3f", "nonzero": ".3f"}
+        formats |= {"full_train": ".2%", "full": ".2%"}
+        rows.append([name, METHODS[key].label, *cells(means(group), **formats)])
     return markdown(header, rows) + (
         f"\nThe models of the full protocol, means over {len(args.seeds)} seeds.\n"
     )
 
 
-def mean(group, name, digits, scale=1):
-    """A figure's mean over seeds as a cell; nan where one diverged."""
-    values = [record.get(name, math.nan) for record in group.values()]
-    return number({name: values}, name, digits, scale)
+def means(group):
+    """The figures of a row, `{name: mean over seeds}`; nan where one diverged."""
+    return {
+        name: np.mean([record.get(name, math.nan) for record in group.values()])
+        for name in FIGURES
+    }
 
 
 def best_optima(groups):
@@ -230,41 +229,28 @@ def table_row(key, group, protocol, best):
         spread = [100 * a for a in first.get("paper", [math.nan])]
     deviation = f" ± {np.std(spread, ddof=1):.2f}" if len(spread) > 1 else ""
     note = f" ({first['note']})" if first["note"] else ""
-    cells = [first["dataset"] + note, first["label"]]
-    sparse = key not in CEILINGS
+    row = [first["dataset"] + note, first["label"]]
     if protocol == "full":
-        cells.append(f"{first['settings']['l1']:g}" if sparse else "")
+        row.append("" if key in CEILINGS else f"{first['settings']['l1']:g}")
     else:
         paper = METHODS[key].paper.get(first["dataset"])
-        cells.append(f"{paper:.2f}" if paper else "")
+        row.append(f"{paper:.2f}" if paper else "")
     rate = first["settings"].get("learning_rate")
-    cells.append(f"{rate:g}" if rate else "")
-    cells.append(f"{np.mean(values):.2f}{deviation}")
-    if not sparse:
-        return [*cells, "", "", "", "", ""]
-    objective = np.mean([r.get("objective", math.nan) for r in group.values()])
-    best = best.get(first["settings"]["l1"])
-    return [
-        *cells,
-        f"{objective:.3f}",
-        mean(group, "optimum", 3),
-        mean(group, "gap", 2, 100),
-        f"{100 * (objective / best - 1):z.2f}" if best else "",
-        mean(group, "nonzero", 2),
-    ]
+    row.append(f"{rate:g}" if rate else "")
+    row.append(f"{np.mean(values):.2f}{deviation}")
+    if key in CEILINGS:
+        return [*row, "", "", "", "", ""]
+    figures, best = means(group), best.get(first["settings"]["l1"])
+    row += cells(figures, objective=".3f", optimum=".3f", gap="z.2%")
+    row.append(f"{100 * (figures['objective'] / best - 1):z.2f}" if best else "")
+    return row + cells(figures, nonzero=".2f")
 
 
 def draw_choice(found):
     """Accuracy on held-out samples against the nonzero fraction, as λ varies."""
     names = list(dict.fromkeys(name for name, _, _ in found))
-    figure, axes = plt.subplots(
-        1,
-        len(names),
-        figsize=(6 * len(names) + 2, 4.6),
-        layout="constrained",
-        squeeze=False,
-    )
-    for ax, name in zip(axes.flat, names, strict=True):
+    figure, axes = panels(len(names), 6, 4.6, margin=2)
+    for ax, name in zip(axes, names, strict=True):
         curves = {}
         for (dataset, key, _), record in found.items():
             if dataset == name and "full" in record:
@@ -305,17 +291,8 @@ def draw(name, data, runs, args):
 
 def draw_atoms(dictionaries, shape):
     n_columns = min(3, len(dictionaries))
-    n_rows = math.ceil(len(dictionaries) / n_columns)
-    figure, axes = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=(4 * n_columns, 4.3 * n_rows),
-        layout="constrained",
-        squeeze=False,
-    )
-    for ax in axes.flat[len(dictionaries) :]:
-        ax.set_axis_off()
-    for ax, (label, dictionary) in zip(axes.flat, dictionaries.items(), strict=False):
+    figure, axes = panels(len(dictionaries), 4, 4.3, n_columns)
+    for ax, (label, dictionary) in zip(axes, dictionaries.items(), strict=True):
         plotting.plot_atoms(dictionary, shape, ax=ax)
         ax.set_title(label)
     return figure

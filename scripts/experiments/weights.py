@@ -4,14 +4,13 @@ import json
 from dataclasses import replace
 
 import keras
-import numpy as np
 
 from sc2keras.applications.pretrained import file_sha256
 
 from .methods import METHODS
 from .recipes import RECIPES
 from .records import Store, write_json
-from .reports import markdown
+from .reports import cells, markdown
 from .runs import Run
 
 # The networks that come closest to the optimum: with a W_d of their own.
@@ -99,21 +98,11 @@ def table(folder):
     rows = []
     for path in sorted(folder.glob("*.json")):
         card = json.loads(path.read_text())
-        test, size = card["test"], path.with_suffix(".keras").stat().st_size
-        rows.append(
-            [
-                card["builder"],
-                card["weights"],
-                f"{card['settings']['l1']:g}",
-                str(card["settings"]["n_steps"]),
-                f"{test['objective']:.3f}",
-                f"{100 * test['gap']:.2f}",
-                f"{test['nonzero']:.2f}",
-                f"{100 * np.mean(test['paper']):.2f}",
-                f"{100 * test['full']:.2f}",
-                f"{size / 1000:,.0f}",
-            ]
-        )
+        size = path.with_suffix(".keras").stat().st_size / 1000
+        figures = card["settings"] | card["test"] | {"kb": size}
+        formats = {"l1": "g", "n_steps": ".0f", "objective": ".3f", "gap": ".2%"}
+        formats |= {"nonzero": ".2f", "paper": ".2%", "full": ".2%", "kb": ",.0f"}
+        rows.append([card["builder"], card["weights"], *cells(figures, **formats)])
     return markdown(header, rows) + (
         "\n100 atoms; figures of the test split, by the commands in the cards.\n"
     )

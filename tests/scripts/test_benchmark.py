@@ -1,5 +1,6 @@
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,13 @@ def test_guard_fails_where_fit_is_slower_than_it_asks(script, monkeypatch, capsy
     assert script.main(["--guard", "0.8"]) == 0
     assert script.main(["--guard", "0.95"]) == 1
     assert "less than 0.95" in capsys.readouterr().err
+
+
+def test_the_tables_that_are_published_come_from_their_figures():
+    folder = Path(__file__).parents[2] / "results/benchmark"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    published = (folder / "table.md").read_text(encoding="utf-8")
+    assert report.markdown(results) == published
 
 
 def test_a_missing_dataset_is_named_with_the_way_out(script, tmp_path):

@@ -26,16 +26,17 @@ def test_a_markdown_table_aligns_its_figures():
     assert text == "| a | b | c |\n| --- | --- | ---: |\n| x | y | 1 |\n"
 
 
-def test_a_cell_is_empty_without_a_record_and_nan_where_it_diverged():
-    assert reports.number({}, "gap", 2) == reports.number(None, "gap", 2) == ""
-    assert reports.number({"diverged": True}, "gap", 2, 100) == "nan"
-    assert reports.number({"gap": [0.1, 0.2]}, "gap", 2, 100) == "15.00"
+def test_cells_are_empty_without_a_record_and_nan_where_it_diverged():
+    assert reports.cells({}, gap=".2f") == reports.cells(None, gap=".2f") == [""]
+    assert reports.cells({"diverged": True}, gap=".2%") == ["nan"]
+    found = reports.cells({"gap": [0.1, 0.2], "n": 1e4}, gap=".2%", n=",.0f")
+    assert found == ["15.00", "10,000"]
 
 
 def test_what_was_not_run_leaves_its_cells_empty():
     records = {("mnist", "a"): {"gap": 1.0}, ("cifar10", "b"): {"gap": 2.0}}
     text = reports.side_by_side(
-        "x", ["gap"], records, lambda record: [reports.number(record, "gap", 0)]
+        "x", ["gap"], records, lambda record: reports.cells(record, gap=".0f")
     )
     assert text.splitlines()[2:] == ["| a | 1 |  |", "| b |  | 2 |"]
 

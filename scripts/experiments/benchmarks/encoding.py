@@ -211,12 +211,7 @@ def _peers(x, dictionary, l1, args):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 return sparse_encode(
-                    few,
-                    atoms,
-                    algorithm=algorithm,
-                    alpha=l1,
-                    n_jobs=-1,
-                    **options,
+                    few, atoms, algorithm=algorithm, alpha=l1, n_jobs=-1, **options
                 )
 
         peers[f"scikit-learn {algorithm}"] = encode

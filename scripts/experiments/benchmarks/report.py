@@ -9,8 +9,9 @@ import numpy as np
 
 from sc2keras import plotting
 
-from .. import reports
 from ..records import environment, write_json
+from ..reports import cells, panels
+from ..reports import markdown as table
 
 PEERS = ("spams-bin", "celer")
 SIZES = ("n_atoms", "n_features", "n_steps", "batch_size")
@@ -46,25 +47,19 @@ class Results:
 
 def markdown(results):
     parts = [
-        rate_table(
-            "encoding, codes/s (of the bound)", results["bound"], "codes_per_second"
-        ),
+        rate_table("encoding, codes/s", results["bound"], "codes_per_second"),
         point_table(results["encoding"]),
         stream_table(results["encoding"]),
-        rate_table(
-            "training, samples/s (of the bound)",
-            results["training"],
-            "samples_per_second",
-        ),
-        objective_lines(results["objective"]),
+        rate_table("training, samples/s", results["training"], "samples_per_second"),
+        objective_table(results["objective"]),
         latency_table(results["latency"]),
         scale_table(results["scale"]),
     ]
     machine, settings = results["environment"], results["settings"]
     hardware = machine["cpu"] if machine["device"] == "CPU" else machine["device"]
     peers = ", ".join(f"{p} {machine[p]}" for p in PEERS if p in machine)
-    return "\n\n".join(parts) + (
-        f"\n\n{settings['dataset']}, {settings['n_atoms']} atoms; {hardware}; "
+    return "\n".join(parts) + (
+        f"\n{settings['dataset']}, {settings['n_atoms']} atoms; {hardware}; "
         f"Keras {machine['keras']} on {machine['backend']} "
         f"{machine['backend_version']}; "
         f"scikit-learn {machine['scikit_learn']}, {peers}; "
@@ -73,23 +68,16 @@ def markdown(results):
     )
 
 
-def table(header, rows):
-    return reports.markdown(header, rows, n_text=1).strip()
-
-
 def rate_table(title, records, rates):
     """`rates` names the figures of a record; the first row is the bare products."""
-    labels = list(records[0]["seconds"])
-    products = [
-        f"{r[rates][labels[0]]:,.0f} ({r['gflops']:.0f} GFLOP/s)" for r in records
-    ]
-    rows = [[labels[0], *products]]
-    for label in labels[1:]:
-        cells = [
-            f"{r[rates][label]:,.0f} ({r['of_the_bound'][label]:.2f})" for r in records
-        ]
-        rows.append([label, *cells])
-    return table([title, *(f"T = {r['n_steps']}" for r in records)], rows)
+    products, *labels = records[0]["seconds"]
+    rows = [[products], *([label] for label in labels)]
+    for r in records:
+        rows[0].append(f"{r[rates][products]:,.0f} ({r['gflops']:.0f} GFLOP/s)")
+        for row in rows[1:]:
+            row.append(f"{r[rates][row[0]]:,.0f} ({r['of_the_bound'][row[0]]:.2f})")
+    header = [f"{title} (of the bound)", *(f"T = {r['n_steps']}" for r in records)]
+    return table(header, rows, n_text=1)
 
 
 def point_table(records):
@@ -101,99 +89,60 @@ def point_table(records):
     for p in points:
         dictionary = "own" if "own" in p["kind"] else "given"
         row = rows.setdefault((p["kind"], p["label"]), [p["label"], dictionary])
-        row += [
-            f"{p['codes_per_second']:,.0f}",
-            f"{100 * p['gap']:.2f}",
-            f"{p['nonzero']:.2f}",
-        ]
-    return table(header, rows.values())
+        row += cells(p, codes_per_second=",.0f", gap=".2%", nonzero=".2f")
+    return table(header, rows.values(), n_text=1)
 
 
 def stream_table(records):
     header = ["stream", "λ", "vectors", "codes/s", "more memory, MB", "codes, MB"]
-    rows = [
-        [
-            s["label"],
-            f"{s['l1']:g}",
-            f"{s['n_samples']:,}",
-            f"{s['codes_per_second']:,.0f}",
-            f"{s['more_memory_mb']:.0f}",
-            f"{s['codes_mb']:.0f}",
-        ]
-        for record in records
-        for s in record["streams"]
-    ]
-    return table(header, rows)
+    formats = {"l1": "g", "n_samples": ",.0f", "codes_per_second": ",.0f"}
+    formats |= {"more_memory_mb": ".0f", "codes_mb": ".0f"}
+    streams = [stream for record in records for stream in record["streams"]]
+    rows = [[stream["label"], *cells(stream, **formats)] for stream in streams]
+    return table(header, rows, n_text=1)
 
 
-def objective_lines(record):
-    def seconds(name):
-        value = record[name]
-        return f"{value:.0f} s" if value is not None else "not reached"
-
+def objective_table(record):
     target, last = record["scikit_learn_objective"], record["curve"][-1]
-    return table(
-        ["time to the objective of scikit-learn's dictionary learning", ""],
-        [
-            [
-                f"scikit-learn, objective {target:.3f} with converged codes",
-                f"{record['scikit_learn_seconds']:.0f} s",
-            ],
-            [
-                "SC2Net: a dictionary as good",
-                seconds("seconds_until_dictionary_as_good"),
-            ],
-            [
-                "SC2Net: its own codes within 3 %",
-                seconds("seconds_until_codes_within_3_percent"),
-            ],
-            ["SC2Net: its own codes as good", seconds("seconds_until_codes_as_good")],
-            [
-                f"SC2Net at the end, objective {last['objective']:.3f}",
-                f"{last['seconds']:.0f} s",
-            ],
+    times = {
+        f"scikit-learn, objective {target:.3f} with converged codes": record[
+            "scikit_learn_seconds"
         ],
-    )
+        "SC2Net: a dictionary as good": record["seconds_until_dictionary_as_good"],
+        "SC2Net: its own codes within 3 %": record[
+            "seconds_until_codes_within_3_percent"
+        ],
+        "SC2Net: its own codes as good": record["seconds_until_codes_as_good"],
+        f"SC2Net at the end, objective {last['objective']:.3f}": last["seconds"],
+    }
+    rows = [
+        [label, "not reached" if seconds is None else f"{seconds:.0f} s"]
+        for label, seconds in times.items()
+    ]
+    header = ["time to the objective of scikit-learn's dictionary learning", ""]
+    return table(header, rows, n_text=1)
 
 
 def latency_table(records):
     steps = list(dict.fromkeys(r["n_steps"] for r in records))
     header = ["one vector, median (99th percentile), µs", *(f"T = {t}" for t in steps)]
-    rows = []
-    for way in dict.fromkeys(r["way"] for r in records):
-        cells = [
-            f"{r['median_us']:,.0f} ({r['p99_us']:,.0f})"
-            for r in records
-            if r["way"] == way
-        ]
-        rows.append([way, *cells])
-    return table(header, rows)
+    rows = {r["way"]: [r["way"]] for r in records}
+    for r in records:
+        rows[r["way"]].append(f"{r['median_us']:,.0f} ({r['p99_us']:,.0f})")
+    return table(header, rows.values(), n_text=1)
 
 
 def scale_table(results):
     header = [", ".join(SIZES), "recurrent", "encode, ms", "train, ms", "peak, MB"]
     rows = []
     for p in results["points"]:
-        rows.append(
-            [
-                ", ".join(f"{p[axis]:,}" for axis in SIZES),
-                p["recurrent"],
-                f"{p['encode_ms']:,.2f}",
-                f"{p['train_ms']:,.2f}",
-                f"{p['peak_mb']:,.0f}",
-            ]
-        )
+        sizes = ", ".join(f"{p[axis]:,}" for axis in SIZES)
+        figures = cells(p, encode_ms=",.2f", train_ms=",.2f", peak_mb=",.0f")
+        rows.append([sizes, p["recurrent"], *figures])
     for axis, exponents in results["exponents"].items():
-        rows.append(
-            [
-                f"exponent of {axis}",
-                "",
-                f"{exponents['encode_ms']:.2f}",
-                f"{exponents['train_ms']:.2f}",
-                "",
-            ]
-        )
-    return table(header, rows)
+        figures = cells(exponents, encode_ms=".2f", train_ms=".2f")
+        rows.append([f"exponent of {axis}", "", *figures, ""])
+    return table(header, rows, n_text=1)
 
 
 MARKERS = {"network": "o", "solver": "^", "peer": "X"}
@@ -202,18 +151,11 @@ FLOOR = 1e-6
 
 def draw(records, path):
     """Gap against codes a second, and the front that nothing beats."""
-    figure, axes = plt.subplots(
-        1,
-        len(records),
-        figsize=(5.2 * len(records) + 2.2, 5.2),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
+    figure, axes = panels(len(records), 5.2, 5.2, margin=2.2, sharey=True)
     points = [point for record in records for point in record["points"]]
     families = list(dict.fromkeys(family(p)[0] for p in points))
     colours = dict(zip(families, plt.get_cmap("tab20").colors, strict=False))
-    for ax, record in zip(axes[0], records, strict=True):
+    for ax, record in zip(axes, records, strict=True):
         for p in record["points"]:
             name, setting = family(p)
             position = p["codes_per_second"], max(p["gap"], FLOOR)
@@ -240,7 +182,7 @@ def draw(records, path):
         l1 = record["points"][0]["l1"]
         ax.set(xscale="log", yscale="log", xlabel="codes a second", title=f"λ = {l1:g}")
         ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel(f"gap to the LASSO optimum, F/F* − 1, at least {FLOOR:g}")
+    axes[0].set_ylabel(f"gap to the LASSO optimum, F/F* − 1, at least {FLOOR:g}")
     kinds = {family(p)[0]: p["kind"].split(",")[0] for p in points}
     handles = [
         plt.Line2D([], [], linestyle="", marker=MARKERS[kinds[f]], color=colours[f])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..methods import METHODS
 from ..recipes import Recipe, with_options
-from ..reports import markdown, number
+from ..reports import cells, markdown
 
 # The weight of the objective beside the cross-entropy.
 CASCADE_WEIGHTS = (1.0, 0.1, 0.01, 0.001)
@@ -95,10 +95,9 @@ def label_of(weight):
     return f"cascade, {weight:g} × objective"
 
 
-def cascade_row(name, label, split, record):
-    accuracies = [
-        number(record, key, 2, 100) if key in record else ""
-        for key in ("head", "head_train", "full")
-    ]
-    figures = [("objective", 3), ("train_objective", 3), ("nonzero", 2)]
-    return [name, label, split, *accuracies, *(number(record, *f) for f in figures)]
+def cascade_row(dataset, label, split, record):
+    shown = []
+    for name in ("head", "head_train", "full"):
+        shown += cells(record, **{name: ".2%"}) if name in record else [""]
+    shown += cells(record, objective=".3f", train_objective=".3f", nonzero=".2f")
+    return [dataset, label, split, *shown]

@@ -4,13 +4,12 @@ import math
 import sys
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
+import keras
 
-from sc2keras import applications, evaluation, plotting
+from sc2keras import evaluation, plotting
 
 from ..methods import Method
-from ..records import environment
-from ..reports import markdown
+from ..reports import markdown, panels
 from ..runs import Run
 from .study import L1
 
@@ -25,74 +24,16 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class SolverCurve:
-    """The gaps of a solver after each step, with the dictionary of a network's run."""
+class SolverCurve(Run):
+    """A run of a solver whose record has the gap after each step too."""
 
-    builder: str
-    network: Run
-
-    @property
-    def name(self):
-        network = self.network
-        return f"{network.dataset}-{self.builder}-steps-l1-{L1:g}-seed{network.seed}"
-
-    @property
-    def store(self):
-        return self.network.store
-
-    @property
-    def dataset(self):
-        return self.network.dataset
-
-    @property
-    def settings(self):
-        settings = self.network.settings
-        shared = {key: settings[key] for key in ("n_atoms", "l1", "seed", "start")}
-        return {"builder": self.builder, "n_steps": N_CURVE_STEPS, **shared}
-
-    def needs_start(self, protocols, optimum):
-        return not self.store.find(self.name)
-
-    @property
-    def dictionary_path(self):
-        return self.network.dictionary_path
-
-    def start(self, x):
-        return self.network.start(x)
-
-    def run(self, data, protocols=(), optimum=True):
-        record = self.store.find(self.name, note=data.note)
-        if record:
-            return record
-        dictionary = self.start(data.x_train)[0]
-        build = getattr(applications, self.builder)
-        x, n_atoms = data.x_test, len(dictionary)
-        model = build(n_atoms, x.shape[1:], N_CURVE_STEPS, L1, dictionary=dictionary)
-        steps = evaluation.step_codes(model, x)
-        optimum = evaluation.code_quality(model, x, steps[-1]).optimum
-        self.check(optimum)
-        objectives = [evaluation.mean_objective(x, s, dictionary, L1) for s in steps]
-        record = {
-            "dataset": self.dataset,
-            "note": data.note,
-            "label": self.builder,
-            "settings": self.settings,
-            "optimum": optimum,
-            "gaps": [objective / optimum - 1 for objective in objectives],
-            "environment": environment(),
-        }
-        self.store.write(self.name, record)
-        return record
-
-    def check(self, optimum):
-        """Exits if the network was trained elsewhere, for another dictionary."""
-        expected = self.store.find(self.network.name).get("optimum", optimum)
-        if not math.isclose(optimum, expected, rel_tol=1e-4):
-            sys.exit(
-                f"error: with the dictionary that was learned here the optimum is "
-                f"{optimum:.6g}, but {expected:.6g} with that of the records, which "
-                "were made elsewhere. Another --output makes both alike."
-            )
+    def measure(self, record, data, protocols, optimum):
+        super().measure(record, data, protocols, optimum)
+        model, x = keras.saving.load_model(self.model_path), data.x_test
+        objectives = [
+            self.objective(model, x, codes) for codes in evaluation.step_codes(model, x)
+        ]
+        record["gaps"] = [each / record["optimum"] - 1 for each in objectives]
 
 
 def run(study):
@@ -109,9 +50,13 @@ def run(study):
                     name, f"{builder}-T{n_steps}", method, recipe
                 )
         for builder in ("ISTA", "FISTA"):
-            network = runs[name, "SLSTM", NETWORK_STEPS[0]]
-            runs[name, builder, None] = SolverCurve(builder, network)
+            method = Method(builder, builder, kwargs={"n_steps": N_CURVE_STEPS})
+            stem = f"{builder}-T{N_CURVE_STEPS}"
+            runs[name, builder, None] = study.new_run(
+                name, stem, method, study.recipe(name), cls=SolverCurve
+            )
     records = study.make(runs, study.data)
+    check_optima(records)
     curves = {
         name: curves_of(records, name)
         for name in dict.fromkeys(name for name, *_ in records)
@@ -133,6 +78,20 @@ def run(study):
     )
 
 
+def check_optima(records):
+    """Exits if not all of a dataset were made with one dictionary."""
+    for dataset in {dataset for dataset, *_ in records}:
+        found = [r for (name, *_), r in records.items() if name == dataset]
+        optima = [record["optimum"] for record in found if "optimum" in record]
+        low, high = min(optima, default=0), max(optima, default=0)
+        if not math.isclose(low, high, rel_tol=1e-4):
+            sys.exit(
+                f"error: the optimum on {dataset} is {low:.6g} in some records and "
+                f"{high:.6g} in others: they were made on different machines, with "
+                "dictionaries of their own. Another --output makes all alike."
+            )
+
+
 def curves_of(records, name):
     """The gaps in percent, `{label: {steps: gap}}`, the solvers first."""
     curves = {label: {} for label in ("ISTA", "FISTA", *CURVES)}
@@ -146,14 +105,8 @@ def curves_of(records, name):
 
 
 def draw(curves):
-    figure, axes = plt.subplots(
-        1,
-        len(curves),
-        figsize=(6 * len(curves), 4.8),
-        layout="constrained",
-        squeeze=False,
-    )
-    for ax, (name, by_label) in zip(axes.flat, curves.items(), strict=True):
+    figure, axes = panels(len(curves), 6, 4.8)
+    for ax, (name, by_label) in zip(axes, curves.items(), strict=True):
         points = {label: list(each.items()) for label, each in by_label.items()}
         plotting.plot_convergence(points, "above the LASSO optimum, %", ax)
         ax.set_title(f"{name}, one given dictionary, λ = {L1:g}")

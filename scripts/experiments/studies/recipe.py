@@ -6,8 +6,7 @@ import keras
 
 from ..methods import METHODS
 from ..recipes import Recipe
-from ..reports import side_by_side
-from .study import accuracy, figures
+from ..reports import cells, side_by_side
 
 
 @keras.saving.register_keras_serializable(package="sc2keras.studies")
@@ -57,10 +56,7 @@ VARIATIONS = {
     "τ trained": ({}, {"trainable_step_size": True}),
     "factored: W_e = I − D W_d, U = −D W": ({}, {"recurrent": "factored"}),
     "no gate biases": ({}, {"use_bias": False}),
-    "gates start as ISTA: σ(3), σ(−3)": (
-        {},
-        {"bias_initializer": GATES_OF_ISTA},
-    ),
+    "gates start as ISTA: σ(3), σ(−3)": ({}, {"bias_initializer": GATES_OF_ISTA}),
     "double tanh": ({}, {"activation": "double_tanh"}),
     "batches of 64": ({"batch_size": 64}, {}),
     "batches of 1,024": ({"batch_size": 1024}, {}),
@@ -103,15 +99,14 @@ def run(study):
             )
     records = study.make(runs, study.held, ["paper"], may_diverge=True)
     measures = ("objective", "gap, %", "nonzero", "accuracy, %")
-    return side_by_side("change", measures, records, cells) + (
+    return side_by_side("change", measures, records, row_cells) + (
         f"\nSLSTM with shrinkage, {study.note}; "
         "a sixth of the training split held out and measured; accuracy by the paper's "
         "protocol.\n"
     )
 
 
-def cells(record):
+def row_cells(record):
     if record and record.get("diverged"):
         return ["diverged", "", "", ""]
-    objective, _, gap, nonzero = figures(record)
-    return [objective, gap, nonzero, accuracy(record, "paper")]
+    return cells(record, objective=".3f", gap="z.2%", nonzero=".2f", paper=".2%")

@@ -9,7 +9,7 @@ from sc2keras import datasets
 from ..data import hold_out
 from ..recipes import recipe_of
 from ..records import Store
-from ..reports import number, percent
+from ..reports import cells
 from ..runs import Run, check_settings, diverged, run_all
 
 L1 = 0.1
@@ -56,17 +56,16 @@ class Study:
         """What the variations of a study start from."""
         return recipe_of(dataset, key, epochs=self.epochs)
 
-    def new_run(self, dataset, stem, method, recipe, l1=L1, store=None, **more):
-        return Run(
+    def new_run(self, dataset, stem, method, recipe, l1=L1, cls=Run, **more):
+        return cls(
             name=f"{dataset}-{stem}-l1-{l1:g}-seed{self.seed}",
-            store=store or self.store,
             dataset=dataset,
             method=method,
             recipe=recipe,
             l1=l1,
             seed=self.seed,
             n_atoms=self.n_atoms,
-            **more,
+            **{"store": self.store, **more},
         )
 
     def make(self, runs, data, protocols=(), optimum=True, may_diverge=False):
@@ -79,21 +78,9 @@ class Study:
 
 
 def figures(record):
-    return [
-        number(record, "objective", 3),
-        number(record, "optimum", 3),
-        number(record, "gap", 2, 100),
-        number(record, "nonzero", 2),
-    ]
+    formats = {"objective": ".3f", "optimum": ".3f", "gap": "z.2%", "nonzero": ".2f"}
+    return cells(record, **formats)
 
 
 def accuracy_cells(record):
-    return [
-        number(record, "objective", 3),
-        number(record, "nonzero", 2),
-        accuracy(record, "paper"),
-    ]
-
-
-def accuracy(record, protocol):
-    return f"{percent(record, protocol):.2f}" if record else ""
+    return cells(record, objective=".3f", nonzero=".2f", paper=".2%")

@@ -12,9 +12,9 @@ from sc2keras import datasets
 
 from ..methods import CEILINGS, METHODS
 from ..recipes import RECIPES, Recipe, with_options
-from ..reports import markdown
+from ..reports import cells, markdown
 from ..runs import Ceiling
-from .study import accuracy, figures
+from .study import figures
 
 # Where the rule of `transferred_recipe` meets the rates chosen for MNIST and CIFAR-10.
 SQUARED_NORM_OF_RATE_1 = 85.0
@@ -91,15 +91,10 @@ def run(study):
         )
     records = study.make(runs, {} if study.only_reads else others, ["full"])
     header = ["dataset", "method", "objective", "optimum", "gap, %", "nonzero"]
-    rows = [
-        [
-            name,
-            label,
-            *(figures(record) if "training_seconds" in record else [""] * 4),
-            accuracy(record, "full"),
-        ]
-        for (name, label), record in records.items()
-    ]
+    rows = []
+    for (name, label), record in records.items():
+        shown = figures(record if label != CEILINGS["pixels"] else None)
+        rows.append([name, label, *shown, *cells(record, full=".2%")])
     return markdown([*header, "accuracy, %"], rows) + (
         f"\nTest split, {study.note}, full protocol. Nothing was tuned on these data.\n"
     )

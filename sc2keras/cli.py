@@ -23,15 +23,8 @@ from sc2keras.validation import at_least_float32
 _OPTIONS = "key|split|data_dir|resize|threshold|batch_rows|overwrite"
 # What Keras adds to the configuration of every layer.
 _OF_KERAS = {
-    "name",
-    "trainable",
-    "dtype",
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "zero_output_for_mask",
+    *("name", "trainable", "dtype", "return_sequences", "return_state"),
+    *("go_backwards", "stateful", "unroll", "zero_output_for_mask"),
 }
 
 
@@ -50,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         with told_warnings():
             import_modules(getattr(args, "modules", []))
             COMMANDS[args.command](args)
-    except io.TransferError as error:
+    except (io.TransferError, OSError) as error:
         sys.exit(f"error: {as_command(str(error))}")
 
 
@@ -94,9 +87,8 @@ def run_transfer(function: Any, args: argparse.Namespace, **options: Any) -> Non
     except OSError as error:
         where = "" if error.filename else f" ({folder})"
         kept = kept_in(folder, "once the cause is gone")
-        sys.exit(
-            f"error: {error}{where}.{as_command(kept) or ' Mend that, and try again.'}"
-        )
+        remedy = as_command(kept) or " Mend that, and try again."
+        sys.exit(f"error: {error}{where}.{remedy}")
     except MemoryError:
         sys.exit(
             "error: the memory does not suffice. Give a smaller --batch-rows, and "
@@ -225,9 +217,10 @@ def told_warnings() -> Iterator[None]:
 
 def interrupted(number: int, _: object) -> None:
     """Ends the program: an exception would not pass through TensorFlow as it is."""
+    goes_on = b"; the same command goes on where this one stopped"
+    # Not by print: it may be that which was interrupted.
+    os.write(2, b"\ninterrupted" + (goes_on if transfer.UNSAVED else b"") + b"\n")
     with contextlib.suppress(OSError, io.TransferError):
         for save in transfer.UNSAVED:
             save()
-    # Not by print: it may be that which was interrupted.
-    os.write(2, b"\ninterrupted; the same command goes on where this one stopped\n")
     os._exit(128 + number)

@@ -19,25 +19,17 @@ CHUNK_BYTES = 2**24
 
 
 class Direction:
-    """What a model makes of rows of one shape.
-
-    Args:
-        model: `SparseCoder`.
-    """
+    """What a model makes of rows of one shape."""
 
     task: ClassVar[str]
     remedy: ClassVar[str]
-    # Shapes of a row, before and after.
-    takes: Shape
-    gives: Shape
 
-    def __init__(self, model: SparseCoder) -> None:
-        self.model = model
-        self.signal, self.code = model.input_shape[1:], (model.encoder.n_atoms,)
+    def __init__(self, model: SparseCoder, takes: Shape, gives: Shape) -> None:
+        self.model, self.takes, self.gives = model, takes, gives
 
     def default_batch_rows(self) -> int:
         """As many batches of `encode` as `CHUNK_BYTES` hold, one at least."""
-        n_values = math.prod(self.signal) + math.prod(self.code)
+        n_values = math.prod(self.takes) + math.prod(self.gives)
         batch_size = self.model.batch_size_of_encode()
         return batch_size * max(1, CHUNK_BYTES // (4 * n_values * batch_size))
 
@@ -86,8 +78,7 @@ class Encoding(Direction):
     )
 
     def __init__(self, model: SparseCoder) -> None:
-        super().__init__(model)
-        self.takes, self.gives = self.signal, self.code
+        super().__init__(model, model.input_shape[1:], (model.encoder.n_atoms,))
 
     def __call__(self, rows: NDArray, start: int, batch_size: int, n: int) -> NDArray:
         """The codes, which do not depend on where a run began."""
@@ -119,8 +110,7 @@ class Decoding(Direction):
     remedy = "Give codes as floats."
 
     def __init__(self, model: SparseCoder) -> None:
-        super().__init__(model)
-        self.takes, self.gives = self.code, self.signal
+        super().__init__(model, (model.encoder.n_atoms,), model.input_shape[1:])
 
     def __call__(self, rows: NDArray, start: int, batch_size: int, n: int) -> NDArray:
         with np.errstate(over="ignore", invalid="ignore"):  # It is found below.

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from numpy.typing import NDArray
@@ -30,30 +29,28 @@ class Unfinished:
     done.
 
     Args:
-        folder: `pathlib.Path` of the folder, which is locked.
+        store: `Store` in a folder that is locked.
         settings: Dictionary of what a run must share with the one that it goes on with.
-        store: `Store` in that folder.
         batch_rows: Integer, the rows of a chunk.
         listing: Function that tells the first rows from others.
     """
 
     def __init__(
         self,
-        folder: Path,
-        settings: dict[str, Any],
         store: Store,
+        settings: dict[str, Any],
         batch_rows: int,
         listing: Callable[[int], str | None],
     ) -> None:
-        self.folder, self.settings, self.store = folder, settings, store
+        self.store, self.folder, self.settings = store, store.folder, settings
         self.batch_rows, self.listing = batch_rows, listing
         self.names = (*store.files, store.finished, "progress.json", "progress.part")
         for name in self.names:
             with contextlib.suppress(FileNotFoundError):
-                opened(folder / name).close()
+                opened(self.folder / name).close()
         self.done = self._found() or self._started()
         for name, size in self.done.sizes.items():
-            with opened(folder / name, os.O_RDWR) as file:
+            with opened(self.folder / name, os.O_RDWR) as file:
                 file.truncate(size)
 
     def __enter__(self) -> "Unfinished":

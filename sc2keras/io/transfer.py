@@ -1,6 +1,7 @@
 """From one file to another, through a model."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import sys
@@ -109,9 +110,8 @@ def encode_file(
     """
     if threshold is not None and not 0 < threshold < math.inf:
         raise OutputError(f"threshold={threshold} is not a number > 0.")
-    return _Transfer(source, target, overwrite, progress).run(
-        Encoding, model, options, threshold, batch_rows
-    )
+    transfer = _Transfer(os.fspath(source), Path(target), overwrite, progress)
+    return transfer.run(Encoding, model, options, batch_rows, threshold)
 
 
 def decode_file(
@@ -149,37 +149,28 @@ def decode_file(
     >>> decode_file("SC2Net/digits", codes, folder + "/images.npy").description
     'float32 of shape (360, 8, 8, 1)'
     """
-    return _Transfer(source, target, overwrite, progress).run(
-        Decoding, model, options, None, batch_rows
-    )
+    transfer = _Transfer(os.fspath(source), Path(target), overwrite, progress)
+    return transfer.run(Decoding, model, options, batch_rows)
 
 
+@dataclasses.dataclass
 class _Transfer:
     """A source, a target, and the unfinished work between them."""
 
-    def __init__(
-        self,
-        source: PathLike,
-        target: PathLike,
-        overwrite: bool,
-        progress: Progress | None,
-    ) -> None:
-        self.name, self.target, self.overwrite = (
-            os.fspath(source),
-            Path(target),
-            overwrite,
-        )
-        self.progress = progress or (lambda task, n_done, n_rows: None)
-        self.folder = unfinished_folder(target)
+    name: str
+    target: Path
+    overwrite: bool
+    progress: Progress | None
 
     def run(
         self,
-        direction: type[Direction],
+        direction: Callable[[SparseCoder], Direction],
         model: SparseCoder | PathLike,
         options: dict[str, Any],
-        threshold: float | None,
         batch_rows: int | None,
+        threshold: float | None = None,
     ) -> Result:
+        self.folder = unfinished_folder(self.target)
         encodes = direction is Encoding
         options = {name: value for name, value in options.items() if value is not None}
         kind = kind_of_input(self.name, options, of_codes=not encodes)
@@ -187,9 +178,10 @@ class _Transfer:
         self._check_target()
         model, sha256 = load_model(model)
         way = direction(model)
-        source = kind(self.name, way.takes, self.progress, **options)
+        source = kind(self.name, way.takes, self._report, **options)
         way.check(self.name, source)
-        batch_rows = batch_rows or way.default_batch_rows()
+        if batch_rows is None:
+            batch_rows = way.default_batch_rows()
         check_positive_integer("batch_rows", batch_rows)
         batch_rows = min(batch_rows, sys.maxsize)
         batch_size = min(model.batch_size_of_encode(), batch_rows)
@@ -209,9 +201,7 @@ class _Transfer:
                 if (self.folder / store.finished).samefile(self.target):
                     # A kill left the output with this second name.
                     (self.folder / store.finished).unlink()
-            with Unfinished(
-                self.folder, settings, store, batch_rows, source.listing
-            ) as work:
+            with Unfinished(store, settings, batch_rows, source.listing) as work:
                 work.check_disk()
                 n_before = work.n_done
                 try:
@@ -224,6 +214,10 @@ class _Transfer:
                 description = store.description(work.done.sizes)
                 work.discard()
         return Result(self.target, source.n_rows, n_before, description)
+
+    def _report(self, task: str, n_done: int, n_rows: int | None) -> None:
+        if self.progress is not None:
+            self.progress(task, n_done, n_rows)
 
     def _check_target(self) -> None:
         target = self.target
@@ -252,11 +246,11 @@ class _Transfer:
         chunks = source.chunks(work.n_done, work.batch_rows)
         UNSAVED.append(work.save)
         try:
-            self.progress(way.task, work.n_done, n_rows)
+            self._report(way.task, work.n_done, n_rows)
             while work.n_done < n_rows:
                 rows = self._next(chunks, work.n_done, source)
                 work.append(way(rows, work.n_done, batch_size, n_rows))
-                self.progress(way.task, work.n_done, n_rows)
+                self._report(way.task, work.n_done, n_rows)
                 if time.monotonic() > saved + SAVE_EVERY:
                     work.save()
                     saved = time.monotonic()

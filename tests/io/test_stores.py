@@ -13,7 +13,6 @@ from transfers import (
 
 from sc2keras.io import stores
 from sc2keras.io.progress import Unfinished
-from sc2keras.io.stores import csr
 
 
 def test_an_npz_holds_the_csr_array_of_the_dense_codes(saved, tmp_path, monkeypatch):
@@ -38,9 +37,9 @@ def test_an_npz_holds_the_csr_array_of_the_dense_codes(saved, tmp_path, monkeypa
 
 def test_indptr_is_of_int64_where_int32_is_too_small(tmp_path, monkeypatch):
     store = stores.CSRStore(tmp_path, (2, 3))
-    unfinished = Unfinished(tmp_path, {}, store, 1, lambda n_rows: None)
+    unfinished = Unfinished(store, {}, 1, lambda n_rows: None)
     unfinished.append(np.eye(2, 3, dtype="float32"))
-    monkeypatch.setattr(csr, "n_entries", lambda sizes: 2**31)
+    monkeypatch.setattr(stores, "n_entries", lambda sizes: 2**31)
     with np.load(store.finish(unfinished.done.sizes)) as found:
         assert (found["indptr"].dtype, found["indices"].dtype) == ("int64", "int32")
 

@@ -221,9 +221,9 @@ class _Transfer:
 
     def _check_target(self) -> None:
         target = self.target
-        if not target.exists():
+        if not target.exists() and not os.path.islink(os.path.realpath(target)):
             return
-        if not target.is_file():
+        if not target.is_file():  # A link to itself neither.
             raise OutputError(f"the output {target} is not a file. Name another.")
         if os.path.exists(self.name) and target.samefile(self.name):
             raise OutputError(f"the output {target} is the input itself. Name another.")

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -206,6 +209,17 @@ def test_an_output_that_is_a_link_leads_to_the_codes(saved, tmp_path):
     encode(path, x, output, overwrite=True)
     assert output.is_symlink()
     np.testing.assert_array_equal(dense(output), expected_codes(model, floats()))
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)]
+)
+def test_an_output_that_is_no_file_is_an_error_before_any_work(saved, tmp_path, make):
+    x, output = save_npy(tmp_path / "x.npy", floats()), tmp_path / "codes.npy"
+    make(output)
+    with pytest.raises(TransferError, match=r"codes\.npy is not a file. Name another"):
+        encode(saved[1], x, output, overwrite=True)
+    assert_nothing_unfinished(tmp_path)
 
 
 def test_an_output_that_is_protected_is_an_error_before_any_work(

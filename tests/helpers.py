@@ -25,6 +25,9 @@ def takes(cls, argument):
     return any(argument in inspect.signature(c).parameters for c in layers[:-1])
 
 
+# Those with the matrices W_d and W_e of the paper.
+WITH_MATRICES = [cls for cls in TRAINABLE if takes(cls, "recurrent")]
+
 # Every encoder, and the options that give it other weights.
 VARIANTS = [
     *(pytest.param(cls, {}, id=cls.__name__) for cls in ENCODERS),

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from helpers import (
     ENCODERS,
+    ENTRIES,
     TRAINABLE,
     TRAINABLE_VARIANTS,
     VARIANTS,
+    WITH_MATRICES,
     signals,
     takes,
     to_numpy,
@@ -124,7 +126,7 @@ def test_a_dictionary_that_nobody_gave_is_drawn_anew():
 @pytest.mark.parametrize(
     "cls, options",
     [
-        *((cls, {"tied": False}) for cls in TRAINABLE),
+        *((cls, {"tied": False}) for cls in WITH_MATRICES),
         *(pytest.param(*v.values, marks=pytest.mark.slow) for v in TRAINABLE_VARIANTS),
     ],
 )
@@ -235,10 +237,11 @@ def test_a_nan_in_a_file_is_refused_on_every_way(cls, tmp_path):
     for name in ("bad.keras", "bad.weights.h5"):
         with pytest.raises(ValueError, match="holds a NaN"):
             model.load_weights(tmp_path / name)
-        builder = {"LISTABlock": "LISTA", "LFISTABlock": "LFISTA", "SLSTM": "SC2Net"}
-        make = getattr(applications, builder.get(cls.__name__, cls.__name__))
+        builder = next(entry.name for entry in ENTRIES if entry.layer is cls)
         with pytest.raises(ValueError, match="holds a NaN"):
-            make(6, (8,), n_steps=2, l1=0.1, weights=tmp_path / name)
+            applications.build(
+                builder, 6, (8,), n_steps=2, l1=0.1, weights=tmp_path / name
+            )
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

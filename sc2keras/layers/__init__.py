@@ -11,6 +11,7 @@ from sc2keras.layers.fista import FISTA as FISTA
 from sc2keras.layers.ista import ISTA as ISTA
 from sc2keras.layers.lfista import LFISTABlock as LFISTABlock
 from sc2keras.layers.lista import LISTABlock as LISTABlock
+from sc2keras.layers.lista_cp import LISTACPBlock as LISTACPBlock
 from sc2keras.layers.network import NetworkLayer as NetworkLayer
 from sc2keras.layers.shrinkage import Shrinkage as Shrinkage
 from sc2keras.layers.slstm import SLSTM as SLSTM

@@ -16,3 +16,4 @@ from sc2keras.layers.network import NetworkLayer as NetworkLayer
 from sc2keras.layers.shrinkage import Shrinkage as Shrinkage
 from sc2keras.layers.slstm import SLSTM as SLSTM
 from sc2keras.layers.slstm import SLSTMCell as SLSTMCell
+from sc2keras.layers.top_k import TopK as TopK

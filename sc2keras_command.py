@@ -113,7 +113,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_transfer(decode)
     add_model(command("info", "a model's encoder, sizes, and figures"))
-    command("list", "the builders, and the weights that ship")
+    add_import(command("list", "the builders, and the weights that ship"))
     return parser.parse_args(argv)
 
 
@@ -121,13 +121,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help=".keras file, or BUILDER/WEIGHTS"
     )
+    add_import(parser)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--import",
         dest="modules",
         action="append",
         default=[],
         metavar="MODULE",
-        help="import it first: it registers the encoder of MODEL",
+        help="import it first: it registers an encoder of your own",
     )
 
 

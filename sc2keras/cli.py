@@ -18,6 +18,7 @@ from tqdm import tqdm
 from sc2keras import applications, io
 from sc2keras.io import transfer
 from sc2keras.io.work import kept_in, unfinished_folder
+from sc2keras.registry import entries
 from sc2keras.validation import at_least_float32
 
 _OPTIONS = "key|split|data_dir|resize|threshold|batch_rows|overwrite"
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with told_warnings():
-            import_modules(getattr(args, "modules", []))
+            import_modules(args.modules)
             COMMANDS[args.command](args)
     except (io.TransferError, OSError) as error:
         sys.exit(f"error: {as_command(str(error))}")
@@ -173,10 +174,7 @@ def list_all(args: argparse.Namespace) -> None:
 
 def builders() -> list[tuple[str, str]]:
     """Every builder, and what it is in a line."""
-    found = [
-        (n, getattr(applications, n)) for n in applications.__all__ if n[0].isupper()
-    ]
-    return [(n, (f.__doc__ or "").strip().splitlines()[0]) for n, f in found]
+    return [(entry.name, entry.summary) for entry in entries()]
 
 
 def tell(name: str, value: object) -> None:

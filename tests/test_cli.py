@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sc2keras
-from sc2keras import applications, cli, io
+from sc2keras import applications, cli, io, registry
 from sc2keras_command import parse_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -198,12 +198,12 @@ def test_list_names_every_builder_and_all_weights(capsys):
 
 
 OWN = """
-import keras, sc2keras
+import sc2keras
 
 
-@keras.saving.register_keras_serializable(package="own")
+@sc2keras.register_encoder("Own")
 class Own(sc2keras.layers.LISTABlock):
-    pass
+    '''An encoder of my own.'''
 """
 
 
@@ -211,6 +211,8 @@ class Own(sc2keras.layers.LISTABlock):
 def own_model(tmp_path, monkeypatch):
     """A file with an encoder that only a module beside it registers."""
     (tmp_path / "own_encoder.py").write_text(OWN)
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.delitem(sys.modules, "own_encoder", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     own = importlib.import_module("own_encoder")
     inputs = keras.Input((16,))
@@ -232,6 +234,11 @@ def test_an_encoder_of_a_module_of_the_user_is_imported_first(own_model, x, tmp_
     )
     assert process.returncode == 0, process.stderr
     assert np.load(tmp_path / "codes.npy").shape == (21, 6)
+
+
+def test_list_has_the_encoders_of_a_module_too(own_model, capsys):
+    run("list", "--import", "own_encoder")
+    assert "\nOwn           An encoder of my own.\n" in narrow(capsys.readouterr().out)
 
 
 def test_help_imports_nothing_heavy_and_fits_80_columns():

@@ -21,7 +21,7 @@ STEPS = 3  # Of 16 samples.
 
 def build(n_atoms=4, optimizer=None, **kwargs):
     model = LISTA(n_atoms, input_shape=(6,), n_steps=2, **kwargs)
-    model.compile(optimizer)
+    model.compile(optimizer, run_eagerly=True)
     return model
 
 
@@ -175,10 +175,10 @@ def test_a_file_of_another_model_is_refused_and_stays(path):
     fit(build(), path, 1)
     content = path.read_bytes()
     classified = SC2Net(4, input_shape=(6,), n_steps=2)
-    classified.compile()
+    classified.compile(run_eagerly=True)
     sgd = keras.optimizers.SGD()
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
-    plain.compile("sgd", loss="mse")
+    plain.compile("sgd", loss="mse", run_eagerly=True)
     for model, difference in [
         (build(n_atoms=5), "n_atoms is 4, .* 5"),
         (build(l1=0.3), r"l1 is 0\.1, .* 0\.3"),
@@ -239,7 +239,7 @@ def test_a_state_that_is_not_finite_does_not_replace_the_file(path):
 def test_any_built_model_can_be_checkpointed(path):
     def train(epochs, *callbacks):
         model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
-        model.compile("adam", loss="mse")
+        model.compile("adam", loss="mse", run_eagerly=True)
         model.fit(
             X,
             X,

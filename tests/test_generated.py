@@ -98,7 +98,7 @@ CASES = {
     "scale": st.sampled_from([1e-3, 1.0, 30.0]),
 }
 SIZES = [
-    pytest.param(300, id="some"),
+    pytest.param(120, id="some"),
     pytest.param(10_000, id="many", marks=pytest.mark.slow),
 ]
 
@@ -197,8 +197,8 @@ def test_codes_have_the_units_of_signals_and_weight(n_examples):
         unit = 2.0**exponent
         plain, scaled = model_of(name), model_of(name, 0.1 * unit)
         x = rows_of(seed, 5)
-        codes = to_numpy(plain.encoder(x))
-        of_scaled = to_numpy(scaled.encoder((unit * x).astype("float32")))
+        codes = plain.predict_on_batch(x)
+        of_scaled = scaled.predict_on_batch((unit * x).astype("float32"))
         np.testing.assert_allclose(of_scaled / unit, codes, atol=1e-5, rtol=1e-5)
 
     check(
@@ -206,7 +206,7 @@ def test_codes_have_the_units_of_signals_and_weight(n_examples):
         n_examples // 10,
         name=st.sampled_from(HOMOGENEOUS),
         seed=CASES["seed"],
-        exponent=st.integers(-40, 40),
+        exponent=st.sampled_from([-40, -13, -1, 5, 40]),
     )
 
 
@@ -221,10 +221,10 @@ def test_untrained_networks_have_the_units_of_their_data(name, scale):
         activation="shrinkage",
         **options,
     )
-    x = rows_of(0, 20).astype("float64")
-    codes = make(l1=0.1).encode(x)
+    x = rows_of(0, 20)
+    codes = to_numpy(make(l1=0.1)(x))
     for model in (make(l1=0.1 * scale), make(l1=0.1 * scale, unit=scale)):
-        found = model.encode(x * scale) / scale
+        found = to_numpy(model(x * np.float32(scale))) / scale
         np.testing.assert_allclose(found, codes, atol=1e-5)
 
 
@@ -242,7 +242,7 @@ def test_a_unit_makes_any_network_have_the_units_of_its_data(name, activation):
     perturb(plain.encoder)
     scaled.set_weights(plain.get_weights())
     np.testing.assert_allclose(
-        scaled.encode(64 * x) / 64, plain.encode(x), atol=1e-5, rtol=1e-5
+        to_numpy(scaled(64 * x)) / 64, to_numpy(plain(x)), atol=1e-5, rtol=1e-5
     )
     plain.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
     scaled.compile(

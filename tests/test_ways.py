@@ -9,10 +9,11 @@ from helpers import signals, to_numpy, unit_atoms
 from ways import OF_VECTORS, UNUSABLE, memory_map
 
 from sc2keras import applications, sample_dictionary
-from sc2keras.models import compile_forward
 from sc2keras.sklearn import SparseCodeTransformer
 
 BUILDERS = ("SC2Net", "LISTA", "LFISTA", "AdaptiveISTA", "ISTA", "FISTA")
+
+
 METHODS = (
     "fit",
     "evaluate",
@@ -23,6 +24,8 @@ METHODS = (
     "test_on_batch",
     "predict_on_batch",
 )
+
+
 QUIET = {name: {"verbose": 0} for name in ("fit", "evaluate", "predict")}
 
 
@@ -145,100 +148,6 @@ def test_a_missing_last_axis_is_put_right_on_every_way(builder):
     np.testing.assert_allclose(model.predict(x[..., 0], verbose=0), codes, atol=1e-6)
     if model.trainable_weights:
         model.fit(x[..., 0], verbose=0)
-
-
-@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64", "O", "M8[s]"])
-def test_out_of_anything_but_floats_is_refused(model, dtype):
-    x, out = signals(5, 4), np.zeros((5, 6), dtype)
-    with pytest.raises(ValueError, match="out must be an array of floats"):
-        model.encode(x, out=out)
-    with pytest.raises(ValueError, match="out must be an array of floats"):
-        model.decode(signals(5, 6), out=np.zeros((5, 4), dtype))
-    with pytest.raises(ValueError, match="out must be an array of floats"):
-        model.reconstruct(x, out=np.zeros((5, 4), dtype))
-
-
-def test_out_that_cannot_be_written_to_is_refused(model):
-    out = np.zeros((5, 6), "float32")
-    with pytest.raises(ValueError, match="out must be writeable"):
-        model.encode(signals(5, 4), out=read_only_of(out))
-    with pytest.raises(ValueError, match="array of floats"):
-        model.encode(signals(5, 4), out=np.ma.masked_array(out, out == 0))
-    with pytest.raises(ValueError, match="array of floats"):
-        model.encode(signals(5, 4), out=out.tolist())
-
-
-def read_only_of(array):
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
-def test_out_of_other_floats_holds_the_codes(model, dtype):
-    x = signals(5, 4)
-    out = np.zeros((5, 6), dtype)
-    np.testing.assert_allclose(model.encode(x, out=out), model.encode(x), rtol=2e-3)
-
-
-def test_out_of_float16_that_is_too_narrow_is_named(model):
-    with pytest.raises(ValueError, match="float16, which cannot hold row 0"):
-        model.encode(1e7 * signals(5, 4), out=np.zeros((5, 6), "float16"))
-
-
-def overlapping(n_samples=50):
-    """Arrays x and out with some memory in common, and x as it was."""
-    memory = np.zeros((2 * n_samples, 6), "float32")
-    x = memory.ravel()[10 : 10 + 4 * n_samples].reshape(n_samples, 4)
-    x[:] = signals(n_samples, 4)
-    return x, memory[:n_samples]
-
-
-def test_out_that_overlaps_the_input_is_refused_on_every_way(model, tmp_path):
-    x, out = overlapping()
-    for way in (x, {"inputs": x}, [x[:9], x[9:]], iter([x[:9], x[9:]])):
-        with pytest.raises(ValueError, match="must not share memory"):
-            model.encode(way, out=out, batch_size=8)
-    codes = signals(50, 6)
-    with pytest.raises(ValueError, match="must not share memory"):
-        model.decode(codes, out=codes[:, :4])
-    with pytest.raises(ValueError, match="must not share memory"):
-        model.reconstruct(x, out=x)
-    np.save(tmp_path / "x.npy", x)
-    first, second = (np.load(tmp_path / "x.npy", mmap_mode="r+") for _ in range(2))
-    with pytest.raises(ValueError, match="must not share memory"):
-        model.reconstruct(first, out=second)
-
-
-def test_out_beside_the_input_in_one_array_is_allowed(model):
-    both = np.zeros((50, 10), "float32")
-    both[:, :4] = signals(50, 4)
-    model.encode(both[:, :4], out=both[:, 4:])
-    np.testing.assert_allclose(both[:, 4:], model.encode(signals(50, 4)), atol=1e-6)
-
-
-def test_a_compiled_forward_takes_every_float_in_any_order(model):
-    x = signals(3, 4)
-    for jit_compile in (True, False):
-        forward = compile_forward(model, jit_compile=jit_compile)
-        for dtype in ("float64", "float32", "float16", "int32", "float32"):
-            codes = forward(x.astype(dtype)).copy()
-            expected = to_numpy(model(x.astype(dtype)))
-            np.testing.assert_allclose(codes, expected, atol=1e-6)
-    with pytest.raises(ValueError, match=r"must have dtype float32.*complex|complex"):
-        forward(x.astype("complex64"))
-
-
-def test_the_dictionary_is_a_copy_that_no_training_changes(model):
-    dictionary = model.dictionary
-    before = dictionary.copy()
-    copy = build()
-    held = copy.dictionary
-    kept = held.copy()
-    copy.fit(signals(8, 4), verbose=0)
-    np.testing.assert_array_equal(held, kept)
-    dictionary[:] = 0
-    np.testing.assert_array_equal(model.dictionary, before)
 
 
 def test_rows_that_are_not_finite_are_named_by_their_number_in_all_the_data(model):

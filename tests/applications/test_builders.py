@@ -23,8 +23,11 @@ LAYERS = {
     ISTA: layers.ISTA,
     FISTA: layers.FISTA,
 }
+
 SOLVERS = [ISTA, FISTA]
+
 TRAINED = [builder for builder in LAYERS if builder not in SOLVERS]
+
 SMALL = {"n_atoms": 5, "input_shape": (2, 2, 2), "n_steps": 3}
 
 
@@ -139,48 +142,6 @@ def test_a_classifier_on_the_codes_learns_beside_the_objective():
     assert history["loss"][-1] < history["loss"][0]
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-@pytest.mark.parametrize("as_string", [True, False])
-def test_weights_are_loaded_from_a_path(builder, tmp_path, suffix, as_string):
-    path = tmp_path / f"model{suffix}"
-    model, x = builder(**SMALL), images(4)
-    (model.save if suffix == ".keras" else model.save_weights)(path)
-    copy = builder(**SMALL, weights=str(path) if as_string else path)
-    np.testing.assert_array_equal(copy.encode(x), model.encode(x))
-
-
-def test_weights_of_another_size_are_refused(builder, tmp_path):
-    path = tmp_path / "model.weights.h5"
-    builder(**SMALL).save_weights(path)
-    match = r"do not fit this \w+ with n_atoms=6 and input_shape=\(2, 2, 2\). Build it"
-    with pytest.raises(ValueError, match=match):
-        builder(**{**SMALL, "n_atoms": 6}, weights=path)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "damage"),
-    # HDF5 alone has no checksum.
-    [(".keras", "truncated"), (".keras", "altered"), (".weights.h5", "truncated")],
-)
-def test_a_damaged_file_of_weights_is_named(tmp_path, suffix, damage):
-    path = tmp_path / f"model{suffix}"
-    model = SC2Net(**SMALL)
-    (model.save if suffix == ".keras" else model.save_weights)(path)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle] ^= 255
-    path.write_bytes(content if damage == "altered" else content[:middle])
-    match = r"model\S* cannot be read: .*truncated or altered.*Save the model again"
-    with pytest.raises(OSError, match=match):
-        SC2Net(**SMALL, weights=path)
-
-
-@pytest.mark.parametrize("weights", ["imagenet", "missing.keras", "README.md"])
-def test_unknown_weights_are_named(builder, weights):
-    with pytest.raises(ValueError, match=f"weights must be .*received .*{weights}"):
-        builder(**SMALL, weights=weights)
-
-
 @pytest.mark.parametrize("name", ["n_atoms", "n_steps", "classes"])
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_counts_that_are_not_positive_integers_are_named(builder, name, value):
@@ -221,71 +182,6 @@ def test_preprocess_input_refuses_floats_of_unknown_scale():
         preprocess_input(np.ones((2, 3), "float32"))
 
 
-# Weights from a file
-
-
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-def test_what_is_left_open_follows_the_file(builder, tmp_path, suffix):
-    path = tmp_path / f"model{suffix}"
-    model = builder(5, (2, 4), n_steps=12, l1=0.5)
-    (model.save if suffix == ".keras" else model.save_weights)(path)
-    copy, x = builder(weights=path), images(4).reshape(4, 2, 4)
-    assert (copy.encoder.n_steps, copy.encoder.l1) == (12, 0.5)
-    assert copy.input_shape == (None, 2, 4)
-    np.testing.assert_array_equal(copy.encode(x), model.encode(x))
-    flat = builder(input_shape=(8,), weights=path)
-    np.testing.assert_array_equal(flat.encode(x.reshape(4, 8)), model.encode(x))
-    same = builder(5, (2, 4), n_steps=12, l1=0.5, weights=path)
-    np.testing.assert_array_equal(same.encode(x), model.encode(x))
-
-
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"n_atoms": 6},
-        {"n_steps": 5},
-        {"l1": 0.1},
-        {"input_shape": (4, 2)},
-        {"dictionary": np.ones((5, 8)) / 3},
-    ],
-    ids=lambda arguments: next(iter(arguments)),
-)
-def test_what_contradicts_the_file_is_named(builder, tmp_path, suffix, arguments):
-    path = tmp_path / f"model{suffix}"
-    model = builder(5, (2, 4), n_steps=12, l1=0.5)
-    (model.save if suffix == ".keras" else model.save_weights)(path)
-    name = next(iter(arguments))
-    with pytest.raises(ValueError, match=rf"were made with {name}=.*received {name}="):
-        builder(weights=path, **arguments)
-
-
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-def test_a_classifier_follows_the_file_too(tmp_path, suffix):
-    path = tmp_path / f"model{suffix}"
-    model, x = LISTA(**SMALL, classes=3, classifier_activation=None), images(4)
-    (model.save if suffix == ".keras" else model.save_weights)(path)
-    copy = LISTA(weights=path)
-    for a, b in zip(
-        copy.predict(x, verbose=0), model.predict(x, verbose=0), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
-    with pytest.raises(ValueError, match="made with classes=3; received classes=4"):
-        LISTA(weights=path, classes=4)
-    for arguments in ({"classes": 3}, {"classifier_activation": "sigmoid"}):
-        match = "classifier_activation='linear'; received"
-        with pytest.raises(ValueError, match=match):
-            LISTA(weights=path, **arguments)
-
-
-def test_weights_of_another_builder_are_refused(tmp_path):
-    LISTA(**SMALL).save(tmp_path / "lista.keras")
-    LISTA(**SMALL).save_weights(tmp_path / "lista.weights.h5")
-    for name in ("lista.keras", "lista.weights.h5"):
-        with pytest.raises(ValueError, match=r"encoder sc2keras>LISTABlock.*LFISTA"):
-            LFISTA(weights=tmp_path / name)
-
-
 def test_the_order_of_axes_does_not_depend_on_a_global_setting(builder):
     shape = (2, 3, 4)
     x = images(24).reshape(8, *shape)
@@ -302,9 +198,6 @@ def test_the_order_of_axes_does_not_depend_on_a_global_setting(builder):
         )
     finally:
         keras.config.set_image_data_format(before)
-
-
-# Images
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int8", "int64"])

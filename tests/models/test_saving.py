@@ -5,10 +5,14 @@ import os
 import keras
 import numpy as np
 import pytest
+from coders import build as build_coder
+from coders import images
 from helpers import to_numpy
 from mishaps import full_disk, killed_again_and_again
 
+from sc2keras import SparseCoder
 from sc2keras.applications import LISTA, SC2Net
+from sc2keras.layers import SLSTM
 from sc2keras.models import saving
 from sc2keras.models.description import describe
 
@@ -279,6 +283,47 @@ def test_an_exported_file_is_replaced_and_keras_checks_its_ending(tmp_path):
     with pytest.raises(ValueError, match="Unrecognized format"):
         model.export(tmp_path / "a", "floppy")
     assert os.listdir(tmp_path) == ["a.tflite"]
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_compiled_model_is_loaded_with_all_that_training_needs(tmp_path, classes):
+    x = images(8)
+    y = np.arange(8) % 3 if classes else None
+    loss = "sparse_categorical_crossentropy" if classes else None
+    model = build_coder(SLSTM, classes=classes, activation="shrinkage")
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        loss=loss,
+        objective_weight=0.5,
+        duality_gap=True,
+        jit_compile=False,
+        run_eagerly=True,
+    )
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is SparseCoder
+    np.testing.assert_array_equal(loaded.encode(x), model.encode(x))
+    assert loaded.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
+    for m in (model, loaded):
+        m.fit(x, y, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_weights_that_are_not_finite_are_not_saved_over_a_good_file(tmp_path, name):
+    model, path = build_coder(), tmp_path / name
+    save = model.save if name.endswith(".keras") else model.save_weights
+    save(path)
+    good = path.read_bytes()
+    recurrent = model.encoder.recurrent_kernels[0]
+    recurrent.assign(to_numpy(recurrent) * np.nan)
+    with pytest.raises(
+        ValueError, match=r"'.*recurrent_kernel' holds a NaN.*good file"
+    ):
+        save(path)
+    assert path.read_bytes() == good
 
 
 SAVE = """

@@ -31,7 +31,7 @@ def test_training_between_two_calls_shows():
     x = signals(16, 8).astype("float32")
     forward = compile_forward(model)
     before = np.array(forward(x))
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(x, epochs=1, verbose=0)
     after = forward(x)
     assert np.abs(after - before).max() > 1e-4
@@ -53,9 +53,13 @@ def test_codes_within_fit_are_those_of_the_current_weights():
     np.testing.assert_allclose(seen[1], to_numpy(model(x)), atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(3,), (5, 7)])
-def test_aligned_empty_is_writable_and_aligned(shape):
-    array = aligned_empty(shape, "float32")
-    assert (array.shape, array.dtype) == (shape, "float32")
-    assert array.ctypes.data % 64 == 0
-    assert array.flags.carray
+def test_a_compiled_forward_takes_every_float_in_any_order():
+    model, x = SC2Net(6, (4,), n_steps=3), signals(3, 4)
+    for jit_compile in (True, False):
+        forward = compile_forward(model, jit_compile=jit_compile)
+        for dtype in ("float64", "float32", "float16", "int32", "float32"):
+            codes = forward(x.astype(dtype)).copy()
+            expected = to_numpy(model(x.astype(dtype)))
+            np.testing.assert_allclose(codes, expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"must have dtype float32.*complex|complex"):
+        forward(x.astype("complex64"))

@@ -51,11 +51,11 @@ def test_fit_gives_what_it_gives_with_the_pipeline_of_keras(targets):
     losses, weights = [], []
     for convert in (np.asarray, tf.constant):
         keras.utils.set_random_seed(0)
-        model = SC2Net(4, (6,))
-        model.compile(loss="mse" if targets else None)
+        model = SC2Net(4, (6,), n_steps=2)
+        model.compile(loss="mse" if targets else None, run_eagerly=True)
         y = convert(np.ones((37, 4), dtype="float32")) if targets else None
         history = model.fit(
-            convert(x), y, 8, epochs=3, verbose=0, shuffle=False, **arguments
+            convert(x), y, 8, epochs=2, verbose=0, shuffle=False, **arguments
         )
         losses.append(history.history["loss"])
         weights.append(to_numpy(model.encoder.dictionary.value))
@@ -73,8 +73,8 @@ def test_fit_gives_what_it_gives_with_the_pipeline_of_keras(targets):
     ],
 )
 def test_other_arguments_of_fit_work_as_in_keras(arguments):
-    model = SC2Net(4, (6,))
-    model.compile()
+    model = SC2Net(4, (6,), n_steps=2)
+    model.compile(run_eagerly=True)
     x = signals(40, 6).astype("float32")
     history = model.fit(x, batch_size=8, epochs=2, verbose=0, **arguments).history
     assert len(history["loss"]) == 2

@@ -100,6 +100,7 @@ def test_integers_are_warned_of_and_floats_are_not():
         warn_of_integers(np.ones(3, "float32"))
 
 
+@pytest.mark.slow
 def test_a_tensor_in_bfloat16_is_read():
     torch = pytest.importorskip("torch")
     x = torch.ones((2, 3), dtype=torch.bfloat16, requires_grad=True)

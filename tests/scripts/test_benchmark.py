@@ -120,7 +120,7 @@ def test_the_hand_written_loop_trains_as_fit_does():
     x = signals(training.BATCH_SIZE, 16).astype("float32")
     loop = training.HandWrittenLoop(n_atoms=12, n_features=16, n_steps=3)
     start = to_numpy(loop.weights[0].value)
-    model = SC2Net(12, (16,), 3, activation="shrinkage", dictionary=start)
+    model = SC2Net(12, (16,), n_steps=3, activation="shrinkage", dictionary=start)
     model.compile()
     history = model.fit(x, batch_size=training.BATCH_SIZE, shuffle=False, verbose=0)
     expected = loop.loss([w.value for w in loop.weights], x)

@@ -151,7 +151,7 @@ def test_a_constant_learning_rate_is_constant():
 
 
 def test_gate_biases_open_one_gate_and_close_the_other():
-    model = applications.SC2Net(3, (8,), 2, bias_initializer=recipe.GateBias(3.0, -3.0))
+    model = applications.SC2Net(3, (8,), bias_initializer=recipe.GateBias(3.0, -3.0))
     bias = np.array(model.encoder.cell.gate_bias)
     np.testing.assert_array_equal(bias, [3, 3, 3, -3, -3, -3])
 

@@ -36,7 +36,7 @@ def against_the_bound(x, n_steps, args):
     """Codes a second from every kind of source, over the rate of the bare products."""
     n_features, n_chunks = x.shape[1], 8 if args.quick else 24
     model = applications.SC2Net(
-        args.n_atoms, (n_features,), n_steps, activation="shrinkage"
+        args.n_atoms, (n_features,), n_steps=n_steps, activation="shrinkage"
     )
     n_rows = model.batch_size_of_encode()
     signals = np.resize(x, (n_chunks * n_rows, n_features))

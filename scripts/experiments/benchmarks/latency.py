@@ -23,7 +23,7 @@ def latency(x, args):
     records = []
     for n_steps in (3, 10):
         model = applications.SC2Net(
-            args.n_atoms, x.shape[1:], n_steps, activation="shrinkage"
+            args.n_atoms, x.shape[1:], n_steps=n_steps, activation="shrinkage"
         )
         expected = model.encode(row)
         with tempfile.TemporaryDirectory() as folder:

@@ -58,7 +58,7 @@ def _measure(sizes):
     model = applications.SC2Net(
         sizes["n_atoms"],
         (sizes["n_features"],),
-        sizes["n_steps"],
+        n_steps=sizes["n_steps"],
         activation="shrinkage",
     )
     rows = aligned_empty((n_rows, sizes["n_features"]), "float32")

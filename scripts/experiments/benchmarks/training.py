@@ -23,7 +23,7 @@ def against_a_loop(x, args, n_steps=3):
     x = np.resize(x, (n_samples, x.shape[1]))
     n_batches = n_samples // BATCH_SIZE * epochs
     model = applications.SC2Net(
-        args.n_atoms, x.shape[1:], n_steps, L1, activation="shrinkage"
+        args.n_atoms, x.shape[1:], n_steps=n_steps, l1=L1, activation="shrinkage"
     )
     model.compile(**fast())
     loop = HandWrittenLoop(args.n_atoms, x.shape[1], n_steps)

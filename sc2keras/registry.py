@@ -111,9 +111,10 @@ def get_entry(name: str) -> Entry:
     """The method of that name, or a ValueError that lists the names."""
     if name not in _ENTRIES:
         raise ValueError(
-            f"There is no builder {name!r}. There are "
-            f"{', '.join(entry.name for entry in entries())}; "
-            "sc2keras.register_encoder adds others, once their module is imported."
+            "builder must be one of "
+            f"{', '.join(entry.name for entry in entries())}; received builder="
+            f"{name!r}. sc2keras.register_encoder adds others, once their module is "
+            "imported."
         )
     return _ENTRIES[name]
 

@@ -18,7 +18,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from sc2keras import applications
+from sc2keras.applications import build
 from sc2keras.backend import make_deterministic
 from sc2keras.dictionary_learning import (
     learn_dictionary,
@@ -27,23 +27,19 @@ from sc2keras.dictionary_learning import (
 )
 from sc2keras.models import SparseCoder
 from sc2keras.models.variables import all_or_nothing
+from sc2keras.registry import get_entry
 from sc2keras.signals import as_array
-from sc2keras.validation import check_non_negative, check_positive_integer
+from sc2keras.training import Recipe, ShuffledBatches
+from sc2keras.validation import check_positive_integer
 
-_SOLVERS = ("ISTA", "FISTA")
-_BUILDERS = ("SC2Net", "LISTA", "LFISTA", "AdaptiveISTA", *_SOLVERS)
 _STARTS = ("classical", "samples", "random")
 
-# Compiling several updates into one takes a third of a second more, and saves one or
-# two milliseconds an update.
-_MIN_UPDATES_TO_GROUP = 500
-_GROUP = 20
 # Signals of this norm, as those of MNIST have, train best at a rate of 1.
 _USUAL_NORM = 10.0
 
 
 def _has_partial_fit(transformer: "SparseCodeTransformer") -> bool:
-    if transformer.model is None and transformer.builder in _SOLVERS:
+    if transformer.model is None and not get_entry(transformer.builder).is_trained:
         raise AttributeError(
             f"builder={transformer.builder!r} has nothing that partial_fit could train."
             " Use fit, or a network such as builder='LISTA'."
@@ -72,17 +68,15 @@ class SparseCodeTransformer(
         Number of atoms, the size of a code.
     l1 : float, default=0.1
         Weight of the ℓ1 term; above 0 where `start="classical"`.
-    builder : {"SC2Net", "LISTA", "LFISTA", "AdaptiveISTA", "ISTA", "FISTA"}, \
-default="SC2Net"
-        What makes the codes: a network of `sc2keras.applications`, which is trained;
-        or a solver of it, "ISTA" or "FISTA", for which `fit` learns the dictionary
-        alone.
+    builder : str, default="SC2Net"
+        What makes the codes, by the name of its builder in `sc2keras.applications`: a
+        network such as "LISTA", which is trained; or a solver, "ISTA" or "FISTA", for
+        which `fit` learns the dictionary alone. Or an encoder that was registered.
     n_steps : int, default=None
         Number of steps of the network or solver. None means the builder's own.
     builder_kwargs : dict, default=None
         Further arguments of the builder, such as `{"trainable_dictionary": False}`, or
-        `{"tol": 1e-4}` for a solver. The activation is "shrinkage", whose codes have
-        exact zeros, unless it is given here.
+        `{"tol": 1e-4}` for a solver.
     start : {"classical", "samples", "random"} or array (n_atoms, n_features), \
 default="classical"
         Where the dictionary starts: from `sc2keras.learn_dictionary`, from
@@ -92,9 +86,10 @@ default="classical"
         Passes of the training over the data.
     batch_size : int, default=256
         Samples an update.
-    learning_rate : float, default=1.0
-        Learning rate of Adadelta. In `fit` it falls to zero as a cosine; in
-        `partial_fit` it is constant.
+    learning_rate : float, default=None
+        Learning rate; None means that of the encoder's recipe, 1.0 of Adadelta for the
+        networks of the paper. In `fit` it falls to zero as a cosine; in `partial_fit`
+        it is constant.
     random_state : int, RandomState instance or None, default=None
         Seed of the start and of the order of the samples. An int gives equal results
         at every call on one machine, whatever the global random states are. On
@@ -153,7 +148,7 @@ default="classical"
         start: Literal["classical", "samples", "random"] | ArrayLike = "classical",
         epochs: int = 20,
         batch_size: int = 256,
-        learning_rate: float = 1.0,
+        learning_rate: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
         model: SparseCoder | str | os.PathLike[str] | None = None,
@@ -204,15 +199,10 @@ default="classical"
         random_state = check_random_state(self.random_state)
         model = self._untrained_model(x, random_state)
         if model.trainable_weights:
-            batches = _ShuffledBatches(x, self.batch_size, random_state)
-            n_updates = self.epochs * len(batches)
-            cosine = keras.optimizers.schedules.CosineDecay(
-                self.learning_rate, n_updates
-            )
-            self._compile(model, cosine, n_updates)
+            self._compile(model, len(x))
+            batches = ShuffledBatches(x, self.batch_size, random_state)
             model.fit(batches, epochs=self.epochs, verbose=self.verbose, shuffle=False)
-            # For `partial_fit`: the cosine has come to zero.
-            self._compile(model, self.learning_rate)
+            self._compile(model)  # For `partial_fit`: the cosine has come to zero.
         return model
 
     @available_if(_has_partial_fit)
@@ -221,21 +211,7 @@ default="classical"
 
         The first call makes the start from its samples, unless `fit` came before. The
         state of the optimizer is kept from call to call. Solvers have no `partial_fit`.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-            Signals.
-        y : ignored
-
-        Returns
-        -------
-        self : SparseCodeTransformer
-
-        Raises
-        ------
-        ValueError
-            As `fit`.
+        Parameters and errors are those of `fit`.
         """
         self._check_parameters()
         with _old_state_unless_done(self):
@@ -248,11 +224,11 @@ default="classical"
                 if self.random_state is not None:
                     make_deterministic()
                 model = self._untrained_model(x, check_random_state(self.random_state))
-                self._compile(model, self.learning_rate)
+                self._compile(model)
             else:
                 model = self.model_
                 self._check_unchanged(model.encoder)
-                model.optimizer.learning_rate = self.learning_rate
+                model.optimizer.learning_rate = self._recipe().learning_rate
             with all_or_nothing(model):
                 model.fit(
                     x, batch_size=self.batch_size, shuffle=False, verbose=self.verbose
@@ -328,19 +304,13 @@ default="classical"
     def _check_parameters(self) -> None:
         """What the builder does not check."""
         check_positive_integer("n_atoms", self.n_atoms)
-        if self.builder not in _BUILDERS:
-            raise ValueError(
-                f"builder must be one of {_BUILDERS}; received builder="
-                f"{self.builder!r}. For a model of your own, train it and pass model=."
-            )
+        get_entry(self.builder)
         if isinstance(self.start, str | None) and self.start not in _STARTS:
             raise ValueError(
                 f"start must be one of {_STARTS} or an array (n_atoms, n_features); "
                 f"received start={self.start!r}."
             )
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        check_non_negative("learning_rate", self.learning_rate)
+        self._recipe()
 
     def _given_model(self) -> SparseCoder:
         model = self.model
@@ -384,14 +354,15 @@ default="classical"
         return self._build(x, dictionary)
 
     def _build(self, x: NDArray, dictionary: ArrayLike) -> SparseCoder:
-        kwargs = {"activation": "shrinkage", **(self.builder_kwargs or {})}
+        kwargs = {**(self.builder_kwargs or {})}
         if self.n_steps is not None:
             kwargs["n_steps"] = self.n_steps
-        if self.builder not in _SOLVERS:
+        if get_entry(self.builder).is_trained:
             # The recipe suits such signals, and so signals of any scale.
             kwargs.setdefault("unit", typical_norm(x) / _USUAL_NORM)
         kwargs.setdefault("dtype", "float32")  # Whatever the global policy is.
-        return getattr(applications, self.builder)(
+        return build(
+            self.builder,
             n_atoms=self.n_atoms,
             input_shape=(x.shape[1],),
             l1=self.l1,
@@ -399,18 +370,16 @@ default="classical"
             **kwargs,
         )
 
-    def _compile(
-        self, model: SparseCoder, learning_rate: Any, n_updates: int = 0
-    ) -> None:
-        is_long = n_updates >= _MIN_UPDATES_TO_GROUP
-        # Keras has no steps_per_execution on PyTorch.
-        may_group = keras.backend.backend() != "torch"
-        model.compile(
-            keras.optimizers.Adadelta(learning_rate, epsilon=1e-6),
-            # The objective in the model's unit.
-            objective_weight=model.encoder.unit**-2.0,
-            steps_per_execution=_GROUP if is_long and may_group else 1,
-        )
+    def _recipe(self) -> Recipe:
+        recipe = get_entry(self.builder).layer.recipe
+        if self.learning_rate is not None:
+            recipe = recipe.replace(learning_rate=self.learning_rate)
+        return recipe.replace(epochs=self.epochs, batch_size=self.batch_size)
+
+    def _compile(self, model: SparseCoder, n_samples: int | None = None) -> None:
+        # The objective in the model's unit.
+        weight = model.encoder.unit**-2.0
+        self._recipe().compile(model, n_samples, objective_weight=weight)
         # Keras warns when it loads a pickled optimizer that was never built.
         model.optimizer.build(model.trainable_variables)
 
@@ -436,26 +405,3 @@ def _old_state_unless_done(estimator: BaseEstimator) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-class _ShuffledBatches(keras.utils.PyDataset):
-    """Batches in a new order each epoch, which no global random state decides."""
-
-    def __init__(
-        self, x: NDArray, batch_size: int, random_state: np.random.RandomState
-    ) -> None:
-        super().__init__()
-        self._x = x
-        self._batch_size = batch_size
-        self._random_state = random_state
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._x) / self._batch_size)
-
-    def __getitem__(self, index: int) -> tuple[NDArray]:
-        start = index * self._batch_size
-        return (self._x[self._order[start : start + self._batch_size]],)
-
-    def on_epoch_end(self) -> None:
-        self._order = self._random_state.permutation(len(self._x))

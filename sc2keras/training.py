@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from sc2keras import backend
 from sc2keras.validation import check_non_negative, check_positive_integer
@@ -144,3 +146,26 @@ class Recipe:
         return model.fit(
             x, y, **{"batch_size": self.batch_size, "epochs": self.epochs, **kwargs}
         )
+
+
+class ShuffledBatches(keras.utils.PyDataset):
+    """Batches in a new order each epoch, which no global random state decides."""
+
+    def __init__(
+        self, x: NDArray, batch_size: int, random_state: np.random.RandomState
+    ) -> None:
+        super().__init__()
+        self._x = x
+        self._batch_size = batch_size
+        self._random_state = random_state
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._x) / self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray]:
+        start = index * self._batch_size
+        return (self._x[self._order[start : start + self._batch_size]],)
+
+    def on_epoch_end(self) -> None:
+        self._order = self._random_state.permutation(len(self._x))

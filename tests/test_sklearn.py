@@ -145,7 +145,7 @@ def test_fit_lowers_the_objective(fitted, digits):
 
 
 def test_a_long_training_is_as_good(fitted, digits, monkeypatch):
-    monkeypatch.setattr("sc2keras.sklearn._MIN_UPDATES_TO_GROUP", 1)
+    monkeypatch.setattr("sc2keras.training._MIN_UPDATES_TO_GROUP", 1)
     grouped = clone(fitted).fit(digits[0])
     assert grouped.model_.steps_per_execution == 1
     np.testing.assert_allclose(grouped.components_, fitted.components_, atol=1e-4)

@@ -25,15 +25,9 @@ def SC2Net(
 
     Args:
         n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`.
+            `build`, which also says what is returned and raised.
         **kwargs: Of `sc2keras.layers.SLSTM`:
             `n_steps`, `l1`, `dictionary`, `activation`, `use_bias`, `tied` and others.
-
-    Returns:
-        A `sc2keras.SparseCoder`, not compiled.
-
-    Raises:
-        ValueError, OSError: See `build`.
 
     Example:
 
@@ -78,15 +72,9 @@ def LISTA(
 
     Args:
         n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`.
+            `build`, which also says what is returned and raised.
         **kwargs: Of `sc2keras.layers.LISTABlock`:
             `n_steps`, `l1`, `dictionary`, `activation`, `shared`, `tied` and others.
-
-    Returns:
-        A `sc2keras.SparseCoder`, not compiled.
-
-    Raises:
-        ValueError, OSError: See `build`.
 
     Example:
 
@@ -130,15 +118,9 @@ def LFISTA(
 
     Args:
         n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`.
+            `build`, which also says what is returned and raised.
         **kwargs: Of `sc2keras.layers.LFISTABlock`:
             `n_steps`, `l1`, `dictionary`, `activation`, `shared`, `tied` and others.
-
-    Returns:
-        A `sc2keras.SparseCoder`, not compiled.
-
-    Raises:
-        ValueError, OSError: See `build`.
 
     Example:
 
@@ -176,15 +158,9 @@ def AdaptiveISTA(
 
     Args:
         n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`.
+            `build`, which also says what is returned and raised.
         **kwargs: Of `sc2keras.layers.AdaptiveISTA`:
             `n_steps`, `l1`, `dictionary`, `activation`, `tied` and others.
-
-    Returns:
-        A `sc2keras.SparseCoder`, not compiled.
-
-    Raises:
-        ValueError, OSError: See `build`.
 
     Example:
 
@@ -223,15 +199,9 @@ def ISTA(
 
     Args:
         n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`.
+            `build`, which also says what is returned and raised.
         **kwargs: Of `sc2keras.layers.ISTA`:
             `dictionary`, `l1`, `n_steps`, `tol` and others.
-
-    Returns:
-        A `sc2keras.SparseCoder`, not compiled.
-
-    Raises:
-        ValueError, OSError: See `build`.
 
     Example:
 
@@ -271,15 +241,9 @@ def FISTA(
 
     Args:
         n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`.
+            `build`, which also says what is returned and raised.
         **kwargs: Of `sc2keras.layers.FISTA`:
             `dictionary`, `l1`, `n_steps`, `tol` and others.
-
-    Returns:
-        A `sc2keras.SparseCoder`, not compiled.
-
-    Raises:
-        ValueError, OSError: See `build`.
 
     Example:
 

@@ -75,5 +75,11 @@ def compile_codes(
     return backend.compile_function(model, codes, jit_compile)
 
 
+def compile_synthesis(model: Any) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    """A function from codes to the signals, flat, that they stand for."""
+    encoder = model.encoder
+    return backend.compile_function(model, lambda s: (encoder.synthesis(s),), False)
+
+
 def _first_output(outputs: Any) -> Any:
     return keras.tree.flatten(outputs)[0]

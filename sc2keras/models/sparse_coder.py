@@ -26,11 +26,12 @@ class SparseCoder(keras.Model):
 
     Trained by plain `compile` and `fit(x)`, it minimises over its weights
 
-        mean over samples of ½‖x − s(x) D‖² + l1·‖s(x)‖₁,   ‖d_j‖ ≤ 1 for every atom
+        mean over samples of ½‖x − s(x) D‖² + penalty(s(x)),   ‖d_j‖ ≤ 1 for every atom
 
-    where s(x) is what its encoder returns, and D and l1 are the encoder's. The progress
-    bar shows the loss, `reconstruction` (½‖x − x̂‖²), `l1` (‖s‖₁, without its weight)
-    and `nonzero` (the fraction of entries above 1e-3 in magnitude).
+    where s(x) is what its encoder returns, and D and the penalty are the encoder's:
+    l1·‖s‖₁, unless its activation has another. The progress bar shows the loss,
+    `reconstruction` (½‖x − x̂‖²), `l1` (‖s‖₁, without its weight) and `nonzero` (the
+    fraction of entries above 1e-3 in magnitude).
 
     With `compile(loss=...)` and `fit(x, y)` the loss of a task is added: of the
     predictions, where the model has a second output (a cascade with a classifier), or
@@ -68,7 +69,7 @@ class SparseCoder(keras.Model):
     # Keras restores a functional subclass only where it has this signature.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._forwards: dict[bool, streaming.Forward] = {}
+        self._forwards: dict[Any, streaming.Forward] = {}
         self._compile_arguments: dict[str, Any] = {}
         path.check_path(self)
         self._task = Task(self.output_names)
@@ -101,9 +102,7 @@ class SparseCoder(keras.Model):
 
         Args:
             optimizer: A Keras optimizer. None: that of the encoder's `recipe`; of the
-                paper's networks `Adadelta(learning_rate=1.0, epsilon=1e-6)`. (The
-                string `"adadelta"` is Keras's, with a learning rate of 0.001, which
-                hardly moves.)
+                paper's networks `Adadelta(learning_rate=1.0, epsilon=1e-6)`.
             loss: Loss of a task, added to the objective; None for the objective alone.
                 In a model with predictions it is theirs. As in Keras it may also be a
                 list with a loss an output, or a dictionary by their names; the codes
@@ -112,13 +111,11 @@ class SparseCoder(keras.Model):
                 0 leaves the task alone.
             duality_gap: Boolean, whether `fit` and `evaluate` also report the mean
                 relative duality gap of the codes for the model's own dictionary: at
-                most so far is the objective from the LASSO optimum. It costs about one
-                product with the dictionary a batch.
-            jit_compile: Boolean, whether XLA compiles on TensorFlow; "auto": where the
-                training or the array is long enough to earn the seconds that it takes.
+                most so far is the objective from the LASSO optimum.
+            jit_compile: Boolean, whether XLA compiles on TensorFlow; "auto": where it
+                earns the seconds back that it takes.
             **kwargs: Of `keras.Model.compile`. `steps_per_execution=20` spares small
-                models most of what Keras does around a batch; callbacks then see every
-                twentieth.
+                models much of Keras's work; callbacks then see every twentieth batch.
         """
         if optimizer is None:
             optimizer = self.encoder.recipe.make_optimizer()
@@ -315,6 +312,11 @@ class SparseCoder(keras.Model):
         if use_xla not in self._forwards:
             self._forwards[use_xla] = forward.compile_codes(self, use_xla)
         return self._forwards[use_xla]
+
+    def _synthesis(self) -> streaming.Forward:
+        if "synthesis" not in self._forwards:
+            self._forwards["synthesis"] = forward.compile_synthesis(self)
+        return self._forwards["synthesis"]
 
     def decode(
         self,

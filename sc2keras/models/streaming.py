@@ -80,9 +80,9 @@ def _decoded(
     model: Any, parts: Iterable[NDArray], n_samples: int | None, out: NDArray | None
 ) -> NDArray:
     shape, dtype = model.inputs[0].shape[1:], model._result_dtype
-    dictionary = model.dictionary.astype(dtype)
+    synthesis = model._synthesis()
     decoded = (
-        np.reshape(part.astype(dtype, copy=False) @ dictionary, (-1, *shape))
+        np.reshape(synthesis(part.astype(dtype, copy=False))[0], (-1, *shape))
         for part in parts
     )
     return collect(decoded, n_samples, shape, dtype, out)

@@ -284,8 +284,7 @@ class SparseCoder(keras.Model):
             x: Array `(n_samples, *input_shape)`, a memory map included; or an iterable
                 of batches, such as a `tf.data.Dataset`, whose elements are batches of x
                 or tuples that begin with one.
-            batch_size: Integer, the rows that are encoded at a time; None: as many as
-                suit the sizes of the model.
+            batch_size: Integer, the rows that are encoded at a time; None: as suits.
             out: Array `(n_samples, n_atoms)` to write to, such as a memory map from
                 `numpy.lib.format.open_memmap`; None: a new array.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sc2keras.validation import Shape
+from sc2keras.validation import Shape, depth_of_caller
 
 # Rows that are looked at together.
 _CHUNK = 4096
@@ -213,7 +213,7 @@ def warn_of_integers(x: Any, name: str = "x") -> None:
         warnings.warn(
             f"{name} has dtype {dtype}, but the models expect floats in [0, 1]. Scale "
             "images with sc2keras.applications.preprocess_input.",
-            stacklevel=4,
+            stacklevel=depth_of_caller(),
         )
 
 

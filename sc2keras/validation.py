@@ -1,5 +1,6 @@
 """Checks of arguments, with errors that name the argument and its value."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ Tensor = Any
 Shape = tuple[Any, ...]
 
 
+# Packages whose frames a warning does not point at.
+_INNER = ("sc2keras", "keras", "torch")
 # What stands in JSON as it is in Python.
 JSON_TYPES = (str, int, float, bool, dict, list, type(None))
 
@@ -51,3 +54,13 @@ def is_finite(value: NDArray) -> bool:
     """Whether an array of any dtype holds neither a NaN nor an infinity."""
     # The name, since those of bfloat16 and the like are no floats to NumPy.
     return "float" not in value.dtype.name or bool(np.isfinite(value).all())
+
+
+def depth_of_caller() -> int:
+    """The `stacklevel` of the first frame outside of this package and Keras."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] not in _INNER:
+            break
+        frame, depth = frame.f_back, depth + 1
+    return depth

@@ -2,14 +2,12 @@
 
 import contextlib
 import importlib
-import sys
 import warnings
 from collections.abc import Iterator
 
 from numpy.typing import NDArray
 
-# Packages whose frames a warning does not point at.
-_INNER = ("sc2keras", "keras", "torch")
+from sc2keras.validation import depth_of_caller
 
 
 def warn_if_open(gaps: NDArray, tol: float, n_steps: int) -> None:
@@ -36,7 +34,7 @@ def warn_if_open(gaps: NDArray, tol: float, n_steps: int) -> None:
         f"{n_steps} steps; their largest relative duality gap is {left.max():.2g}. "
         "Raise n_steps, or tol.",
         category,
-        stacklevel=_depth_of_caller(),
+        stacklevel=depth_of_caller(),
     )
 
 
@@ -47,13 +45,3 @@ def quiet_solvers() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
-
-
-def _depth_of_caller() -> int:
-    """The `stacklevel` of the first frame outside of this package and Keras."""
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None:
-        if frame.f_globals.get("__name__", "").split(".")[0] not in _INNER:
-            break
-        frame, depth = frame.f_back, depth + 1
-    return depth

@@ -32,13 +32,18 @@ def guarded(model: keras.Model, callbacks: Any) -> Iterator[Any]:
     """
     guard = LastGoodState()
     guard.set_model(model)
+    is_list = isinstance(callbacks, keras.callbacks.CallbackList)
+    if is_list:
+        callbacks.callbacks.insert(0, guard)
     try:
-        with _watched_by(guard, callbacks) as watched:
-            yield watched
+        yield callbacks if is_list else [guard, *keras.tree.flatten(callbacks or [])]
         guard.check_end()
     except BaseException as error:
         guard.restore(diverged=isinstance(error, DivergenceError))
         raise
+    finally:
+        if is_list:
+            callbacks.callbacks.remove(guard)
 
 
 class LastGoodState(keras.callbacks.Callback):
@@ -125,19 +130,6 @@ class LastGoodState(keras.callbacks.Callback):
             f" what they were {self._where}. Look for a NaN in the data or the targets,"
             " or lower the learning rate."
         )
-
-
-@contextlib.contextmanager
-def _watched_by(guard: LastGoodState, callbacks: Any) -> Iterator[Any]:
-    """The callbacks of a training, with the guard in front of them."""
-    if not isinstance(callbacks, keras.callbacks.CallbackList):
-        yield [guard, *keras.tree.flatten(callbacks or [])]
-        return
-    callbacks.callbacks.insert(0, guard)
-    try:
-        yield callbacks
-    finally:
-        callbacks.callbacks.remove(guard)
 
 
 def _project_averages(model: keras.Model) -> None:

@@ -47,8 +47,7 @@ def data_of_fit(
     )
     if not isinstance(epochs, (int, np.integer)) or epochs < 0:
         raise ValueError(f"epochs must be an integer >= 0; received {epochs!r}.")
-    signals.warn_of_integers(x)
-    x, y, weight = _data(model, x, y, kwargs.get("sample_weight"))
+    x, y, weight = data(model, x, y, kwargs.get("sample_weight"))
     if weight is not None:
         kwargs["sample_weight"] = weight
     held_out = kwargs.get("validation_data")
@@ -81,38 +80,6 @@ def samples(model: Any, x: Any, name: str = "x") -> Any:
         ValueError: If `x` is no data, holds none, or is not finite.
     """
     signals.warn_of_integers(x, name)
-    return _samples(model, x, name)
-
-
-def data(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Samples as `samples` gives them, and targets and weights as arrays of numbers."""
-    signals.warn_of_integers(x)
-    return _data(model, x, y, sample_weight)
-
-
-def _held_out_data(model: Any, held_out: Any) -> Any:
-    """`validation_data` as Keras takes them."""
-    is_tuple = isinstance(held_out, (tuple, list)) and 1 <= len(held_out) <= 3
-    if not is_tuple:
-        return samples(model, held_out, "validation_data")
-    x, y, weight = (*held_out, None, None)[:3]
-    signals.warn_of_integers(x, "validation_data")
-    x, y, weight = _data(model, x, y, weight, "validation_data")
-    y = model._task.targets_beside(x, y, weight)
-    return (x, y) if weight is None else (x, y, weight)
-
-
-def _data(
-    model: Any, x: Any, y: Any, sample_weight: Any, name: str = "x"
-) -> tuple[Any, Any, Any]:
-    x = _samples(model, x, name)
-    y = model._task.arrays(y) if model.compiled else y
-    if sample_weight is not None:
-        sample_weight = numbers("sample_weight", sample_weight)
-    return x, y, sample_weight
-
-
-def _samples(model: Any, x: Any, name: str) -> Any:
     shape, dtype = model.inputs[0].shape[1:], model.inputs[0].dtype
     x = signals.open_samples(name, x, shape)
     if isinstance(x, (list, tuple)):
@@ -128,6 +95,28 @@ def _samples(model: Any, x: Any, name: str) -> Any:
         )
     signals.check_finite(name, x, dtype)
     return x
+
+
+def _held_out_data(model: Any, held_out: Any) -> Any:
+    """`validation_data` as Keras takes them."""
+    is_tuple = isinstance(held_out, (tuple, list)) and 1 <= len(held_out) <= 3
+    if not is_tuple:
+        return samples(model, held_out, "validation_data")
+    x, y, weight = (*held_out, None, None)[:3]
+    x, y, weight = data(model, x, y, weight, "validation_data")
+    y = model._task.targets_beside(x, y, weight)
+    return (x, y) if weight is None else (x, y, weight)
+
+
+def data(
+    model: Any, x: Any, y: Any, sample_weight: Any, name: str = "x"
+) -> tuple[Any, Any, Any]:
+    """Samples as `samples` gives them, and targets and weights as arrays of numbers."""
+    x = samples(model, x, name)
+    y = model._task.arrays(y) if model.compiled else y
+    if sample_weight is not None:
+        sample_weight = numbers("sample_weight", sample_weight)
+    return x, y, sample_weight
 
 
 @contextlib.contextmanager

@@ -77,13 +77,17 @@ def test_fit_refuses_data_that_is_not_finite_and_changes_nothing(value):
     assert not any(changed(before, model.get_weights()))
 
 
-@pytest.mark.parametrize("method", ["fit", "encode", "reconstruct"])
+@pytest.mark.parametrize(
+    "method", ["fit", "evaluate", "predict", "encode", "reconstruct", "train_on_batch"]
+)
 def test_integer_images_warn_and_name_preprocess_input(method):
     model = compiled()
     x = (255 * images(4)).astype("uint8")
-    options = {"verbose": 0} if method == "fit" else {}
-    with pytest.warns(UserWarning, match="x has dtype uint8.*preprocess_input"):
+    options = {"verbose": 0} if method in ("fit", "evaluate", "predict") else {}
+    match = "x has dtype uint8.*preprocess_input"
+    with pytest.warns(UserWarning, match=match) as caught:
         getattr(model, method)(x, **options)
+    assert [w.filename for w in caught if "uint8" in str(w.message)] == [__file__]
 
 
 def test_integer_images_in_tf_data_warn(tf):

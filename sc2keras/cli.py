@@ -21,7 +21,10 @@ from sc2keras.io.work import kept_in, unfinished_folder
 from sc2keras.registry import entries
 from sc2keras.validation import at_least_float32
 
-_OPTIONS = "key|split|data_dir|resize|threshold|batch_rows|overwrite"
+_OPTIONS = (
+    *("key", "split", "data_dir", "resize"),
+    *("threshold", "batch_rows", "overwrite"),
+)
 # What Keras adds to the configuration of every layer.
 _OF_KERAS = {
     *("name", "trainable", "dtype", "return_sequences", "return_state"),
@@ -62,28 +65,14 @@ def import_modules(names: list[str]) -> None:
             )
 
 
-def encode(args: argparse.Namespace) -> None:
-    options = {name: getattr(args, name) for name in ("split", "data_dir", "resize")}
-    run_transfer(io.encode_file, args, threshold=args.threshold, **options)
-
-
-def decode(args: argparse.Namespace) -> None:
-    run_transfer(io.decode_file, args)
-
-
-def run_transfer(function: Any, args: argparse.Namespace, **options: Any) -> None:
+def run_transfer(args: argparse.Namespace) -> None:
+    options = {name: value for name, value in vars(args).items() if name in _OPTIONS}
+    function = io.encode_file if args.command == "encode" else io.decode_file
     folder = unfinished_folder(args.output)
     try:
         with contextlib.closing(Bar()) as bar:
             result = function(
-                args.model,
-                args.input,
-                args.output,
-                key=args.key,
-                batch_rows=args.batch_rows,
-                overwrite=args.overwrite,
-                progress=bar,
-                **options,
+                args.model, args.input, args.output, progress=bar, **options
             )
     except OSError as error:
         where = "" if error.filename else f" ({folder})"
@@ -109,17 +98,9 @@ class Bar:
             self.close()
             if n_done and n_rows:
                 print(f"going on after {n_done:,} of {n_rows:,} rows", flush=True)
-            self.task, self.bar = (
-                task,
-                tqdm(
-                    desc=task,
-                    total=n_rows,
-                    initial=n_done,
-                    unit="row",
-                    unit_scale=True,
-                    leave=n_rows is not None,
-                ),
-            )
+            keys = dict(unit="row", unit_scale=True, leave=n_rows is not None)
+            self.bar = tqdm(desc=task, total=n_rows, initial=n_done, **keys)
+            self.task = task
         self.bar.update(n_done - self.bar.n)
 
     def close(self) -> None:
@@ -166,27 +147,25 @@ def cards() -> Iterator[dict[str, Any]]:
 
 def list_all(args: argparse.Namespace) -> None:
     weights = applications.list_weights()
-    for name, summary in builders():
-        tell(name, summary)
-        if name in weights:
-            tell("", "weights: " + ", ".join(f"{name}/{w}" for w in weights[name]))
-
-
-def builders() -> list[tuple[str, str]]:
-    """Every builder, and what it is in a line."""
-    return [(entry.name, entry.summary) for entry in entries()]
+    for entry in entries():
+        tell(entry.name, entry.summary)
+        if entry.name in weights:
+            ship = ", ".join(f"{entry.name}/{name}" for name in weights[entry.name])
+            tell("", f"weights: {ship}")
 
 
 def tell(name: str, value: object) -> None:
     """A line of a table, or several, of 80 columns at most."""
-    print(
-        textwrap.fill(
-            str(value), 79, initial_indent=f"{name:<14}", subsequent_indent=14 * " "
-        )
-    )
+    lines = textwrap.wrap(str(value), 79 - 14)
+    print(f"{name:<14}" + ("\n" + 14 * " ").join(lines))
 
 
-COMMANDS = {"encode": encode, "decode": decode, "info": info, "list": list_all}
+COMMANDS = {
+    "encode": run_transfer,
+    "decode": run_transfer,
+    "info": info,
+    "list": list_all,
+}
 
 
 def as_command(message: str) -> str:
@@ -196,7 +175,9 @@ def as_command(message: str) -> str:
         name = f"--{found[1].replace('_', '-')}"
         return name if found[2] is not None else f"{name} "
 
-    message = re.sub(rf"(?<![^\s(])({_OPTIONS})=(True\b|(?= ))?", option, message)
+    message = re.sub(
+        rf"(?<![^\s(])({'|'.join(_OPTIONS)})=(True\b|(?= ))?", option, message
+    )
     return message.replace("the same call", "the same command")
 
 

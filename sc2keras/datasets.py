@@ -105,7 +105,8 @@ def load(
             f"data_dir={str(data_dir)!r} is not a directory. Create it, or give the "
             "one that holds the prepared TensorFlow Datasets."
         )
-    return _load_tfds(name, data_dir, download)
+    with _quiet():
+        return _load_tfds(name, data_dir, download)
 
 
 def _load_digits() -> Dataset:
@@ -118,53 +119,40 @@ def _load_digits() -> Dataset:
     return Dataset("digits", x_train, y_train, x_test, y_test)
 
 
+def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Any:
+    """The builder of a dataset of TensorFlow Datasets, prepared or not."""
+    import tensorflow_datasets as tfds
+
+    # It reads the variable only once, when it is imported.
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
+    return tfds.builder(name, data_dir=folder and Path(folder).expanduser())
+
+
 def _load_tfds(
     name: str, data_dir: str | os.PathLike[str] | None, download: bool
 ) -> Dataset:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise _unavailable(
-            name, f"{error} (install it: pip install 'sc2keras[datasets]')"
-        ) from error
+    with _needed(name, "install it: pip install 'sc2keras[datasets]'"):
+        builder = find(name, data_dir)
+    if not builder.is_prepared():
+        missing = f"{builder.data_path} holds no prepared copy"
+        if not download:
+            raise _unavailable(name, f"{missing}, and download=False")
+        with _needed(name, f"{missing}, and the download failed"):
+            _check_reachable(builder)
+            builder.download_and_prepare()
+    copy = f"the copy in {builder.data_path}"
+    with _needed(name, f"{copy} cannot be read; delete it, or use another"):
+        return _read(builder)
 
-    # TensorFlow Datasets reads the variable only once, when it is imported.
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
-    if folder is not None:
-        folder = Path(folder).expanduser()
-    with _quiet():
-        builder = tfds.builder(name, data_dir=folder)
-        prepared = builder.is_prepared()
-    if not prepared:
-        _download(builder, download)
+
+@contextlib.contextmanager
+def _needed(name: str, reason: str) -> Iterator[None]:
+    """Network, disk and copies fail in many ways, all of them with the same remedies"""
     try:
-        with _quiet():
-            return _read(builder)
-    # A damaged copy fails in many ways, all of them with the same remedies.
+        yield
     except Exception as error:
-        raise _unavailable(
-            name,
-            f"the copy in {builder.data_path} cannot be read; delete it, or "
-            f"use another ({_one_line(error)})",
-        ) from error
-
-
-def _download(builder: Any, allowed: bool) -> None:
-    missing = f"{builder.data_path} holds no prepared copy"
-    if not allowed:
-        raise _unavailable(builder.name, f"{missing}, and download=False")
-    try:
-        _check_reachable(builder)
-        builder.download_and_prepare()
-    # Network, disk and checksum fail in many ways, all of them with the same remedies.
-    except Exception as error:
-        raise _unavailable(
-            builder.name, f"{missing}, and the download failed ({_one_line(error)})"
-        ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise _unavailable(name, f"{reason} ({what})") from error
 
 
 def _check_reachable(builder: Any) -> None:

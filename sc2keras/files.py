@@ -135,14 +135,15 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = True) -> Path:
     _check_folder(target)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder. Name a file in it.")
-    if target.exists():
+    if target.exists() or target.is_symlink():  # A link to itself.
+        if not target.is_file():
+            raise OSError(f"{target} is no ordinary file. Name another one.")
         if not overwrite:
             _check_absent(target)
-        if not target.is_file():
-            raise OSError(f"{target} is no ordinary file, and cannot be replaced.")
         if not os.access(target, os.W_OK):
             raise PermissionError(
-                f"{target} is protected against writing. Name another file."
+                f"{target} is protected against writing. Name another file, or allow "
+                "it with chmod."
             )
     return target
 

@@ -2,7 +2,8 @@
 
 import math
 import re
-from typing import ClassVar
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +19,24 @@ from sc2keras.validation import Shape
 CHUNK_BYTES = 2**24
 
 
-class Direction:
-    """What a model makes of rows of one shape."""
+class Direction(NamedTuple):
+    """What a model makes of rows: in what shape it takes and gives them."""
 
-    task: ClassVar[str]
-    remedy: ClassVar[str]
+    task: str
+    apply: Callable[[NDArray, int], NDArray]
+    takes: Shape
+    gives: Shape
+    takes_pixels: bool
+    remedy: str
 
-    def __init__(self, model: SparseCoder, takes: Shape, gives: Shape) -> None:
-        self.model, self.takes, self.gives = model, takes, gives
-
-    def default_batch_rows(self) -> int:
-        """As many batches of `encode` as `CHUNK_BYTES` hold, one at least."""
+    def default_batch_rows(self, batch_size: int) -> int:
+        """As many batches as `CHUNK_BYTES` hold, one at least."""
         n_values = math.prod(self.takes) + math.prod(self.gives)
-        batch_size = self.model.batch_size_of_encode()
         return batch_size * max(1, CHUNK_BYTES // (4 * n_values * batch_size))
 
     def check(self, name: str, source: Source) -> None:
         """Only whole rows, flattened rows and missing axes of size 1 are reshaped."""
-        is_pixels = source.dtype == np.uint8 and isinstance(self, Encoding)
+        is_pixels = self.takes_pixels and source.dtype == np.uint8
         if not is_pixels and source.dtype.kind != "f":
             raise InputError(
                 f"the input {name} has dtype {source.dtype}. {self.remedy}"
@@ -52,73 +53,45 @@ class Direction:
 
     def __call__(self, rows: NDArray, start: int, batch_size: int, n: int) -> NDArray:
         """What becomes of rows, the first of which is row `start` of `n`."""
-        raise NotImplementedError
-
-    def _prepared(self, rows: NDArray, start: int) -> NDArray:
-        """Rows as finite float32 in the shape that the model takes."""
+        n_held = len(rows)
         if rows.dtype == np.uint8:
-            return preprocess_input(rows).reshape(-1, *self.takes)
-        with np.errstate(over="ignore"):  # It makes an infinity, which is found.
-            rows = rows.astype("float32").reshape(-1, *self.takes)
-        row = signals.first_not_finite(rows)
+            rows = preprocess_input(rows)
+        rows = rows.reshape(n_held, *self.takes)
+        if n_held < batch_size <= n:
+            # So few would be encoded without XLA, whose last bits are others.
+            rows = np.concatenate([rows, rows[-1:].repeat(batch_size - n_held, axis=0)])
+
+        def of_input(found: re.Match) -> str:
+            return f"row {start + int(found[1])} of the input"
+
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # It is found below.
+                made = self.apply(rows, batch_size)[:n_held].astype("float32")
+        except ValueError as error:
+            named = re.sub(r"\b(?:x|codes)\[(\d+)\]", of_input, one_line(error))
+            raise InputError(
+                f"{self.task} rows {start} to {start + n_held - 1} fails ({named}). "
+                f"{self.remedy}"
+            ) from error
+        row = signals.first_not_finite(made)
         if row is not None:
             raise InputError(
-                f"row {start + row} of the input holds a NaN, an infinity or a value "
-                "beyond float32. Drop or fill such rows, for instance with "
-                "numpy.nan_to_num."
+                f"{self.task} row {start + row} of the input gives what is beyond "
+                f"float32. {self.remedy}"
             )
-        return rows
+        return made
 
 
-class Encoding(Direction):
-    task = "encoding"
+def encoding(model: SparseCoder) -> Direction:
     remedy = (
         "Give uint8, which is scaled by 1/255, or floats, scaled as those that the "
         "model was trained on."
     )
-
-    def __init__(self, model: SparseCoder) -> None:
-        super().__init__(model, model.input_shape[1:], (model.encoder.n_atoms,))
-
-    def __call__(self, rows: NDArray, start: int, batch_size: int, n: int) -> NDArray:
-        """The codes, which do not depend on where a run began."""
-        n_held, rows = len(rows), self._prepared(rows, start)
-        if n_held < batch_size <= n:
-            # So few would be encoded without XLA, whose last bits are others.
-            rows = np.concatenate([rows, rows[-1:].repeat(batch_size - n_held, axis=0)])
-        try:
-            codes = self.model.encode(rows, batch_size)[:n_held]
-            row = signals.first_not_finite(codes)
-        except ValueError as error:
-            named = re.search(r"\b(?:row |x\[)(\d+)", str(error))
-            if named is None:
-                raise InputError(
-                    f"rows {start} to {start + n_held - 1} cannot be encoded "
-                    f"({one_line(error)})."
-                ) from error
-            row = int(named[1])
-        if row is not None:
-            raise InputError(
-                f"the code of row {start + row} holds a NaN or an infinity. Scale the "
-                "input as the model was trained, about [0, 1]."
-            )
-        return codes
+    takes, gives = model.input_shape[1:], (model.encoder.n_atoms,)
+    return Direction("encoding", model.encode, takes, gives, True, remedy)
 
 
-class Decoding(Direction):
-    task = "decoding"
-    remedy = "Give codes as floats."
-
-    def __init__(self, model: SparseCoder) -> None:
-        super().__init__(model, (model.encoder.n_atoms,), model.input_shape[1:])
-
-    def __call__(self, rows: NDArray, start: int, batch_size: int, n: int) -> NDArray:
-        with np.errstate(over="ignore", invalid="ignore"):  # It is found below.
-            decoded = self.model.decode(self._prepared(rows, start), batch_size)
-        row = signals.first_not_finite(decoded)
-        if row is not None:
-            raise InputError(
-                f"what row {start + row} decodes to is beyond float32. Give codes that "
-                "this model made."
-            )
-        return decoded
+def decoding(model: SparseCoder) -> Direction:
+    takes, gives = (model.encoder.n_atoms,), model.input_shape[1:]
+    remedy = "Give codes as floats, those that this model made."
+    return Direction("decoding", model.decode, takes, gives, False, remedy)

@@ -1,7 +1,9 @@
 """What can go wrong between two files; every message names a remedy."""
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 
 
 class TransferError(Exception):
@@ -34,6 +36,17 @@ class UnfinishedError(TransferError):
 
 class TransferWarning(UserWarning):
     """What a user wants to know of a transfer that goes on."""
+
+
+@contextlib.contextmanager
+def failing_as(kind: type[TransferError], what: str, remedy: str) -> Iterator[None]:
+    """Files, archives and libraries fail in many ways, all with the same remedy."""
+    try:
+        yield
+    except (TransferError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{what} ({one_line(error)}). {remedy}") from error
 
 
 def tell(message: str) -> None:

@@ -4,20 +4,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 from keras import ops
 
 from sc2keras.applications import list_weights, weights_path
 from sc2keras.applications.pretrained import file_sha256
-from sc2keras.io.errors import ModelError, one_line
+from sc2keras.io.errors import ModelError, failing_as
 from sc2keras.models import SparseCoder
-
-
-class Loaded(NamedTuple):
-    model: SparseCoder
-    sha256: str
 
 
 def model_path(name: str | os.PathLike[str]) -> Path:
@@ -32,44 +26,40 @@ def model_path(name: str | os.PathLike[str]) -> Path:
     known = list_weights()
     if weights in known.get(builder, []):
         return weights_path(builder, weights)
-    if builder in known and "/" not in weights and not weights.endswith(".keras"):
-        raise ModelError(
-            f"{builder} has no weights {weights!r}. There are "
-            f"{', '.join(f'{builder}/{w}' for w in known[builder])}."
-        )
+    like = {builder: known[builder]} if builder in known else known
+    ship = ", ".join(
+        f"{key}/{value}" for key, values in like.items() for value in values
+    )
     raise ModelError(
-        f"the model {name} is not a file. Check the path, or name weights that ship, "
-        f"such as {next(iter(known))}/{next(iter(known.values()))[0]}."
+        f"the model {name} is not a file, and no weights of that name ship. Check the "
+        f"path, or give one of {ship}."
     )
 
 
-def load_model(model: SparseCoder | str | os.PathLike[str]) -> Loaded:
-    """A SparseCoder, and what tells it from another.
+def load_model(model: SparseCoder | str | os.PathLike[str]) -> tuple[SparseCoder, str]:
+    """A SparseCoder, and the SHA-256 that tells it from another.
 
     Raises:
         ModelError: If there is none, or something else in its place.
     """
     if isinstance(model, SparseCoder):
-        return Loaded(model, _sha256_of(model))
+        return model, _sha256_of(model)
     path = model_path(model)
-    try:
+    remedy = (
+        "Give a .keras file that model.save wrote, and save it anew if it was cut off; "
+        "an encoder of your own is known once its module is imported."
+    )
+    with failing_as(ModelError, f"{path} cannot be loaded", remedy):
         sha256 = file_sha256(path)
         loaded = keras.saving.load_model(path, compile=False)
         if file_sha256(path) != sha256:
             raise ValueError("it was replaced meanwhile")
-    # A damaged or foreign file fails in many ways, all of them with the same remedy.
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be loaded ({one_line(error)}). Give a .keras file that "
-            "model.save wrote, and save it anew if it was cut off; an encoder of your "
-            "own is known once its module is imported."
-        ) from error
     if not isinstance(loaded, SparseCoder):
         raise ModelError(
             f"{path} holds a {type(loaded).__name__}. Give a SparseCoder, for instance "
             "a model of sc2keras.applications."
         )
-    return Loaded(loaded, sha256)
+    return loaded, sha256
 
 
 def _sha256_of(model: SparseCoder) -> str:

@@ -1,11 +1,12 @@
 """Unfinished work: what of it is whole, and how a later run goes on with it."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -44,7 +45,7 @@ class Unfinished:
     ) -> None:
         self.store, self.folder, self.settings = store, store.folder, settings
         self.batch_rows, self.listing = batch_rows, listing
-        self.names = (*store.files, store.finished, "progress.json", "progress.part")
+        self.names = ("progress.json", "progress.part", *store.files, store.finished)
         for name in self.names:
             with contextlib.suppress(FileNotFoundError):
                 opened(self.folder / name).close()
@@ -72,52 +73,41 @@ class Unfinished:
 
     def _found(self) -> Done | None:
         """What an earlier run did, or None."""
-        record = self._record()
-        if record is None:
-            return None
-        n_done, sizes = record["n_done"], record["sizes"]
-        self._check_settings(record["settings"], n_done, record.get("listing"))
-        if (
-            not 0 < n_done <= self.store.shape[0]
-            or sizes.keys() != set(self.store.files)
-            or not all(type(size) is int for size in sizes.values())
-            or not self.store.may_be(n_done, sizes)
-        ):
-            self._refuse_damaged(f"n_done {n_done} and {sizes} do not fit")
-        for name, size in sizes.items():
-            held = self.folder / name
-            if not held.exists() or held.stat().st_size < size:
-                tell(f"{held} is gone or was cut off: starting from the first row")
-                return None
-        # More images may have come since: the last chunk was perhaps a smaller one.
-        all_done = n_done == self.store.shape[0]
-        done = Done(n_done, sizes) if all_done else self._first(n_done)
-        if self.store.sizes_at(n_done) != sizes or not all(
-            0 <= done.sizes[name] <= size for name, size in sizes.items()
-        ):
-            self._refuse_damaged(f"{sizes} are not those of {n_done} rows")
-        return done
-
-    def _record(self) -> dict[str, Any] | None:
+        path = self.folder / "progress.json"
         try:
-            with opened(self.folder / "progress.json") as file:
-                record = json.loads(file.read(2**20))
+            with opened(path) as file:
+                digest, record = json.loads(file.read(2**20))
+            if digest != _digest(record):
+                raise ValueError("its checksum is another")
+            self._check(record)
+            n_done, sizes = record["n_done"], record["sizes"]
+            for name, size in sizes.items():
+                held = self.folder / name
+                if not held.exists() or held.stat().st_size < size:
+                    tell(f"{held} is gone or was cut off: starting from the first row")
+                    return None
+            if sizes != self.store.sizes_at(n_done):
+                raise ValueError(f"{sizes} are not those of {n_done} rows")
         except FileNotFoundError:
             return None
-        except (ValueError, RecursionError) as error:
-            self._refuse_damaged(one_line(error))
-        for name, kind in {"settings": dict, "n_done": int, "sizes": dict}.items():
-            if not isinstance(record, dict) or type(record.get(name)) is not kind:
-                self._refuse_damaged(f"it holds no {name}")
-        return record
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UnfinishedError(
+                f"{path} is damaged ({one_line(error)}). Delete {self.folder} to start "
+                "from the first row."
+            ) from error
+        # More images may have come since: the last chunk was perhaps a smaller one.
+        all_done = n_done == self.store.shape[0]
+        return Done(n_done, sizes) if all_done else self._first(n_done)
 
-    def _check_settings(self, found: dict, n_done: int, listing: object) -> None:
+    def _check(self, record: dict[str, Any]) -> None:
+        """Raises an UnfinishedError if other settings made what is done."""
+        found, n_done = record["settings"], record["n_done"]
         differences = [
             f"{name} was {found.get(name)!r} and is {self.settings.get(name)!r}"
             for name in {**self.settings, **found}
             if found.get(name) != self.settings.get(name)
         ]
-        if n_done > 0 and listing != self.listing(n_done):
+        if record["listing"] != self.listing(n_done):
             differences.append(
                 f"one of the first {n_done:,} images was changed, inserted or removed"
             )
@@ -132,12 +122,6 @@ class Unfinished:
         """The whole chunks of so many rows; a run that goes on makes the same again."""
         n_rows -= n_rows % self.batch_rows
         return Done(n_rows, self.store.sizes_at(n_rows))
-
-    def _refuse_damaged(self, why: str) -> NoReturn:
-        raise UnfinishedError(
-            f"{self.folder / 'progress.json'} is damaged ({why:.300}). Delete "
-            f"{self.folder} to start from the first row."
-        )
 
     def check_disk(self) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -170,14 +154,10 @@ class Unfinished:
         for name in sizes:
             with opened(self.folder / name, os.O_RDWR) as file:
                 os.fsync(file.fileno())
-        record = {
-            "settings": self.settings,
-            "n_done": n_done,
-            "sizes": sizes,
-            "listing": self.listing(n_done),
-        }
+        record = {"settings": self.settings, "n_done": n_done, "sizes": sizes}
+        record["listing"] = self.listing(n_done)
         part = self.folder / "progress.part"
-        write_new(part, json.dumps(record, indent=1).encode())
+        write_new(part, json.dumps([_digest(record), record], indent=1).encode())
         os.replace(part, self.folder / "progress.json")
 
     def keep(self, n_rows: int) -> None:
@@ -188,5 +168,9 @@ class Unfinished:
 
     def discard(self) -> None:
         self.done = Done(0, {})
-        for name in ("progress.json", *self.names):
+        for name in self.names:
             (self.folder / name).unlink(missing_ok=True)
+
+
+def _digest(record: Any) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

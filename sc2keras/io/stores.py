@@ -54,10 +54,6 @@ class Store:
         """The bytes of so many rows, which the files hold."""
         raise NotImplementedError
 
-    def may_be(self, n_rows: int, sizes: Sizes) -> bool:
-        """Whether so many rows can have these sizes, before a look at the files."""
-        return sizes == self.sizes_at(n_rows)
-
     def n_bytes(self) -> int:
         """What all rows need, as far as that is known beforehand."""
         return 0
@@ -110,22 +106,19 @@ class CSRStore(Store):
     def parts(self, rows: NDArray, sizes: Sizes) -> dict[str, NDArray]:
         kept = np.abs(rows) > (self.threshold or 0)
         n_kept = np.count_nonzero(kept, axis=1)
-        self._warn_if_dense(n_kept.sum() / kept.size)
+        fraction = n_kept.sum() / kept.size
+        if fraction > 0.5 and not self.warned:
+            self.warned = True
+            tell(
+                f"{fraction:.0%} of the entries are kept; above 50% a CSR array is "
+                "larger than an .npy of all codes. A double tanh makes small codes, but"
+                " never an exact zero: threshold=T leaves out those of magnitude <= T."
+            )
         return {
             "data": rows[kept].astype("<f4", copy=False),
             "indices": np.nonzero(kept)[1].astype("<i4"),
             "indptr": n_entries(sizes) + np.cumsum(n_kept, dtype="<i8"),
         }
-
-    def _warn_if_dense(self, fraction: float) -> None:
-        if self.warned or fraction <= 0.5:
-            return
-        self.warned = True
-        tell(
-            f"{fraction:.0%} of the entries are kept; above 50% a CSR array is larger "
-            "than an .npy of all codes. A double tanh makes small codes, but never an "
-            "exact zero: threshold=T leaves out those of magnitude <= T."
-        )
 
     def sizes_at(self, n_rows: int) -> Sizes:
         with opened(self.folder / "indptr") as file:
@@ -133,40 +126,31 @@ class CSRStore(Store):
             n_bytes = 4 * int.from_bytes(file.read(8), "little", signed=True)
         return {"data": n_bytes, "indices": n_bytes, "indptr": 8 * (n_rows + 1)}
 
-    def may_be(self, n_rows: int, sizes: Sizes) -> bool:
-        return (
-            sizes["indptr"] == 8 * (n_rows + 1)
-            and sizes["data"] == sizes["indices"]
-            and 0 <= sizes["data"] <= 4 * n_rows * self.n_values
-        )
-
     def finish(self, sizes: Sizes) -> Path:
         path = self.folder / self.finished
         indptr = "<i4" if n_entries(sizes) < 2**31 else "<i8"
-
-        def add(name: str, stored: str, dtype: str) -> None:
-            n_values = sizes[name] // np.dtype(stored).itemsize
-            with opened(self.folder / name) as held, member(archive, name) as file:
-                file.write(npy_header(dtype, (n_values,)))
-                while len(values := np.fromfile(held, stored, 2**20)):
-                    file.write(values.astype(dtype, copy=False).data)
-
-        def add_array(name: str, array: NDArray) -> None:
-            with member(archive, name) as file:
-                npy_format.write_array(file, array)
-
+        marks = {"format": b"csr", "shape": self.shape, "_is_array": True}
         try:
             with created(path) as whole, zipfile.ZipFile(whole, "w") as archive:
-                add("indices", "<i4", "<i4")
-                add("indptr", "<i8", indptr)
-                add_array("format", np.array(b"csr"))
-                add_array("shape", np.array(self.shape, "<i8"))
-                add("data", "<f4", "<f4")
-                add_array("_is_array", np.array(True))
+                self._add(archive, "indices", "<i4", "<i4", sizes)
+                self._add(archive, "indptr", "<i8", indptr, sizes)
+                self._add(archive, "data", "<f4", "<f4", sizes)
+                for name, value in marks.items():
+                    with member(archive, name) as file:
+                        npy_format.write_array(file, np.array(value))
         except BaseException:
             path.unlink(missing_ok=True)  # The disk may be full of it.
             raise
         return path
+
+    def _add(
+        self, archive: zipfile.ZipFile, name: str, held: str, dtype: str, sizes: Sizes
+    ) -> None:
+        n_values = sizes[name] // np.dtype(held).itemsize
+        with opened(self.folder / name) as source, member(archive, name) as file:
+            file.write(npy_header(dtype, (n_values,)))
+            while len(values := np.fromfile(source, held, 2**20)):
+                file.write(values.astype(dtype, copy=False).data)
 
     def description(self, sizes: Sizes) -> str:
         n, all_values = n_entries(sizes), max(1, self.shape[0] * self.n_values)
@@ -180,21 +164,18 @@ STORES: dict[str, type[Store]] = {".npy": NpyStore, ".npz": CSRStore}
 def kind_of_output(
     target: Path, threshold: float | None, of_codes: bool
 ) -> type[Store]:
-    """The class that writes an output.
-
-    Raises:
-        OutputError: If there is none, or if the threshold does not apply to it.
-    """
+    """The class that writes an output, or an OutputError."""
     kinds = {s: kind for s, kind in STORES.items() if of_codes or not kind.only_codes}
-    if target.suffix not in kinds:
+    kind = kinds.get(target.suffix)
+    if kind is None:
         known = " or ".join(f"{s} ({kind.summary})" for s, kind in kinds.items())
         raise OutputError(f"the output {target} must end in {known}.")
-    if threshold is not None and not kinds[target.suffix].only_codes:
+    if threshold is not None and not kind.only_codes:
         raise OutputError(
             f"threshold={threshold:g} leaves entries out of a CSR array. Name an output"
             f" that ends in .npz; received {target}."
         )
-    return kinds[target.suffix]
+    return kind
 
 
 def n_entries(sizes: Sizes) -> int:

@@ -1,7 +1,6 @@
 """From one file to another, through a model."""
 
 import contextlib
-import dataclasses
 import math
 import os
 import sys
@@ -13,15 +12,9 @@ from typing import Any, NamedTuple
 import keras
 from numpy.typing import NDArray
 
-from sc2keras.files import put_file
-from sc2keras.io.directions import Decoding, Direction, Encoding
-from sc2keras.io.errors import (
-    InputChangedError,
-    InputError,
-    OutputError,
-    TransferError,
-    one_line,
-)
+from sc2keras.files import check_target, put_file
+from sc2keras.io.directions import Direction, decoding, encoding
+from sc2keras.io.errors import InputChangedError, InputError, OutputError, failing_as
 from sc2keras.io.models import load_model
 from sc2keras.io.progress import Unfinished
 from sc2keras.io.sources import Progress, Source, kind_of_input
@@ -110,8 +103,8 @@ def encode_file(
     """
     if threshold is not None and not 0 < threshold < math.inf:
         raise OutputError(f"threshold={threshold} is not a number > 0.")
-    transfer = _Transfer(os.fspath(source), Path(target), overwrite, progress)
-    return transfer.run(Encoding, model, options, batch_rows, threshold)
+    transfer = _Transfer(source, target, overwrite, progress, threshold)
+    return transfer.run(encoding, model, batch_rows, options)
 
 
 def decode_file(
@@ -149,56 +142,65 @@ def decode_file(
     >>> decode_file("SC2Net/digits", codes, folder + "/images.npy").description
     'float32 of shape (360, 8, 8, 1)'
     """
-    transfer = _Transfer(os.fspath(source), Path(target), overwrite, progress)
-    return transfer.run(Decoding, model, options, batch_rows)
+    transfer = _Transfer(source, target, overwrite, progress)
+    return transfer.run(decoding, model, batch_rows, options)
 
 
-@dataclasses.dataclass
 class _Transfer:
     """A source, a target, and the unfinished work between them."""
 
-    name: str
-    target: Path
-    overwrite: bool
-    progress: Progress | None
+    def __init__(
+        self,
+        source: PathLike,
+        target: PathLike,
+        overwrite: bool,
+        progress: Progress | None,
+        threshold: float | None = None,
+    ) -> None:
+        self.name, self.target, self.overwrite = (
+            os.fspath(source),
+            Path(target),
+            overwrite,
+        )
+        self.folder, self.threshold = unfinished_folder(target), threshold
+        self.report: Progress = progress or (lambda task, n_done, n_rows: None)
 
     def run(
         self,
         direction: Callable[[SparseCoder], Direction],
         model: SparseCoder | PathLike,
-        options: dict[str, Any],
         batch_rows: int | None,
-        threshold: float | None = None,
+        options: dict[str, Any],
     ) -> Result:
-        self.folder = unfinished_folder(self.target)
-        encodes = direction is Encoding
+        of_codes = direction is decoding
         options = {name: value for name, value in options.items() if value is not None}
-        kind = kind_of_input(self.name, options, of_codes=not encodes)
-        kind_of_store = kind_of_output(self.target, threshold, of_codes=encodes)
+        kind = kind_of_input(self.name, options, of_codes)
+        kind_of_store = kind_of_output(self.target, self.threshold, not of_codes)
         self._check_target()
         model, sha256 = load_model(model)
         way = direction(model)
-        source = kind(self.name, way.takes, self._report, **options)
+        source = kind(self.name, way.takes, self.report, **options)
         way.check(self.name, source)
+        batch_size = model.batch_size_of_encode()
         if batch_rows is None:
-            batch_rows = way.default_batch_rows()
-        check_positive_integer("batch_rows", batch_rows)
-        batch_rows = min(batch_rows, sys.maxsize)
-        batch_size = min(model.batch_size_of_encode(), batch_rows)
+            batch_rows = way.default_batch_rows(batch_size)
+        batch_rows = min(check_positive_integer("batch_rows", batch_rows), sys.maxsize)
+        batch_size = min(batch_size, batch_rows)
         settings = {
             "task": way.task,
             "model_sha256": sha256,
             **source.fingerprint,
-            "threshold": threshold,
+            "threshold": self.threshold,
             "batch_rows": batch_rows,
             "batch_size": batch_size,
             "backend": keras.backend.backend(),
         }
-        store = kind_of_store(self.folder, (source.n_rows, *way.gives), threshold)
+        shape = (source.n_rows, *way.gives)
+        store = kind_of_store(self.folder, shape, self.threshold)
         with locked(self.folder):
             self._check_target()  # Again: another run may have come to its end.
             with contextlib.suppress(FileNotFoundError):
-                if (self.folder / store.finished).samefile(self.target):
+                if os.path.samefile(self.folder / store.finished, self.target):
                     # A kill left the output with this second name.
                     (self.folder / store.finished).unlink()
             with Unfinished(store, settings, batch_rows, source.listing) as work:
@@ -210,33 +212,30 @@ class _Transfer:
                     source.check()
                 except InputChangedError as change:
                     raise self._after(change, work) from change
-                self._put(finished)
+                try:
+                    put_file(finished, self.target, self.overwrite)
+                except FileExistsError as error:
+                    raise self._refusal(error) from error
                 description = store.description(work.done.sizes)
                 work.discard()
         return Result(self.target, source.n_rows, n_before, description)
 
-    def _report(self, task: str, n_done: int, n_rows: int | None) -> None:
-        if self.progress is not None:
-            self.progress(task, n_done, n_rows)
-
     def _check_target(self) -> None:
-        target = self.target
-        if not target.exists() and not os.path.islink(os.path.realpath(target)):
+        if not os.path.lexists(os.path.realpath(self.target)):
             return
-        if not target.is_file():  # A link to itself neither.
-            raise OutputError(f"the output {target} is not a file. Name another.")
-        if os.path.exists(self.name) and target.samefile(self.name):
-            raise OutputError(f"the output {target} is the input itself. Name another.")
-        if not self.overwrite:
-            raise OutputError(
-                f"the output {target} is there. Name another, or replace it with "
-                f"overwrite=True.{kept_in(self.folder, 'with overwrite=True')}"
-            )
-        if not os.access(target, os.W_OK):
-            raise OutputError(
-                f"the output {target} is protected against writing. Name another, or "
-                "allow it with chmod."
-            )
+        with contextlib.suppress(OSError):
+            if os.path.samefile(self.name, self.target):
+                raise OutputError(
+                    f"the output {self.target} is the input itself. Name another."
+                )
+        try:
+            check_target(self.target, self.overwrite)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> OutputError:
+        kept = kept_in(self.folder, "with overwrite=True")
+        return OutputError(f"the output cannot be written: {error}{kept}")
 
     def _fill(
         self, work: Unfinished, source: Source, way: Direction, batch_size: int
@@ -246,11 +245,11 @@ class _Transfer:
         chunks = source.chunks(work.n_done, work.batch_rows)
         UNSAVED.append(work.save)
         try:
-            self._report(way.task, work.n_done, n_rows)
+            self.report(way.task, work.n_done, n_rows)
             while work.n_done < n_rows:
                 rows = self._next(chunks, work.n_done, source)
                 work.append(way(rows, work.n_done, batch_size, n_rows))
-                self._report(way.task, work.n_done, n_rows)
+                self.report(way.task, work.n_done, n_rows)
                 if time.monotonic() > saved + SAVE_EVERY:
                     work.save()
                     saved = time.monotonic()
@@ -259,17 +258,14 @@ class _Transfer:
             UNSAVED.remove(work.save)
 
     def _next(self, chunks: Iterator[NDArray], start: int, source: Source) -> NDArray:
+        what = f"the input {self.name} cannot be read from row {start} on"
+        remedy = "Write it anew: it is damaged or was changed."
         try:
             return next(chunks)
-        # Files, archives, images and TensorFlow fail in many ways, with one remedy.
         except Exception as error:
-            source.check()  # A change is the cause of many of them.
-            if isinstance(error, (TransferError, MemoryError)):
-                raise
-            raise InputError(
-                f"the input {self.name} cannot be read from row {start} on "
-                f"({one_line(error)}). Write it anew: it is damaged or was changed."
-            ) from error
+            source.check()  # A change is the cause of many errors.
+            with failing_as(InputError, what, remedy):
+                raise error
 
     def _after(self, change: InputChangedError, work: Unfinished) -> InputChangedError:
         """Drops the rows that may not be those of the input, and tells what is left."""
@@ -280,17 +276,5 @@ class _Transfer:
             if work.n_done
             else "Nothing of it is kept: the same call starts from the first row."
         )
-        return InputChangedError(
-            f"the input {self.name} was changed while it was read ({change}). {left}",
-            change.row,
-        )
-
-    def _put(self, finished: Path) -> None:
-        try:
-            put_file(finished, self.target, self.overwrite)
-        except FileExistsError as error:
-            raise OutputError(
-                f"the output {self.target} has appeared meanwhile, and is left as it "
-                f"is. The finished rows are kept in {self.folder}: the same call with "
-                "overwrite=True puts them in its place."
-            ) from error
+        what = f"the input {self.name} was changed while it was read ({change})"
+        return InputChangedError(f"{what}. {left}", change.row)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sc2keras.io.errors import OutputError, UnfinishedError, one_line
+from sc2keras.io.errors import OutputError, UnfinishedError, failing_as
 
 # A file is opened by its own name, without waiting for the other end of a pipe.
 _PLAIN = sum(getattr(os, f"O_{flag}", 0) for flag in ("NOFOLLOW", "NONBLOCK", "BINARY"))
@@ -62,13 +62,9 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    try:
+    remedy = "Name an output where files can be written, or delete what is there."
+    with failing_as(OutputError, f"the folder {folder} cannot be made", remedy):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the folder {folder} cannot be made ({one_line(error)}). Name an output "
-            "where files can be written, or delete what is there."
-        ) from error
     if folder.is_symlink():
         raise UnfinishedError(f"{folder} is a link; no run made it. Delete it.")
 

@@ -28,9 +28,16 @@ from transfers import (
 from sc2keras.io import TransferError
 
 
-@pytest.mark.parametrize("change", [modify, replace, write_anew, cut_off])
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-@pytest.mark.parametrize("n_chunks", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("change", "suffix", "n_chunks"),
+    [
+        (modify, ".npy", 0),
+        (replace, ".npy", 1),
+        (cut_off, ".npy", 1),
+        (cut_off, ".npz", 1),
+        (write_anew, ".npz", 2),
+    ],
+)
 def test_an_input_that_changes_during_the_run_leaves_nothing(
     saved, tmp_path, monkeypatch, change, suffix, n_chunks
 ):
@@ -76,9 +83,9 @@ def test_an_input_that_is_away_for_a_while_keeps_what_is_done(
 
 # The chunk that is encoded meanwhile, and the image: of that chunk, before or after.
 @pytest.mark.parametrize(
-    ("n_chunks", "changed"), [(1, 3), (1, 9), (1, 17), (2, 17), (0, 20)]
+    ("n_chunks", "changed", "change"),
+    [(1, 3, modify), (1, 9, Path.unlink), (1, 17, modify), (0, 20, Path.unlink)],
 )
-@pytest.mark.parametrize("change", [modify, Path.unlink])
 def test_an_image_that_changes_during_the_run(
     saved, tmp_path, numbered, monkeypatch, n_chunks, changed, change
 ):
@@ -100,8 +107,9 @@ def test_an_image_that_changes_during_the_run(
     assert_nothing_unfinished(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-@pytest.mark.parametrize("name", ["zz/99.bmp", "99.bmp"])
+@pytest.mark.parametrize(
+    ("suffix", "name"), [(".npy", "zz/99.bmp"), (".npz", "99.bmp")]
+)
 def test_an_image_that_comes_during_the_run_is_read_by_the_next(
     saved, tmp_path, numbered, monkeypatch, suffix, name
 ):
@@ -131,9 +139,13 @@ def replace_damaged_and_add(folder, x):
     save_image(folder / "more" / "1.bmp", x[1])
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
 @pytest.mark.parametrize(
-    "mend", [replace_damaged, delete_damaged, replace_damaged_and_add]
+    ("suffix", "mend"),
+    [
+        (".npy", replace_damaged),
+        (".npz", delete_damaged),
+        (".npy", replace_damaged_and_add),
+    ],
 )
 def test_after_a_damaged_image_is_mended_a_run_goes_on(
     saved, tmp_path, numbered, monkeypatch, suffix, mend

@@ -48,7 +48,7 @@ def test_an_output_that_is_there_is_an_error_before_any_work(
     output.write_text("precious")
     with monkeypatch.context() as patch:
         patch.setattr(transfer, "load_model", lambda path: pytest.fail("worked"))
-        with pytest.raises(TransferError, match=r"codes\.npy is there.*overwrite"):
+        with pytest.raises(TransferError, match=r"codes\.npy exists.*overwrite=True"):
             encode(path, x, output)
     assert output.read_text() == "precious"
     interrupt_after(1, monkeypatch)
@@ -75,14 +75,14 @@ def test_no_more_rows_are_held_than_asked_for(
     elif kind == "npz":
         x = tmp_path / "x.npz"
         np.savez_compressed(x, images())
-    held, apply = [], directions.Encoding.__call__
+    held, apply = [], directions.Direction.__call__
 
     def watched(way, rows, *args):
         codes = apply(way, rows, *args)
         held.extend([len(rows), len(codes)])
         return codes
 
-    monkeypatch.setattr(directions.Encoding, "__call__", watched)
+    monkeypatch.setattr(directions.Direction, "__call__", watched)
     calls = interrupt_after(100, monkeypatch)
     encode(saved[1], x, tmp_path / "codes.npz", batch_rows=3)
     assert max(held) == max(calls) == 3
@@ -90,8 +90,8 @@ def test_no_more_rows_are_held_than_asked_for(
 
 def test_by_default_a_chunk_is_a_few_batches(saved):
     model, _ = saved
-    n_rows = directions.Encoding(model).default_batch_rows()
-    assert n_rows % model.batch_size_of_encode() == 0
+    n_rows = directions.encoding(model).default_batch_rows(100)
+    assert n_rows % 100 == 0
     assert n_rows * 4 * (16 + N_ATOMS) <= directions.CHUNK_BYTES
 
 
@@ -102,7 +102,9 @@ def test_a_code_that_is_not_finite_is_an_error_that_names_the_row(
     codes[1, 2] = np.nan
     monkeypatch.setattr(sc2keras.SparseCoder, "encode", lambda *args: codes)
     array = save_npy(tmp_path / "x.npy", floats())
-    with pytest.raises(TransferError, match=r"the code of row 1 .*Scale"):
+    with pytest.raises(
+        TransferError, match=r"encoding row 1 of the .*beyond float32.*scaled"
+    ):
         encode(saved[1], array, tmp_path / "codes.npy")
 
 
@@ -172,10 +174,10 @@ def test_an_output_that_appears_meanwhile_stays_and_the_codes_are_kept(
     whole = encode(saved[1], x, tmp_path / f"whole{suffix}")
     output = tmp_path / f"codes{suffix}"
     before_encode(2, monkeypatch, lambda: output.write_text("precious"))
-    with pytest.raises(TransferError, match=r"appeared.*kept in .*unfinished.*overwri"):
+    with pytest.raises(TransferError, match=r"exists.*kept in .*unfinished.*overwri"):
         encode(saved[1], x, output)
     assert output.read_text() == "precious"
-    with pytest.raises(TransferError, match=r"is there.*kept in .*unfinished.*overwri"):
+    with pytest.raises(TransferError, match=r"exists.*kept in .*unfinished.*overwri"):
         encode(saved[1], x, output)
     assert output.read_text() == "precious"
     calls = interrupt_after(0, monkeypatch)
@@ -194,7 +196,7 @@ def test_an_output_of_a_run_that_ended_meanwhile_stays(saved, tmp_path, monkeypa
 
     monkeypatch.setattr(work, "make_folder", other_run_ends)
     interrupt_after(0, monkeypatch)
-    with pytest.raises(TransferError, match=r"codes\.npy is there"):
+    with pytest.raises(TransferError, match=r"codes\.npy exists"):
         encode(saved[1], x, output)
     assert output.read_text() == "of the other run"
     assert_nothing_unfinished(tmp_path)
@@ -217,7 +219,9 @@ def test_an_output_that_is_a_link_leads_to_the_codes(saved, tmp_path):
 def test_an_output_that_is_no_file_is_an_error_before_any_work(saved, tmp_path, make):
     x, output = save_npy(tmp_path / "x.npy", floats()), tmp_path / "codes.npy"
     make(output)
-    with pytest.raises(TransferError, match=r"codes\.npy is not a file. Name another"):
+    with pytest.raises(
+        TransferError, match=r"codes\.npy is (a folder|no ordinary file)\. Name a"
+    ):
         encode(saved[1], x, output, overwrite=True)
     assert_nothing_unfinished(tmp_path)
 
@@ -234,29 +238,27 @@ def test_an_output_that_is_protected_is_an_error_before_any_work(
     assert_nothing_unfinished(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "message",
-    ["the code of x[3] holds a NaN", "row 3 of the codes is not finite"],
-)
 def test_a_row_that_encode_refuses_is_told_from_the_first_on(
-    saved, tmp_path, monkeypatch, message
+    saved, tmp_path, monkeypatch
 ):
     def refuse(*args):
-        raise ValueError(message)
+        raise ValueError("The code of x[3] holds a NaN")
 
     x, output = save_npy(tmp_path / "x.npy", floats()), tmp_path / "codes.npy"
     interrupt_after(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         encode(saved[1], x, output)
     monkeypatch.setattr(sc2keras.SparseCoder, "encode", refuse)
-    with pytest.raises(TransferError, match=r"the code of row 19 .*Scale"):
+    with pytest.raises(
+        TransferError, match=r"ode of row 19 of the input holds .*scaled"
+    ):
         encode(saved[1], x, output)
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ValueError("no such thing"), r"rows 0 to 7 cannot be encoded .*no such thing"),
+        (ValueError("no such thing"), r"encoding rows 0 to 7 fails .*no such thing"),
         (MemoryError("all of it"), "all of it"),
     ],
 )
@@ -272,7 +274,7 @@ def test_a_model_that_is_replaced_while_it_is_loaded_is_an_error(
     saved, tmp_path, monkeypatch
 ):
     path = tmp_path / "m.keras"
-    small_model(path)
+    small_model(path, l1=0.7)
     load = keras.saving.load_model
 
     def slow_load(*args, **kwargs):

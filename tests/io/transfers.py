@@ -1,6 +1,9 @@
 """Small models, inputs, and what happens to them while they are encoded."""
 
+import functools
 import os
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,11 +20,20 @@ N_SAMPLES, BATCH_ROWS = 21, 8
 
 
 def small_model(path, shape=SHAPE, **options):
+    """A model in a file; models of the same options are one, compiled once."""
+    model, content = _made(shape, **options)
+    path.write_bytes(content)
+    return model
+
+
+@functools.cache
+def _made(shape, **options):
     keras.utils.set_random_seed(0)
     settings = {"n_steps": 2, "l1": 0.3, "activation": "shrinkage", **options}
     model = applications.SC2Net(N_ATOMS, shape, **settings)
-    model.save(path)
-    return model
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(path := Path(folder, "model.keras"))
+        return model, path.read_bytes()
 
 
 def images(n_samples=N_SAMPLES, shape=SHAPE):

@@ -25,20 +25,15 @@ __all__ = ["SOURCES", "Progress", "Source", "kind_of_input"]
 def kind_of_input(
     name: str, options: dict[str, Any], of_codes: bool = False
 ) -> type[Source]:
-    """The class that reads an input with these options.
-
-    Raises:
-        InputError: If there is none, or if an option does not apply to it.
-    """
+    """The class that reads an input with these options, or an InputError."""
     kinds = [kind for kind in SOURCES if kind.holds_codes or not of_codes]
     kind = next((kind for kind in kinds if kind.reads(name)), None)
     if kind is None:
         if not os.path.exists(name):
             raise InputError(f"the input {name} is not a file. Check the path.")
-        folders = "" if of_codes else " or folder"
+        known = ".npy or .npz" if of_codes else ".npy, .npz or folder of images"
         raise InputError(
-            f"the input {name} is no .npy, .npz{folders}. Save samples with numpy.save"
-            f"{'' if of_codes else ', or give the folder that an image is in'}."
+            f"the input {name} is no {known}. Save samples with numpy.save."
         )
     for option in options:
         if option not in kind.options:

@@ -35,6 +35,8 @@ class Source:
     dtype: np.dtype
     # What stays the same as long as a run may go on with the work of another.
     fingerprint: dict[str, Any]
+    # What `state()` was at first.
+    before: Any = None
 
     def __init__(
         self, name: str, shape: Shape, progress: Progress, **options: Any
@@ -46,29 +48,27 @@ class Source:
         """Whether it is for inputs of that name."""
         raise NotImplementedError
 
-    def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
-        """Arrays of at most `n_rows` rows, from row `start` on.
-
-        Raises:
-            InputChangedError: If they may not be those of the input as it was.
-        """
+    def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
+        """Arrays of `n_rows` rows, the last perhaps of fewer, from row `start` on."""
         raise NotImplementedError
+
+    def parts(self, start: int, n_rows: int) -> Iterator[slice]:
+        """Where those arrays lie."""
+        for first in range(start, self.n_rows, n_rows):
+            yield slice(first, min(first + n_rows, self.n_rows))
 
     def state(self) -> Any:
         """What is another once the input was changed."""
         return None
 
-    def watch(self) -> None:
-        self._before = self.state()
-
     def check(self) -> None:
-        """Raises an InputChangedError if the input is not what it was at `watch()`."""
-        if self.state() != self._before:
+        """Raises an InputChangedError if the input is not what it was."""
+        if self.state() != self.before:
             raise InputChangedError("its size or a date is another")
 
-    def checked(self, chunks: Iterator[NDArray]) -> Iterator[NDArray]:
-        """Those that were read before the input changed."""
-        for rows in chunks:
+    def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
+        """What `read` gives, as long as the input is what it was."""
+        for rows in self.read(start, n_rows):
             self.check()
             yield rows
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sc2keras.io.errors import InputChangedError, InputError, one_line, tell
+from sc2keras.io.errors import InputChangedError, InputError, failing_as, tell
 from sc2keras.io.sources.base import Progress, Source
 from sc2keras.validation import Shape
 
@@ -39,18 +39,17 @@ class ImageFolder(Source):
         self.mode, self.size = self._of_model()
         # All headers first: an image that does not fit shows before hours of work.
         for path in self.paths():
-            self.add(path)
+            self._look(path)
             progress("checking images", len(self.listed), None)
+        kinds = ", ".join(SUFFIXES)
         if self.n_left_out:
             tell(
                 f"{self.n_left_out:,} other files are left out, the first is "
-                f"{self.first_left_out}. Read are {', '.join(SUFFIXES)} files that are "
-                "not hidden."
+                f"{self.first_left_out}. Read are {kinds} files that are not hidden."
             )
         if not self.listed:
             raise InputError(
-                f"the input {name} holds no image. Give a folder of "
-                f"{', '.join(SUFFIXES)} files."
+                f"the input {name} holds no image. Give a folder of {kinds} files."
             )
         self.fingerprint = {"input": str(self.folder.resolve()), "resize": resize}
         channels = () if self.mode == "L" else (len(self.mode),)
@@ -89,8 +88,8 @@ class ImageFolder(Source):
         while pending:
             folder, above = pending.pop()
             status = os.stat(folder)
-            here = (status.st_dev, status.st_ino)
-            if here in above:
+            here = above | {(status.st_dev, status.st_ino)}
+            if here == above:
                 self._leave_out(folder)
                 continue
             folders = []
@@ -98,31 +97,31 @@ class ImageFolder(Source):
                 if path.name.startswith("."):
                     self._leave_out(path)
                 elif os.path.isdir(path):
-                    folders.append((path, above | {here}))
-                elif not path.name.lower().endswith(SUFFIXES):
-                    self._leave_out(path)
-                else:
+                    folders.append((path, here))
+                elif path.name.lower().endswith(SUFFIXES):
                     yield path
+                else:
+                    self._leave_out(path)
             pending += reversed(folders)
 
     def _leave_out(self, path: Path) -> None:
         self.n_left_out += 1
         self.first_left_out = self.first_left_out or path
 
-    def add(self, path: Path) -> None:
+    def _look(self, path: Path) -> None:
         """Lists an image, after a look at its header."""
-        with _named(path):
-            state = self.state_of(path)
-        with opened_image(path) as image:
-            check_kind(path, image)
-            size = upright_size(image, self.size is None)
-            if size != self.size and not self.resize:
-                size = upright_size(image, True)
-            self._check_size(path, size)
-        self.listed.append(state[0])
-        self.changed.append(state[1])
+        with readable(path):
+            listed, changed = self._state_of(path)
+            with pillow().Image.open(path) as image:
+                check_kind(path, image)
+                size = upright_size(image, self.size is None)
+                if size != self.size and not self.resize:
+                    size = upright_size(image, True)
+                self._check_size(path, size)
+        self.listed.append(listed)
+        self.changed.append(changed)
 
-    def state_of(self, path: Path) -> tuple[int, int]:
+    def _state_of(self, path: Path) -> tuple[int, int]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is not a file")
@@ -148,7 +147,7 @@ class ImageFolder(Source):
     def _check_image(self, row: int, path: Path) -> None:
         before = (*self.listed[row : row + 1], *self.changed[row : row + 1])
         with contextlib.suppress(FileNotFoundError):
-            if self.state_of(path) == before:
+            if self._state_of(path) == before:
                 return
         raise InputChangedError(path, row)
 
@@ -171,28 +170,31 @@ class ImageFolder(Source):
 
     def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
         images = itertools.islice(enumerate(self.paths()), start, None)
-        while held := [self.read(*image) for image in itertools.islice(images, n_rows)]:
+        while held := [self._pixels(*one) for one in itertools.islice(images, n_rows)]:
             yield np.stack(held)
 
-    def read(self, row: int, path: Path) -> NDArray:
+    def _pixels(self, row: int, path: Path) -> NDArray:
         self._check_image(row, path)
-        with opened_image(path) as image:
+        with readable(path), pillow().Image.open(path) as image:
             image = pillow().ImageOps.exif_transpose(image)
             self._check_size(path, image.size)
-            if self.mode != "RGBA" and image.has_transparency_data:
-                if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-                    raise InputError(
-                        f"{path} is transparent in places, but the model takes images "
-                        f"of Pillow's mode {self.mode}. Flatten it onto a background, "
-                        "for instance with PIL.Image.alpha_composite."
-                    )
-                image.info.pop("transparency", None)
-            image = image.convert(self.mode)
-            if image.size != self.size:
-                image = image.resize(self.size, pillow().Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
+            pixels = np.asarray(self._converted(path, image))
         self._check_image(row, path)
         return pixels
+
+    def _converted(self, path: Path, image: Any) -> Any:
+        if self.mode != "RGBA" and image.has_transparency_data:
+            if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                raise InputError(
+                    f"{path} is transparent in places, but the model takes images of "
+                    f"Pillow's mode {self.mode}. Flatten it onto a background, for "
+                    "instance with PIL.Image.alpha_composite."
+                )
+            image.info.pop("transparency", None)
+        image = image.convert(self.mode)
+        if image.size == self.size:
+            return image
+        return image.resize(self.size, pillow().Image.Resampling.BILINEAR)
 
 
 def check_kind(path: Path, image: Any) -> None:
@@ -222,32 +224,14 @@ def upright_size(image: Any, thorough: bool) -> tuple[int, int]:
     return image.size[::-1] if exif.get(_ORIENTATION) in (5, 6, 7, 8) else image.size
 
 
-@contextlib.contextmanager
-def opened_image(path: Path) -> Iterator[Any]:
-    with _named(path), pillow().Image.open(path) as image:
-        yield image
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    # A damaged image fails in many ways.
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as an image ({one_line(error)}). Replace or delete "
-            "it."
-        ) from error
+def readable(path: Path) -> contextlib.AbstractContextManager[None]:
+    what = f"{path} cannot be read as an image"
+    return failing_as(InputError, what, "Replace or delete it.")
 
 
 def pillow() -> Any:
-    try:
+    with failing_as(InputError, "images need Pillow", "Install it: pip install pillow"):
         import PIL.Image
         import PIL.ImageOps
-    except ImportError as error:
-        raise InputError(
-            f"images need Pillow ({error}). Install it: pip install pillow"
-        ) from error
-    return PIL
+
+        return PIL

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sc2keras import datasets
-from sc2keras.io.errors import InputError, one_line
+from sc2keras.io.errors import InputError, failing_as
 from sc2keras.io.sources.base import Progress, Source, file_state
 from sc2keras.validation import Shape
 
@@ -29,15 +29,13 @@ class Digits(Source):
         self.n_rows, self.shape = len(self._x), self._x.shape[1:]
         self.dtype = self._x.dtype
         self.fingerprint = {"input": "digits", "split": split}
-        self.watch()
 
     @classmethod
     def reads(cls, name: str) -> bool:
         return name == "digits" and not os.path.exists(name)
 
-    def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
-        for first in range(start, self.n_rows, n_rows):
-            yield self._x[first : first + n_rows]
+    def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
+        return (self._x[part] for part in self.parts(start, n_rows))
 
 
 class TensorFlowDataset(Source):
@@ -55,14 +53,11 @@ class TensorFlowDataset(Source):
     ) -> None:
         self.name, self.split = name, split
         self._builder = prepared(name, data_dir)
-        self.watch()
+        self.before = self.state()
         info = self._builder.info
-        try:
+        known = f"Choose one of {', '.join(info.splits)}, or a part of one."
+        with failing_as(InputError, f"split={split!r} of {name!r}", known):
             self.n_rows = info.splits[split].num_examples
-        except Exception as error:
-            raise InputError(
-                f"split={split!r} of {name!r}: {one_line(error)}"
-            ) from error
         if "image" not in info.features:
             raise InputError(
                 f"dataset {name!r} has no feature 'image', only "
@@ -75,7 +70,7 @@ class TensorFlowDataset(Source):
                 f"the images of {name!r} differ in size. Save them as files of one "
                 "size, or as files for resize=True."
             )
-        files = repr([state[:-1] for state in self.state()]).encode()
+        files = repr([state[:-1] for state in self.before]).encode()
         self.fingerprint = {
             "input": info.full_name,
             "data_path": str(self._builder.data_path),
@@ -93,15 +88,12 @@ class TensorFlowDataset(Source):
         paths = sorted(Path(str(self._builder.data_path)).glob("*"))
         return [(path.name, *file_state(path)) for path in paths]
 
-    def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
-        return self.checked(self._read(start, n_rows))
-
-    def _read(self, start: int, n_rows: int) -> Iterator[NDArray]:
+    def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
         import tensorflow_datasets as tfds
 
-        read = tfds.ReadConfig(try_autocache=False)
+        config = tfds.ReadConfig(try_autocache=False)
         data = self._builder.as_dataset(
-            self.split, shuffle_files=False, read_config=read
+            self.split, shuffle_files=False, read_config=config
         )
         images = data.map(lambda example: example["image"])
         # A split that begins at `start` would read the shards in another order.
@@ -110,25 +102,12 @@ class TensorFlowDataset(Source):
 
 def prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     """The builder of a dataset, of which a prepared copy is there."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise InputError(
-            f"the input {name} is neither a file nor a folder, and as the name of a "
-            f"dataset it needs TensorFlow Datasets ({error}). Check the path, or pip "
-            "install 'sc2keras[datasets]'."
-        ) from error
     if data_dir is not None and not os.path.isdir(data_dir):
         raise InputError(f"data_dir={data_dir} is not a folder. Check the path.")
-    try:
-        builder = tfds.builder(
-            name, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR")
-        )
-    except Exception as error:
-        raise InputError(
-            f"the input {name} is neither a file, a folder, nor a dataset of "
-            f"TensorFlow Datasets ({one_line(error)[:100]}). Check the name."
-        ) from error
+    what = f"the input {name} is neither a file, a folder, nor a dataset of TensorFlow"
+    remedy = "Check the name, or pip install 'sc2keras[datasets]'."
+    with failing_as(InputError, f"{what} Datasets", remedy):
+        builder = datasets.find(name, data_dir)
     if not builder.is_prepared():
         raise InputError(
             f"{builder.data_path} holds no prepared copy, and nothing is downloaded "

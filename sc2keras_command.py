@@ -5,7 +5,6 @@ It stands beside the package, since to import any part of that takes seconds.
 
 import argparse
 import contextlib
-import math
 import os
 import signal
 import sys
@@ -27,17 +26,63 @@ MODEL is a .keras file, or BUILDER/WEIGHTS of what `sc2keras list` lists.
 ENCODE = """Memory does not grow with the number of vectors. A run can be stopped at
 any moment: the same command goes on where it was, also if images were added behind
 those that are done. OUTPUT is there only once it is whole, and only if INPUT did not
-change meanwhile."""
+change meanwhile. INPUT is an array of samples (.npy, or .npz, compressed or not, a
+SciPy CSR array too); a folder of png, jpg and bmp images, folders and links to folders
+in it included, in sorted order, turned as their EXIF says and converted to grey or
+colour as the model takes them; digits; or the name of a prepared dataset of TensorFlow
+Datasets, of which the feature 'image' is read. uint8 is scaled to [0, 1] (x / 255);
+floats are taken as they are. Samples may be flattened. OUTPUT is .npy: all codes,
+(n_samples, n_atoms), float32; or .npz: a SciPy CSR array of the entries that are not
+zero, for scipy.sparse.load_npz."""
 
-INPUT = """array of samples (.npy, or .npz, compressed or not, a SciPy CSR array too);
-folder of png, jpg and bmp images, folders and links to folders in it included, in
-sorted order, turned as their EXIF says and converted to grey or colour as the model
-takes them; digits; or the name of a prepared dataset of TensorFlow Datasets, of which
-the feature 'image' is read. uint8 is scaled to [0, 1] (x / 255); floats are taken as
-they are. Samples may be flattened."""
+DECODE = """INPUT holds codes, .npy or .npz, as encode writes them; OUTPUT is .npy:
+float32, in the shape of MODEL's input. It can be stopped, and goes on, as encode."""
 
-OUTPUT = """.npy: all codes, (n_samples, n_atoms), float32; .npz: a SciPy CSR array of
-the entries that are not zero, for scipy.sparse.load_npz"""
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "model": {"metavar": "MODEL", "help": ".keras file, or BUILDER/WEIGHTS"},
+    "input": {"metavar": "INPUT", "help": "file, folder or name, as said above"},
+    "output": {"metavar": "OUTPUT", "help": "file, as said above"},
+    "--split": {"help": "of digits or a TensorFlow dataset, such as train (test)"},
+    "--data-dir": {"help": "where TensorFlow Datasets keeps its datasets"},
+    "--resize": {
+        "action": "store_true",
+        "default": None,
+        "help": "resize images (bilinear) to the model's input; otherwise another size "
+        "is an error",
+    },
+    "--threshold": {
+        "type": float,
+        "metavar": "T",
+        "help": "leave entries of magnitude <= T out of the CSR array too",
+    },
+    "--key": {"help": "the array of an .npz that holds several"},
+    "--batch-rows": {
+        "type": int,
+        "metavar": "N",
+        "help": "rows that are held at a time (by default as many as take 16 MB with "
+        "their codes)",
+    },
+    "--overwrite": {"action": "store_true", "help": "replace OUTPUT once all is done"},
+    "--import": {
+        "dest": "modules",
+        "action": "append",
+        "default": [],
+        "metavar": "MODULE",
+        "help": "import it first: it registers an encoder of your own",
+    },
+}
+FILES = ("model", "input", "output", "--key", "--batch-rows", "--overwrite", "--import")
+# What each does in a line, more of it, and its arguments.
+COMMANDS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
+    "encode": (
+        "codes of a file, into a file",
+        ENCODE,
+        (*FILES, "--split", "--data-dir", "--resize", "--threshold"),
+    ),
+    "decode": ("signals of codes, from a file into a file", DECODE, FILES),
+    "info": ("a model's encoder, sizes, and figures", None, ("model", "--import")),
+    "list": ("the builders, and the weights that ship", None, ("--import",)),
+}
 
 
 def start() -> None:
@@ -72,91 +117,15 @@ def silent() -> Iterator[None]:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        "sc2keras",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "sc2keras", description=DESCRIPTION, formatter_class=as_written
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, summary: str, description: str | None = None) -> Any:
-        return commands.add_parser(
+    for name, (summary, description, arguments) in COMMANDS.items():
+        command = commands.add_parser(
             name, help=summary, description=description or summary.capitalize()
         )
-
-    encode = command("encode", "codes of a file, into a file", ENCODE)
-    add_model(encode)
-    encode.add_argument("input", metavar="INPUT", help=INPUT)
-    encode.add_argument("output", metavar="OUTPUT", help=OUTPUT)
-    add = encode.add_argument
-    add("--split", help="of digits or a TensorFlow dataset, such as train (test)")
-    add("--data-dir", help="where TensorFlow Datasets keeps its datasets")
-    add(
-        "--resize",
-        action="store_true",
-        default=None,
-        help="resize images (bilinear) to the model's input; otherwise another size is "
-        "an error",
-    )
-    add(
-        "--threshold",
-        type=positive_number,
-        metavar="T",
-        help="leave entries of magnitude <= T out of the CSR array too",
-    )
-    add_transfer(encode)
-    decode = command("decode", "signals of codes, from a file into a file")
-    add_model(decode)
-    decode.add_argument("input", metavar="CODES", help=".npy or .npz, as encode writes")
-    decode.add_argument(
-        "output", metavar="OUTPUT", help=".npy: float32, in the shape of MODEL's input"
-    )
-    add_transfer(decode)
-    add_model(command("info", "a model's encoder, sizes, and figures"))
-    add_import(command("list", "the builders, and the weights that ship"))
+        for argument in arguments:
+            command.add_argument(argument, **ARGUMENTS[argument])
     return parser.parse_args(argv)
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", metavar="MODEL", help=".keras file, or BUILDER/WEIGHTS"
-    )
-    add_import(parser)
-
-
-def add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="import it first: it registers an encoder of your own",
-    )
-
-
-def add_transfer(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--key", help="the array of an .npz that holds several")
-    add(
-        "--batch-rows",
-        type=positive_integer,
-        metavar="N",
-        help="rows that are held at a time (by default as many as take 16 MB with "
-        "their codes)",
-    )
-    add("--overwrite", action="store_true", help="replace OUTPUT once all is done")
-
-
-def positive_integer(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not an integer >= 1")
-    return value
-
-
-def positive_number(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} is not a number > 0")
-    return value

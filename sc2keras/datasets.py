@@ -24,17 +24,12 @@ class DatasetUnavailableError(RuntimeError):
 class Dataset(NamedTuple):
     """A labelled image dataset, split into training and test images.
 
-    Attributes
-    ----------
-    name : str
-        One of `NAMES`.
-    x_train, x_test : float32 ndarray of shape (n, height, width, channels)
-        Images in [0, 1].
-    y_train, y_test : int64 ndarray of shape (n,)
-        Class labels, from 0.
-    note : str
-        What a figure measured on this copy must say of it: "JPEG copy" for a
-        CIFAR-10 that was re-encoded with loss, otherwise empty.
+    Attributes:
+        name: One of `NAMES`.
+        x_train, x_test: Float32 arrays `(n, height, width, channels)` in [0, 1].
+        y_train, y_test: Int64 arrays `(n,)` of class labels, from 0.
+        note: What a figure measured on this copy must say of it: "JPEG copy" for a
+            CIFAR-10 that was re-encoded with loss, otherwise empty.
     """
 
     name: str
@@ -48,7 +43,7 @@ class Dataset(NamedTuple):
 def load(
     name: str, data_dir: str | os.PathLike[str] | None = None, download: bool = True
 ) -> Dataset:
-    """Load a dataset as arrays in [0, 1].
+    """Loads a dataset as arrays in [0, 1].
 
     ========= ================ ============== =======================================
     name      training / test  image          source
@@ -61,36 +56,25 @@ def load(
     The digits have no official split. Here it is always
     `train_test_split(test_size=0.2, stratify=labels, random_state=0)`.
 
-    Parameters
-    ----------
-    name : {"digits", "mnist", "cifar10"}
-        The dataset.
-    data_dir : str or path, default=None
-        Existing directory where TensorFlow Datasets keeps its prepared datasets.
-        None means the environment variable `TFDS_DATA_DIR`, or else the default of
-        TensorFlow Datasets. Not used for the digits.
-    download : bool, default=True
-        Whether to download a dataset that is not found there.
+    Args:
+        name: `"digits"`, `"mnist"` or `"cifar10"`.
+        data_dir: Folder where TensorFlow Datasets keeps its prepared datasets; None:
+            the environment variable `TFDS_DATA_DIR`, or else its default. Not used for
+            the digits.
+        download: Boolean, whether to download a dataset that is not found there.
 
-    Returns
-    -------
-    Dataset
-        Training and test images with their labels.
+    Returns:
+        A `Dataset`.
 
-    Raises
-    ------
-    ValueError
-        If `name` is unknown.
-    FileNotFoundError
-        If `data_dir` is not a directory.
-    DatasetUnavailableError
-        If the dataset is not found and cannot be downloaded. Another dataset never
-        takes its place.
+    Raises:
+        ValueError: If `name` is unknown.
+        FileNotFoundError: If `data_dir` is not a directory.
+        DatasetUnavailableError: If the dataset is not found and cannot be downloaded.
+            Another dataset never takes its place.
 
-    Examples
-    --------
-    >>> from sc2keras import datasets
-    >>> digits = datasets.load("digits")
+    Example:
+
+    >>> digits = load("digits")
     >>> digits.x_train.shape, digits.x_test.shape
     ((1437, 8, 8, 1), (360, 8, 8, 1))
     """
@@ -156,7 +140,7 @@ def _needed(name: str, reason: str) -> Iterator[None]:
 
 
 def _check_reachable(builder: Any) -> None:
-    """Raise at once without a network, where a download would retry for minutes."""
+    """Raises at once without a network, where a download would retry for minutes."""
     import requests
 
     for url in list(builder.url_infos or ())[:1]:
@@ -195,7 +179,7 @@ def _unavailable(name: str, reason: str) -> DatasetUnavailableError:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what TensorFlow Datasets logs when it merely looks for a dataset."""
+    """Hides what TensorFlow Datasets logs when it merely looks for a dataset."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -11,8 +11,8 @@ from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
-from sc2keras.signals import as_array
-from sc2keras.validation import check_positive_integer
+from sc2keras.signals import as_array, check_finite
+from sc2keras.validation import check_positive, check_positive_integer
 
 # Sweeps of coordinate descent for each code. scikit-learn's own 1,000 are spent on
 # digits of the code that the dictionary update does not notice: the dictionary is
@@ -33,7 +33,7 @@ def learn_dictionary(
     seed: int = 0,
     verbose: int = 1,
 ) -> NDArray[np.float32]:
-    """Learn a dictionary for sparse coding.
+    """Learns a dictionary for sparse coding.
 
     Minimises, over the dictionary D and the codes S,
 
@@ -43,59 +43,43 @@ def learn_dictionary(
     random samples. Atoms that no sample uses, and copies of others, are replaced by
     the samples that the dictionary codes worst. Every atom returned has unit norm.
 
-    Parameters
-    ----------
-    x : float array of shape (n_samples, ...)
-        Signals. Dimensions after the first are flattened to `n_features`.
-    n_atoms : int
-        Number of atoms, at most the number of samples that are not all zero.
-    l1 : float, default=0.1
-        Weight of the ℓ1 term.
-    batch_size : int, default=64
-        Samples an update. The update forgets old codes after about `batch_size`
-        updates, so that a larger batch is slower to leave its start.
-    max_iter : int, default=None
-        Number of updates. None means three passes over `x`, but at least 300 updates.
-    seed : int, default=0
-        Seed of the start, the order of the samples and the replacements. Equal seeds
-        give equal dictionaries, bit for bit, on the same machine.
-    verbose : {0, 1}, default=1
-        Whether to show a progress bar.
+    Args:
+        x: Float array `(n_samples, ...)`, flattened to `(n_samples, n_features)`.
+        n_atoms: Integer, at most the number of samples that are not all zero.
+        l1: Float, the weight of the ℓ1 term; scikit-learn's `alpha`, which scales
+            nothing by the number of features.
+        batch_size: Integer, samples an update. The update forgets old codes after about
+            `batch_size` updates, so that a larger batch is slower to leave its start.
+        max_iter: Integer, the number of updates; None: three passes over `x`, but at
+            least 300 updates.
+        seed: Integer, of the start, the order of the samples and the replacements.
+            Equal seeds give equal dictionaries, bit for bit, on the same machine.
+        verbose: Integer, 1 for a progress bar, 0 for none.
 
-    Returns
-    -------
-    dictionary : float32 ndarray of shape (n_atoms, n_features)
-        Atoms of unit norm, as rows.
+    Returns:
+        Float32 array `(n_atoms, n_features)`, atoms of unit norm as rows.
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of its range, or `x` is not made of finite floats, or
-        has too few samples.
+    Raises:
+        ValueError: If an argument is out of its range, or `x` is not made of finite
+            floats, or has too few samples.
 
-    Notes
-    -----
-    scikit-learn scales nothing by the number of features: its `alpha` is `l1`.
+    Example:
 
-    Examples
-    --------
     >>> from sc2keras.datasets import load
-    >>> from sc2keras.dictionary_learning import learn_dictionary
     >>> x = load("digits").x_train
     >>> learn_dictionary(x, n_atoms=16, max_iter=50, verbose=0).shape
     (16, 64)
 
-    References
-    ----------
-    J. Mairal, F. Bach, J. Ponce, G. Sapiro: Online dictionary learning for sparse
-    coding. ICML 2009.
+    Reference:
+
+    - J. Mairal, F. Bach, J. Ponce, G. Sapiro: Online dictionary learning for sparse
+      coding. ICML 2009.
     """
     check_positive_integer("n_atoms", n_atoms)
     check_positive_integer("batch_size", batch_size)
     if max_iter is not None:
         check_positive_integer("max_iter", max_iter)
-    if not (np.isfinite(l1) and l1 > 0):
-        raise ValueError(f"l1={l1!r} must be a positive number, such as 0.1.")
+    check_positive("l1", l1)
     _check_seed(seed)
     x = _check_signals(x, n_atoms)
 
@@ -129,34 +113,24 @@ def learn_dictionary(
 
 
 def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.float32]:
-    """Take random samples, divided by their norms, as a dictionary.
+    """Takes random samples, divided by their norms, as a dictionary.
 
     The start of `learn_dictionary`, and one from which a network can learn end to end
     where random atoms lead nowhere: its atoms lie where the data lie.
 
-    Parameters
-    ----------
-    x : float array of shape (n_samples, ...)
-        Signals. Dimensions after the first are flattened to `n_features`.
-    n_atoms : int
-        Number of atoms, at most the number of samples that are not all zero.
-    seed : int, default=0
-        Seed of the choice. Samples of the same direction are taken once.
+    Args:
+        x, n_atoms: As in `learn_dictionary`.
+        seed: Integer, of the choice. Samples of the same direction are taken once.
 
-    Returns
-    -------
-    dictionary : float32 ndarray of shape (n_atoms, n_features)
-        Atoms of unit norm, as rows.
+    Returns:
+        Float32 array `(n_atoms, n_features)`, atoms of unit norm as rows.
 
-    Raises
-    ------
-    ValueError
-        As `learn_dictionary`.
+    Raises:
+        ValueError: As `learn_dictionary`.
 
-    Examples
-    --------
+    Example:
+
     >>> from sc2keras.datasets import load
-    >>> from sc2keras.dictionary_learning import sample_dictionary
     >>> sample_dictionary(load("digits").x_train, n_atoms=16).shape
     (16, 64)
     """
@@ -203,19 +177,13 @@ def _check_signals(x: ArrayLike, n_atoms: int) -> NDArray:
             f"x has dtype {x.dtype}, but must be made of floats. Scale 8-bit images to "
             "[0, 1] with sc2keras.applications.preprocess_input."
         )
-    if x.ndim < 2:
+    if x.ndim < 2 or not x.size:
         raise ValueError(
-            f"x has shape {x.shape}, but must be (n_samples, ...). Reshape one signal "
-            "with x[None]."
-        )
-    if not x.size:
-        raise ValueError(
-            f"x has shape {x.shape}, and holds nothing to learn from. Give at least "
-            f"n_atoms={n_atoms} samples."
+            f"x has shape {x.shape}, but must be (n_samples, ...), at least "
+            f"n_atoms={n_atoms} samples. Reshape a single one with x[None]."
         )
     x = x.reshape(len(x), -1)
-    if not np.isfinite(x).all():
-        raise ValueError("x contains NaN or infinity. Remove these samples first.")
+    check_finite("x", x, x.dtype.name)
     n_usable = int(x.any(axis=1).sum())
     if n_usable < n_atoms:
         raise ValueError(

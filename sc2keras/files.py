@@ -60,20 +60,23 @@ def put_file(
 ) -> None:
     """Moves a file to its place, as `whole_file` does at the end of its block.
 
-    Args:
-        finished: Path of the file, on the file system of `path`.
-        path: Path of its place.
-        overwrite: Boolean. If False, a file that is there stays, and `finished` too.
-
-    Raises:
-        FileExistsError: If `overwrite` is False and `path` exists.
-        OSError: If it cannot be moved, as in `whole_file`.
+    `finished` lies on the file system of `path`; it stays where it is if an error is
+    raised, a FileExistsError or another OSError as of `whole_file`.
     """
     target = check_target(path, overwrite)
     _flush(finished)
-    if overwrite and target.exists():
-        shutil.copymode(target, finished)
-    _put(finished, target, overwrite)
+    if overwrite:
+        if target.exists():
+            shutil.copymode(target, finished)
+        os.replace(finished, target)
+    else:
+        try:
+            os.link(finished, target)  # Unlike a rename it never replaces a file.
+        except OSError as error:
+            check_target(target, overwrite)
+            if isinstance(error, FileExistsError):
+                raise
+            os.rename(finished, target)  # A file system without hard links.
     finished.unlink(missing_ok=True)  # It may have both names.
     _flush_folder(target.parent)
 
@@ -139,7 +142,10 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = True) -> Path:
         if not target.is_file():
             raise OSError(f"{target} is no ordinary file. Name another one.")
         if not overwrite:
-            _check_absent(target)
+            raise FileExistsError(
+                f"{target} exists. Name another file, or allow it to be replaced with "
+                "overwrite=True."
+            )
         if not os.access(target, os.W_OK):
             raise PermissionError(
                 f"{target} is protected against writing. Name another file, or allow "
@@ -155,14 +161,6 @@ def _check_folder(target: Path) -> None:
         raise FileNotFoundError(
             f"There is no folder {target.parent} to write {target.name} to. Make it "
             f"first, with os.makedirs({str(target.parent)!r})."
-        )
-
-
-def _check_absent(target: Path) -> None:
-    if target.exists():
-        raise FileExistsError(
-            f"{target} exists. Name another file, or allow it to be replaced with "
-            "overwrite=True."
         )
 
 
@@ -208,20 +206,6 @@ def _put_entry(entry: Path, target: Path) -> None:
         raise
     _flush_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _put(temporary: Path, target: Path, overwrite: bool) -> None:
-    if overwrite:
-        os.replace(temporary, target)
-        return
-    try:
-        os.link(temporary, target)  # Unlike a rename it never replaces a file.
-    except FileExistsError:
-        _check_absent(target)
-        raise
-    except OSError:  # A file system without hard links.
-        _check_absent(target)
-        os.rename(temporary, target)
 
 
 def _flush(path: Path) -> None:

@@ -41,10 +41,7 @@ def plot_atoms(
         dictionary: Array `(n_atoms, n_features)`, or a `SparseCoder`.
         image_shape: Tuple, `(height, width)` or `(height, width, channels)`.
         n_atoms: Integer, the most atoms to draw, the first ones.
-        ax: Matplotlib axes; None: new ones.
-
-    Returns:
-        The matplotlib axes.
+        ax: Matplotlib axes that are drawn on and returned; None: new ones.
 
     Raises:
         ValueError: If `image_shape` does not hold the features of an atom.
@@ -61,7 +58,7 @@ def plot_atoms(
     colour = images.shape[-1] == 3
     # A colour atom's zero is mid-grey.
     grid = tile_images(0.5 + 0.5 * images if colour else images, fill=np.nan)
-    ax = ax or plt.subplots(figsize=(5, 5), layout="constrained")[1]
+    ax = ax or _new_axes(5, 5)
     ax.imshow(grid.squeeze(), cmap="RdBu_r", vmin=-1, vmax=1)
     return _without_ticks(ax)
 
@@ -79,10 +76,7 @@ def plot_reconstructions(
         reconstructions: Dictionary from a label to an array of the shape of `x`, or to
             a `SparseCoder` that reconstructs `x`.
         image_shape: Tuple, `(height, width)` or `(height, width, channels)`.
-        ax: Matplotlib axes; None: new ones.
-
-    Returns:
-        The matplotlib axes.
+        ax: Matplotlib axes that are drawn on and returned; None: new ones.
 
     Example:
 
@@ -98,18 +92,11 @@ def plot_reconstructions(
         [_as_images(label, row, image_shape) for label, row in rows.items()]
     )
     grid = tile_images(np.clip(images, 0, 1), fill=1.0, n_columns=len(x))
-    ax = (
-        ax
-        or plt.subplots(
-            figsize=(2 + 0.7 * len(x), 0.8 * len(rows)), layout="constrained"
-        )[1]
-    )
+    ax = ax or _new_axes(2 + 0.7 * len(x), 0.8 * len(rows))
     ax.imshow(grid.squeeze(), cmap="gray", vmin=0, vmax=1)
     step = (grid.shape[0] + 1) / len(rows)
+    _without_ticks(ax).tick_params(length=0)
     ax.set_yticks([step * (row + 0.5) - 0.5 for row in range(len(rows))], list(rows))
-    ax.set_xticks([])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
     return ax
 
 
@@ -128,21 +115,22 @@ def plot_convergence(
             step, or points `(step, figure)`, or to a `SparseCoder`, whose objective on
             `x` is drawn. A curve of at most 30 steps, a network's, has markers.
         ylabel: String.
-        ax: Matplotlib axes; None: new ones.
+        ax: Matplotlib axes that are drawn on and returned; None: new ones.
         x: Array `(n_samples, ...)`, needed where a curve is a model.
-
-    Returns:
-        The matplotlib axes.
 
     Example:
 
     >>> ax = plot_convergence({"ISTA": 1 / np.arange(1, 101), "SLSTM": [0.5, 0.1]})
     >>> plt.close(ax.figure)
     """
-    ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
+    ax = ax or _new_axes(6.4, 4.2)
     for label, values in curves.items():
         if isinstance(values, SparseCoder):
-            values = _objectives(label, values, x)
+            signals, model = _signals(label, x), values
+            values = [
+                mean_objective(signals, codes, model.dictionary, model.encoder.l1)
+                for codes in step_codes(model, signals)
+            ]
         points = np.asarray(values)
         if points.ndim == 1:
             points = np.stack([np.arange(1, len(points) + 1), points], axis=1)
@@ -154,14 +142,12 @@ def plot_convergence(
             linestyle="-" if network else "--",
             label=label,
         )
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    ax.loglog()
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(LogFormatter())
     # Minor labels only where the axis spans less than a decade or two.
     ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
-    ax.set_xlabel("steps")
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel="steps", ylabel=ylabel)
     ax.grid(alpha=0.3, which="both")
     ax.legend()
     return ax
@@ -179,25 +165,21 @@ def plot_tradeoff(
         curves: Dictionary from a label to points `(x, y)`, such as the nonzero fraction
             and the accuracy as λ varies.
         xlabel, ylabel: Strings.
-        ax: Matplotlib axes; None: new ones.
-
-    Returns:
-        The matplotlib axes.
+        ax: Matplotlib axes that are drawn on and returned; None: new ones.
 
     Example:
 
     >>> ax = plot_tradeoff({"SLSTM": [(0.9, 91.0), (0.2, 95.0)]}, "nonzero", "accuracy")
     >>> plt.close(ax.figure)
     """
-    ax = ax or plt.subplots(figsize=(6.4, 4.6), layout="constrained")[1]
+    ax = ax or _new_axes(6.4, 4.6)
     # Ten markers and thirteen colours: no two of a hundred curves look alike.
     colours = [*color_sequences["tab10"], "black", "lime", "gold"]
     styles = zip(cycle("osD^vP*X<>"), cycle(colours), strict=False)
     for (label, points), (marker, colour) in zip(curves.items(), styles, strict=False):
         x, y = zip(*points, strict=True)
         ax.plot(x, y, marker=marker, markersize=5, color=colour, label=label)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
     return ax
@@ -214,10 +196,7 @@ def plot_nonzeros(
         codes: Array `(n_samples, n_atoms)`, or a `SparseCoder`, or a dictionary from a
             label to either. An entry counts above 1e-3 in magnitude.
         x: Array `(n_samples, ...)` that is encoded, where `codes` is a model.
-        ax: Matplotlib axes; None: new ones.
-
-    Returns:
-        The matplotlib axes.
+        ax: Matplotlib axes that are drawn on and returned; None: new ones.
 
     Example:
 
@@ -225,15 +204,14 @@ def plot_nonzeros(
     >>> plt.close(ax.figure)
     """
     groups = codes if isinstance(codes, Mapping) else {"": codes}
-    ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
+    ax = ax or _new_axes(6.4, 4.2)
     for label, values in groups.items():
         if isinstance(values, SparseCoder):
             values = values.encode(_signals(label, x))
         counts = np.count_nonzero(np.abs(values) > NONZERO_THRESHOLD, axis=1)
         bins = (np.arange(np.shape(values)[1] + 2) - 0.5).tolist()
         ax.hist(counts, bins, alpha=0.5, label=label or None)
-    ax.set_xlabel("nonzero entries of a code")
-    ax.set_ylabel("samples")
+    ax.set(xlabel="nonzero entries of a code", ylabel="samples")
     if list(groups) != [""]:
         ax.legend()
     return ax
@@ -298,14 +276,6 @@ def _signals(label: str, x: NDArray | None) -> NDArray:
     return x
 
 
-def _objectives(label: str, model: SparseCoder, x: NDArray | None) -> list[float]:
-    x = _signals(label, x)
-    return [
-        mean_objective(x, codes, model.dictionary, model.encoder.l1)
-        for codes in step_codes(model, x)
-    ]
-
-
 def _as_images(name: str, x: NDArray, image_shape: tuple[int, ...]) -> NDArray:
     shape = tuple(image_shape) if len(image_shape) == 3 else (*image_shape, 1)
     x = np.asarray(x)
@@ -318,8 +288,11 @@ def _as_images(name: str, x: NDArray, image_shape: tuple[int, ...]) -> NDArray:
     return x.reshape(len(x), *shape)
 
 
+def _new_axes(width: float, height: float) -> Axes:
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
 def _without_ticks(ax: Axes) -> Axes:
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return ax

@@ -1,7 +1,6 @@
 """From one file to another, through a model."""
 
 import contextlib
-import math
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from sc2keras.io.sources import Progress, Source, kind_of_input
 from sc2keras.io.stores import kind_of_output
 from sc2keras.io.work import kept_in, locked, unfinished_folder
 from sc2keras.models import SparseCoder
-from sc2keras.validation import check_positive_integer
+from sc2keras.validation import check_positive, check_positive_integer
 
 PathLike = str | os.PathLike[str]
 
@@ -101,8 +100,6 @@ def encode_file(
     >>> encode_file("SC2Net/digits", "digits", target).description
     'float32 of shape (360, 100)'
     """
-    if threshold is not None and not 0 < threshold < math.inf:
-        raise OutputError(f"threshold={threshold} is not a number > 0.")
     transfer = _Transfer(source, target, overwrite, progress, threshold)
     return transfer.run(encoding, model, batch_rows, options)
 
@@ -172,6 +169,13 @@ class _Transfer:
         batch_rows: int | None,
         options: dict[str, Any],
     ) -> Result:
+        try:
+            if self.threshold is not None:
+                check_positive("threshold", self.threshold)
+            if batch_rows is not None:
+                check_positive_integer("batch_rows", batch_rows)
+        except ValueError as error:
+            raise OutputError(f"{error}") from error
         of_codes = direction is decoding
         options = {name: value for name, value in options.items() if value is not None}
         kind = kind_of_input(self.name, options, of_codes)
@@ -184,7 +188,7 @@ class _Transfer:
         batch_size = model.batch_size_of_encode()
         if batch_rows is None:
             batch_rows = way.default_batch_rows(batch_size)
-        batch_rows = min(check_positive_integer("batch_rows", batch_rows), sys.maxsize)
+        batch_rows = min(batch_rows, sys.maxsize)
         batch_size = min(batch_size, batch_rows)
         settings = {
             "task": way.task,

@@ -9,6 +9,7 @@ from keras import ops
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sc2keras.applications import FISTA
@@ -115,17 +116,14 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
     best = _feature_sign_search(signals, atoms, l1, near)
     # JAX has no float64 unless it is configured, and float32 proves about 1e-5.
     dtype = "float32" if keras.backend.backend() == "jax" else "float64"
-    tensors = [
-        ops.convert_to_tensor(array, dtype=dtype) for array in (signals, best, atoms)
-    ]
-    left = relative_duality_gap(tensors[0], tensors[1], tensors[2], l1)
+    a, b, c = (ops.convert_to_tensor(t, dtype=dtype) for t in (signals, best, atoms))
     objective = mean_objective(x, codes, dictionary, l1)
     optimum = mean_objective(x, best, dictionary, l1)
     return CodeQuality(
         objective=objective,
         optimum=optimum,
         gap=objective / optimum - 1.0,
-        optimum_gap=float(ops.mean(left)),
+        optimum_gap=float(ops.mean(relative_duality_gap(a, b, c, l1))),
         nonzero=float(np.mean(np.abs(codes) > NONZERO_THRESHOLD)),
     )
 
@@ -353,26 +351,20 @@ def full_accuracy(
         np.arange(len(y_train)), test_size=0.1, stratify=y_train, random_state=seed
     )
 
-    def standardised(fitted_on, codes):
-        return StandardScaler().fit(fitted_on).transform(codes)
-
     # Standardised codes need no closer optimum, and each C starts from the last one's.
-    classifier = _logistic_regression(_CS[0], tol=1e-4).set_params(warm_start=True)
-    codes_train = codes_train.astype("float64")
-    codes_fit = standardised(codes_train[fit], codes_train[fit])
-    codes_hold = standardised(codes_train[fit], codes_train[hold])
+    logistic = _logistic_regression(_CS[0], tol=1e-4).set_params(warm_start=True)
+    classifier = Pipeline([("scale", StandardScaler()), ("classify", logistic)])
+    codes_train, codes_test = (c.astype("float64") for c in (codes_train, codes_test))
     scores = {}
     for c in _CS:
-        classifier.set_params(C=c).fit(codes_fit, y_train[fit])
-        scores[c] = classifier.score(codes_hold, y_train[hold])
+        classifier.set_params(classify__C=c).fit(codes_train[fit], y_train[fit])
+        scores[c] = classifier.score(codes_train[hold], y_train[hold])
         # On thousands of features each larger C takes many times longer.
         best = max(scores.values())
         if best - scores[c] > 2 * math.sqrt(best * (1 - best) / len(hold)):
             break
     chosen = max(scores, key=lambda c: scores[c])
-    codes_test = standardised(codes_train, codes_test.astype("float64"))
-    codes_train = standardised(codes_train, codes_train)
-    classifier.set_params(C=chosen).fit(codes_train, y_train)
+    classifier.set_params(classify__C=chosen).fit(codes_train, y_train)
     return FullAccuracy(
         accuracy=float(classifier.score(codes_test, y_test)),
         train_accuracy=float(classifier.score(codes_train, y_train)),

@@ -103,22 +103,10 @@ def relative_duality_gap(
         Kim et al., An Interior-Point Method for Large-Scale ℓ1-Regularized Least
         Squares, 2007, section III.A.
     """
-    return duality_gap_and_correlation(x, codes, dictionary, l1)[0]
-
-
-def duality_gap_and_correlation(
-    x: Tensor, codes: Tensor, dictionary: Tensor, l1: float
-) -> tuple[Tensor, Tensor]:
-    """`relative_duality_gap`, and Dr, `(..., n_atoms)`, which it comes from."""
     codes = ops.convert_to_tensor(codes)
     unit = row_unit(x, codes)
-    gap, correlation = gap_and_correlation_in_units(
-        ops.divide(x, unit),
-        ops.divide(codes, unit),
-        dictionary,
-        l1_in_units(l1, unit),
-    )
-    return gap, correlation * unit
+    x, codes = ops.divide(x, unit), ops.divide(codes, unit)
+    return gap_and_correlation_in_units(x, codes, dictionary, l1_in_units(l1, unit))[0]
 
 
 def row_unit(*arrays: Tensor) -> Tensor:
@@ -141,7 +129,7 @@ def l1_in_units(l1: float, unit: Tensor) -> Tensor:
 def gap_and_correlation_in_units(
     x: Tensor, codes: Tensor, dictionary: Tensor, l1: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`duality_gap_and_correlation` of rows in their units, with a weight a row."""
+    """The gap of rows in their units, with a weight a row, and Dr, which it needs."""
     residual = ops.subtract(x, ops.matmul(codes, dictionary))
     correlation = ops.matmul(residual, ops.transpose(dictionary))
     squared = ops.sum(ops.square(residual), axis=-1, keepdims=True)

@@ -9,16 +9,15 @@ machine that others use too. A section that is finished is kept in --output and 
 measured again: a run that was stopped goes on where it was.
 """
 
-import argparse
-import logging
-import os
 import sys
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from experiments.arguments import positive_integer, positive_number, run_program
+from experiments.arguments import (
+    make_parser,
+    positive_integer,
+    positive_number,
+    run_program,
+)
 from experiments.benchmarks import encoding, latency, report, scale, training
 from experiments.data import load_data
 from experiments.reports import write_text
@@ -31,8 +30,6 @@ T_OF_BOUND = (3, 10)
 
 def main(argv=None):
     args = parse_arguments(argv)
-    # TensorFlow warns that it traces anew for every model, of which there are many.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if args.guard is not None:
         return guard(args)
     data = load_data(args.dataset, args.data_dir)
@@ -59,17 +56,12 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__.split("\n\n")[0], "out/benchmark")
     add = parser.add_argument
     add("--dataset", choices=datasets.NAMES, default="mnist")
-    add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
     add("--n-atoms", type=positive_integer, default=100, help="k")
     add("--quick", action="store_true", help="two minutes, and figures that say less")
     add("--repeats", type=positive_integer, help="by default 5, or 2 if --quick")
-    add("--output", type=Path, default=Path("out/benchmark"))
     add(
         "--guard",
         type=positive_number,

@@ -12,21 +12,22 @@ goes on where it was. With --tables nothing is trained: the tables are those of 
 records that are there.
 """
 
-import argparse
-import os
 import sys
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from experiments import table1
-from experiments.arguments import positive_integer, positive_number, run_program
+from experiments.arguments import (
+    add_experiment,
+    make_parser,
+    positive_integer,
+    positive_number,
+    run_program,
+)
 from experiments.data import hold_out, load_data
 from experiments.methods import METHODS
 from experiments.reports import write_text
 from experiments.runs import PROTOCOLS, check_settings, diverged, run_all
 
-from sc2keras import datasets, plotting
+from sc2keras import plotting
 
 
 def main(argv=None):
@@ -60,16 +61,11 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__.split("\n\n")[0], "out/table1")
+    add_experiment(parser)
     add = parser.add_argument
-    add("--datasets", nargs="+", choices=datasets.NAMES, default=["digits"])
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    add("--n-atoms", type=positive_integer, default=100, help="k")
     add("--n-steps", type=positive_integer, help="T; by default the dataset's recipe")
-    add("--epochs", type=positive_integer, help="by default the dataset's recipe")
     add("--seeds", type=int, nargs="+", default=[0])
     add(
         "--protocol",
@@ -87,9 +83,6 @@ def parse_arguments(argv):
         help="the λ that the full protocol chooses from",
     )
     add("--jobs", type=positive_integer, default=1, help="processes for the runs")
-    add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
-    add("--output", type=Path, default=Path("out/table1"))
-    add("--tables", action="store_true", help="only write tables of the records again")
     args = parser.parse_args(argv)
     args.protocols = PROTOCOLS if args.protocol == "both" else (args.protocol,)
     return args

@@ -7,19 +7,13 @@ trained: the tables are those of the records that are there.
 """
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from experiments.arguments import positive_integer, run_program
+from experiments.arguments import add_experiment, make_parser, run_program
 from experiments.data import load_data
 from experiments.reports import write_text
 from experiments.studies import STUDIES
 from experiments.studies.study import Study
-
-from sc2keras import datasets
 
 
 def main(argv=None):
@@ -43,19 +37,12 @@ def main(argv=None):
 
 def parse_arguments(argv):
     studies = "\n".join(f"{name:<13}{study.__doc__}" for name, study in STUDIES.items())
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\n{studies}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("sections", nargs="*", default=list(STUDIES), metavar="section")
-    add("--datasets", nargs="+", choices=datasets.NAMES, default=["digits"])
-    add("--n-atoms", type=positive_integer, default=100, help="k (default: 100)")
-    add("--epochs", type=positive_integer, help="by default the dataset's recipe")
-    add("--seed", type=int, default=0)
-    add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
-    add("--output", type=Path, default=Path("out/studies"))
-    add("--tables", action="store_true", help="only write tables of the records again")
+    parser = make_parser(f"{__doc__}\n{studies}", "out/studies")
+    # A study a line.
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_experiment(parser)
+    parser.add_argument("sections", nargs="*", default=list(STUDIES), metavar="section")
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     for section in args.sections:
         if section not in STUDIES:

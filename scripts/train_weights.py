@@ -7,15 +7,11 @@ Every model is measured on the test split, once, and its figures go into its car
 is trained is kept in --work: a run that was stopped goes on where it was.
 """
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 from experiments import weights
-from experiments.arguments import run_program
+from experiments.arguments import make_parser, run_program
 from experiments.data import load_data
 from experiments.reports import write_text
 from experiments.runs import PROTOCOLS, check_settings
@@ -49,16 +45,11 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__.split("\n\n")[0], ROOT / "sc2keras" / "weights")
     add = parser.add_argument
     add("--datasets", nargs="+", choices=datasets.NAMES, default=list(TRAINING))
     add("--builders", nargs="+", choices=BUILDERS, default=list(BUILDERS))
-    add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
     add("--work", type=Path, default=Path("out/weights"))
-    add("--output", type=Path, default=ROOT / "sc2keras" / "weights")
     add("--table", type=Path, default=ROOT / "results" / "weights" / "table.md")
     return parser.parse_args(argv)
 

@@ -4,7 +4,7 @@ import pytest
 from helpers import objective, signals, to_numpy, unit_atoms
 
 from sc2keras.objective import (
-    duality_gap_and_correlation,
+    gap_and_correlation_in_units,
     l1_norm,
     lasso_objective,
     reconstruction_error,
@@ -117,11 +117,13 @@ def test_gap_has_no_scale(problem, scale):
         expected = gap(x, codes, dictionary, 0.1)
         actual = gap(x * scale, codes * scale, dictionary, 0.1 * scale)
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6)
-    # Dr, which comes with it, has the scale of x.
-    arrays = (np.asarray(a, "float32") for a in (x * scale, best * scale, dictionary))
-    _, correlation = duality_gap_and_correlation(*arrays, 0.1 * scale)
+
+
+def test_the_correlation_of_the_residual_comes_with_the_gap(problem):
+    x, dictionary, best = (np.asarray(a, "float32") for a in problem)
+    _, correlation = gap_and_correlation_in_units(x, best, dictionary, 0.1)
     expected = (x - best @ dictionary) @ dictionary.T
-    np.testing.assert_allclose(to_numpy(correlation) / scale, expected, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(correlation), expected, atol=1e-5)
 
 
 def test_gap_of_a_row_does_not_depend_on_the_magnitude_of_others(problem):

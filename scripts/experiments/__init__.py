@@ -1,1 +1,8 @@
 """The experiments on the paper: methods, recipes, runs, and what is made of them."""
+
+import logging
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow warns that it traces anew for every model, of which there are many.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)

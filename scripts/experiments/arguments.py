@@ -3,6 +3,30 @@
 import argparse
 import math
 import sys
+from pathlib import Path
+
+from sc2keras import datasets
+
+
+def make_parser(description, output):
+    """A parser with the options that every program has."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
+    add("--output", type=Path, default=Path(output))
+    return parser
+
+
+def add_experiment(parser):
+    """The options of the programs that train on datasets, and keep records of it."""
+    add = parser.add_argument
+    add("--datasets", nargs="+", choices=datasets.NAMES, default=["digits"])
+    add("--n-atoms", type=positive_integer, default=100, help="k")
+    add("--epochs", type=positive_integer, help="by default the dataset's recipe")
+    add("--tables", action="store_true", help="only write tables of the records again")
 
 
 def positive_integer(text):

@@ -20,47 +20,37 @@ class Method:
     start: str = "classical"
 
 
-PAPERS_SLSTM = {"mnist": 89.81, "cifar10": 39.10}
+def printed(mnist, cifar10):
+    return {"mnist": mnist, "cifar10": cifar10}
+
+
+SLSTM = printed(89.81, 39.10)
+TWENTY = {"n_steps": 20}
+SHRINKAGE = {"activation": "shrinkage"}
 METHODS = {
-    "ista-20": Method(
-        "ISTA, 20 steps", "ISTA", {"mnist": 85.25, "cifar10": 34.05}, {"n_steps": 20}
-    ),
-    "fista-20": Method(
-        "FISTA, 20 steps", "FISTA", {"mnist": 86.65, "cifar10": 35.75}, {"n_steps": 20}
-    ),
+    "ista-20": Method("ISTA, 20 steps", "ISTA", printed(85.25, 34.05), TWENTY),
+    "fista-20": Method("FISTA, 20 steps", "FISTA", printed(86.65, 35.75), TWENTY),
     "fista": Method("LASSO, converged", "FISTA", kwargs={"tol": 1e-4, "n_steps": 3000}),
-    "lista": Method("LISTA", "LISTA", {"mnist": 85.75, "cifar10": 35.12}),
+    "lista": Method("LISTA", "LISTA", printed(85.75, 35.12)),
     "lista-untied": Method("LISTA, untied", "LISTA", kwargs={"tied": False}),
-    "lfista": Method("LFISTA", "LFISTA", {"mnist": 85.55, "cifar10": 35.65}),
+    "lfista": Method("LFISTA", "LFISTA", printed(85.55, 35.65)),
     "adaptive-ista": Method("adaptive ISTA", "AdaptiveISTA"),
     "slstm": Method(
-        "SLSTM, double tanh",
-        "SC2Net",
-        PAPERS_SLSTM,
-        {"activation": "double_tanh"},
-        start="samples",
+        "SLSTM, double tanh", "SC2Net", SLSTM, {"activation": "double_tanh"}, "samples"
     ),
     "slstm-shrinkage": Method(
-        "SLSTM, shrinkage",
-        "SC2Net",
-        PAPERS_SLSTM,
-        {"activation": "shrinkage"},
-        start="samples",
+        "SLSTM, shrinkage", "SC2Net", SLSTM, SHRINKAGE, "samples"
     ),
     "slstm-factored": Method(
         "SLSTM, factored",
         "SC2Net",
-        PAPERS_SLSTM,
-        {"activation": "shrinkage", "recurrent": "factored"},
-        start="samples",
+        SLSTM,
+        SHRINKAGE | {"recurrent": "factored"},
+        "samples",
     ),
-    "slstm-classical": Method(
-        "SLSTM, classical start", "SC2Net", kwargs={"activation": "shrinkage"}
-    ),
+    "slstm-classical": Method("SLSTM, classical start", "SC2Net", kwargs=SHRINKAGE),
     "slstm-untied": Method(
-        "SLSTM, classical start, untied",
-        "SC2Net",
-        kwargs={"activation": "shrinkage", "tied": False},
+        "SLSTM, classical start, untied", "SC2Net", kwargs=SHRINKAGE | {"tied": False}
     ),
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import joblib
 import keras
 import numpy as np
 import sklearn
@@ -117,8 +118,8 @@ def environment(peers=()):
     installed = {d.metadata["Name"] for d in metadata.distributions()}
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
-        "threads": _n_threads(),
-        "device": _accelerator() or "CPU",
+        "threads": int(os.environ.get("OMP_NUM_THREADS", joblib.cpu_count())),
+        "device": _device(),
         "python": platform.python_version(),
         "sc2keras": sc2keras.__version__,
         "keras": keras.__version__,
@@ -130,30 +131,21 @@ def environment(peers=()):
     }
 
 
-def _n_threads():
-    if "OMP_NUM_THREADS" in os.environ:
-        return int(os.environ["OMP_NUM_THREADS"])
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _accelerator():
-    """The name of the GPU that the backend computes on, or None."""
+def _device():
+    """The name of the GPU that the backend computes on, or "CPU"."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
         device = jax.devices()[0]
-        return None if device.platform == "cpu" else device.device_kind
+        return "CPU" if device.platform == "cpu" else device.device_kind
     if backend == "torch":
         import torch
 
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     import tensorflow as tf
 
-    devices = tf.config.list_physical_devices("GPU")
-    if not devices:
-        return None
-    details = tf.config.experimental.get_device_details(devices[0])
-    return details.get("device_name", devices[0].name)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        return details.get("device_name", gpu.name)
+    return "CPU"

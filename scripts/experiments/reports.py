@@ -8,6 +8,16 @@ from scipy import stats
 
 from sc2keras.files import replace_file
 
+# How the figures of a record are printed, `%` without its sign.
+FORMATS = {
+    "objective": ".3f",
+    "train_objective": ".3f",
+    "optimum": ".3f",
+    "gap": "z.2%",
+    "nonzero": ".2f",
+    **dict.fromkeys(("paper", "full", "full_train", "head", "head_train"), ".2%"),
+}
+
 
 def write_text(path, text):
     replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
@@ -31,22 +41,23 @@ def markdown(header, rows, n_text=2):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def side_by_side(title, measures, records, cells):
-    """A Markdown table of `{(dataset, label): record}`, a row for each label."""
-    names = list(dict.fromkeys(name for name, _ in records))
-    header = [title, *(f"{name}: {measure}" for name in names for measure in measures)]
+def side_by_side(titles, measures, records, cells, groups=None):
+    """A Markdown table of `{(group, *labels): record}`, the groups side by side."""
+    groups = groups or list(dict.fromkeys(group for group, *_ in records))
+    header = [*titles, *(f"{group}: {m}" for group in groups for m in measures)]
     rows = [
-        [label, *(cell for name in names for cell in cells(records.get((name, label))))]
-        for label in dict.fromkeys(label for _, label in records)
+        [*labels, *(cell for g in groups for cell in cells(records.get((g, *labels))))]
+        for labels in dict.fromkeys(tuple(labels) for _, *labels in records)
     ]
-    return markdown(header, rows, n_text=1)
+    return markdown(header, rows, n_text=len(titles))
 
 
-def cells(record, **formats):
-    """Figures of a record as cells, `%` without its sign; nan where it has none.
+def cells(record, *names, **formats):
+    """Figures of a record as cells, by `FORMATS` or by formats of their own.
 
-    All are empty where there is no record.
+    One that it does not have is nan; all are empty where there is no record.
     """
+    formats = {name: FORMATS[name] for name in names} | formats
     if not record:
         return [""] * len(formats)
     return [

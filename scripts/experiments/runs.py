@@ -1,7 +1,6 @@
 """Runs: what is made of a method, a recipe, a dataset, a λ and a seed."""
 
 import json
-import logging
 import math
 import os
 import sys
@@ -23,34 +22,80 @@ from sc2keras.files import replace_file
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models.divergence import DivergenceError
 
-from .methods import SOLVERS, Method
+from .methods import CEILINGS, SOLVERS, Method
 from .recipes import Recipe
 from .records import Store, environment
-
-# It warns that it traces anew for every model, of which there are many.
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 PROTOCOLS = ("paper", "full")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One method on one dataset with one λ and one seed.
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of one dataset with one seed, and how well they classify.
 
-    Its record and its model are in `store`; what is there is read, not made again.
-    With `dictionary_of`, another run, it has the dictionary of that run's model.
+    The record is in `store`; what is there is read, not made again.
     """
 
     name: str
     store: Store
     dataset: str
-    method: Method
     recipe: Recipe
-    l1: float
     seed: int = 0
     n_atoms: int = 100
     validation: bool = False
+
+    def run(self, data, protocols=(), optimum=True):
+        """The record, read, or made and written, with the accuracy by each protocol."""
+        record = self.store.find(self.name, note=data.note)
+        if not is_whole(record, protocols, optimum):
+            # What was measured is measured again if it has to be made anew.
+            protocols = [p for p in PROTOCOLS if p in record or p in protocols]
+            record = self.complete(record, data, protocols, optimum)
+            self.store.write(self.name, record)
+        return record
+
+    def new_record(self, data, **figures):
+        return {
+            "dataset": self.dataset,
+            "note": data.note,
+            "label": self.label,
+            "settings": self.settings,
+            "environment": environment(),
+            **figures,
+        }
+
+    def classify(self, record, protocols, data, train, test):
+        """Adds the accuracies that are not in the record yet."""
+        codes = train, data.y_train, test, data.y_test
+        if "paper" in protocols and "paper" not in record:
+            draws = evaluation.make_draws(len(train), len(test), seed=self.seed)
+            record["paper"] = evaluation.paper_accuracy(*codes, draws).tolist()
+        if "full" in protocols and "full" not in record:
+            full = evaluation.full_accuracy(*codes)
+            record["full"], record["full_train"], record["full_C"] = full
+
+    def fit(self, model, x, y):
+        bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
+        return self.recipe.fit(model, x, y, verbose=0, callbacks=[bar])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Features):
+    """The codes of one method with one λ.
+
+    The record has the objective and, if `optimum`, the gap to the optimum of the same
+    dictionary; where training diverged, that it did, and an objective which is NaN or
+    worse than that of codes of zero. The model is in `store`, too. With
+    `dictionary_of`, another run, it has the dictionary of that run's model.
+    """
+
+    method: Method
+    l1: float
     dictionary_of: "Run | None" = None
+
+    @property
+    def label(self):
+        return self.method.label
 
     @property
     def model_path(self):
@@ -80,24 +125,12 @@ class Run:
             settings["dictionary_of"] = self.dictionary_of.settings
         return settings | (self.recipe.settings if self.trained else {})
 
-    def run(self, data, protocols=(), optimum=True):
-        """The record of this run, read, or made and written.
-
-        It has the objective, the accuracy for each of `protocols` and, if `optimum`,
-        the gap to the optimum of the same dictionary; where training diverged, that it
-        did, and an objective which is NaN or worse than that of codes of zero.
-        """
-        record = self.store.find(self.name, note=data.note)
-        if is_whole(record, protocols, optimum):
-            return record
+    def complete(self, record, data, protocols, optimum):
         if not (record and self.model_path.exists()):
-            # With the model all that was measured is made again.
-            protocols = [p for p in PROTOCOLS if p in record or p in protocols]
             optimum = optimum or "optimum" in record
             record = self.train(data)
         if "diverged" not in record:
             self.measure(record, data, protocols, optimum)
-        self.store.write(self.name, record)
         return record
 
     def needs_start(self, protocols, optimum):
@@ -121,23 +154,14 @@ class Run:
         if self.trained:
             started = time.perf_counter()
             try:
-                losses = self.fit(model, data)
+                losses = self.optimize(model, data)
             except DivergenceError:
                 names = ("objective", "nonzero", "train_objective", "train_nonzero")
                 outcome = {"diverged": True, **dict.fromkeys(names, math.nan)}
             seconds += time.perf_counter() - started
         if not outcome:
             model.save(self.model_path)
-        return {
-            "dataset": self.dataset,
-            "note": data.note,
-            "label": self.method.label,
-            "settings": self.settings,
-            "training_seconds": seconds,
-            "loss": losses,
-            "environment": environment(),
-            **outcome,
-        }
+        return self.new_record(data, training_seconds=seconds, loss=losses, **outcome)
 
     def build(self, input_shape, dictionary):
         keras.utils.set_random_seed(self.seed)
@@ -150,18 +174,14 @@ class Run:
             **(kwargs | self.method.kwargs),
         )
 
-    def fit(self, model, data):
+    def optimize(self, model, data):
         targets, task = None, {}
         if len(model.outputs) > 1:
             targets = data.y_train
             task["loss"] = "sparse_categorical_crossentropy"
             task["objective_weight"] = self.recipe.objective_weight
         self.recipe.compile(model, len(data.x_train), **task)
-        bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
-        history = self.recipe.fit(
-            model, data.x_train, targets, verbose=0, callbacks=[bar]
-        )
-        return history.history["loss"]
+        return self.fit(model, data.x_train, targets).history["loss"]
 
     def start(self, x):
         """The dictionary that the method starts from, and the seconds it took."""
@@ -198,17 +218,16 @@ class Run:
     def measure(self, record, data, protocols, optimum):
         """Adds to the record what is not in it yet."""
         model = keras.saving.load_model(self.model_path)
-        codes_train = model.encode(data.x_train)
-        codes_test = model.encode(data.x_test)
+        train, test = (model.encode(x) for x in (data.x_train, data.x_test))
         if "objective" not in record:
-            for prefix, x, codes in (
-                ("train_", data.x_train, codes_train),
-                ("", data.x_test, codes_test),
-            ):
-                nonzero = float(np.mean(np.abs(codes) > NONZERO_THRESHOLD))
+            for prefix, x, codes in [
+                ("train_", data.x_train, train),
+                ("", data.x_test, test),
+            ]:
+                nonzero = np.mean(np.abs(codes) > NONZERO_THRESHOLD)
                 record[prefix + "objective"] = self.objective(model, x, codes)
-                record[prefix + "nonzero"] = nonzero
-            zero = self.objective(model, data.x_test, np.zeros_like(codes_test))
+                record[prefix + "nonzero"] = float(nonzero)
+            zero = self.objective(model, data.x_test, np.zeros_like(test))
             # Not for codes that a large λ makes zero, to rounding; but for NaN.
             if not record["objective"] <= 1.001 * zero:
                 record["diverged"] = True
@@ -217,56 +236,38 @@ class Run:
                 record["head"] = own_accuracy(model, data.x_test, data.y_test)
                 record["head_train"] = own_accuracy(model, data.x_train, data.y_train)
         if optimum and "optimum" not in record:
-            quality = evaluation.code_quality(model, data.x_test, codes_test)
+            quality = evaluation.code_quality(model, data.x_test, test)
             record.update(quality._asdict())
-        codes = (codes_train, data.y_train, codes_test, data.y_test)
-        missing = [p for p in protocols if p not in record]
-        record.update(accuracies(codes, missing, self.seed))
+        self.classify(record, protocols, data, train, test)
 
     def objective(self, model, x, codes):
         return evaluation.mean_objective(x, codes, model.dictionary, self.l1)
 
 
-@dataclass(frozen=True)
-class Ceiling:
-    """The same classifier on features that are no sparse codes: what a reader compares.
+@dataclass(frozen=True, kw_only=True)
+class Ceiling(Features):
+    """Features that are no sparse codes, of a kind of `CEILINGS`, to compare with."""
 
-    `kind` is "pixels", "pca" or "autoencoder".
-    """
-
-    name: str
-    store: Store
-    dataset: str
     kind: str
-    label: str
-    recipe: Recipe
-    seed: int = 0
-    n_features: int = 100
-    validation: bool = False
+
+    @property
+    def label(self):
+        return CEILINGS[self.kind]
 
     @cached_property
     def settings(self):
         settings = {"kind": self.kind, "seed": self.seed, "validation": self.validation}
         if self.kind != "pixels":
-            settings["n_features"] = self.n_features
+            settings["n_features"] = self.n_atoms
         return settings | (self.recipe.settings if self.kind == "autoencoder" else {})
 
     def run(self, data, protocols=(), optimum=True):
-        record = self.store.find(self.name, note=data.note)
-        if is_whole(record, protocols, optimum=False):
-            return record
-        protocols = [p for p in PROTOCOLS if p in record or p in protocols]
-        train, test = self.features(data)
-        record = {
-            "dataset": self.dataset,
-            "note": data.note,
-            "label": self.label,
-            "settings": self.settings,
-            "environment": environment(),
-        }
-        codes = (train, data.y_train, test, data.y_test)
-        record.update(accuracies(codes, protocols, self.seed))
-        self.store.write(self.name, record)
+        """Without an optimum, which such features do not have."""
+        return super().run(data, protocols, optimum=False)
+
+    def complete(self, record, data, protocols, optimum):
+        record = self.new_record(data)
+        self.classify(record, protocols, data, *self.features(data))
         return record
 
     def needs_start(self, protocols, optimum):
@@ -275,7 +276,7 @@ class Ceiling:
     def features(self, data):
         train, test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
         if self.kind == "pca":
-            pca = PCA(min(self.n_features, *train.shape), random_state=self.seed)
+            pca = PCA(min(self.n_atoms, *train.shape), random_state=self.seed)
             return pca.fit(train).transform(train), pca.transform(test)
         if self.kind == "autoencoder":
             predict = self.autoencoder(train).predict
@@ -286,11 +287,10 @@ class Ceiling:
         """The hidden layer of a ReLU autoencoder, trained as long as the networks."""
         keras.utils.set_random_seed(self.seed)
         inputs = keras.Input((x.shape[1],))
-        codes = keras.layers.Dense(self.n_features, activation="relu")(inputs)
+        codes = keras.layers.Dense(self.n_atoms, activation="relu")(inputs)
         model = keras.Model(inputs, keras.layers.Dense(x.shape[1])(codes))
         self.recipe.compile(model, len(x), loss=sc2keras.losses.ReconstructionLoss())
-        bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
-        self.recipe.fit(model, x, x, verbose=0, callbacks=[bar])
+        self.fit(model, x, x)
         return keras.Model(inputs, codes)
 
 
@@ -322,21 +322,19 @@ def run_all(runs, data, description, protocols=(), optimum=True, jobs=1):
         # The bars of several processes would overwrite each other.
         os.environ["TQDM_DISABLE"] = "1"
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(1, joblib.cpu_count() // jobs))
-    parallel = joblib.Parallel(jobs, return_as="generator")
     # Before the runs that share them, lest two of these learn the same one.
     dictionaries = {
         run.dictionary_path: joblib.delayed(run.start)(data[run.dataset].x_train)
         for run in asked
         if run.needs_start(protocols, optimum)
     }
-    made = parallel(dictionaries.values())
-    for _ in tqdm(made, "dictionaries", len(dictionaries), disable=not dictionaries):
-        pass
-    made = parallel(
+    calls = [
         joblib.delayed(run.run)(data[run.dataset], protocols, optimum) for run in asked
-    )
-    for _ in tqdm(made, description, len(asked), unit="run", disable=not asked):
-        pass
+    ]
+    parallel = joblib.Parallel(jobs, return_as="generator")
+    for name, each in [("dictionaries", dictionaries.values()), (description, calls)]:
+        for _ in tqdm(parallel(each), name, len(each), unit="run", disable=not each):
+            pass
     return found(runs)
 
 
@@ -349,22 +347,6 @@ def diverged(runs, records):
         for key, record in records.items()
         if record.get("diverged")
     ]
-
-
-def accuracies(codes, protocols, seed):
-    """What the classifier reaches on `(train, y_train, test, y_test)`, by protocol."""
-    record = {}
-    if "paper" in protocols:
-        draws = evaluation.make_draws(len(codes[0]), len(codes[2]), seed=seed)
-        record["paper"] = evaluation.paper_accuracy(*codes, draws).tolist()
-    if "full" in protocols:
-        full = evaluation.full_accuracy(*codes)
-        record |= {
-            "full": full.accuracy,
-            "full_train": full.train_accuracy,
-            "full_C": full.C,
-        }
-    return record
 
 
 def own_accuracy(model, x, y):

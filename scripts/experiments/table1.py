@@ -38,11 +38,8 @@ def names(args):
 
 
 def make_run(dataset, key, l1, seed, args, protocol="full", validation=False):
-    stem, rate = f"{dataset}-{key}", None
-    if protocol == "paper":
-        rate = PAPER_RATES.get(dataset, {}).get(key)
-    if rate:
-        stem += f"-rate{rate:g}"
+    rate = PAPER_RATES.get(key, {}).get(dataset) if protocol == "paper" else None
+    stem = f"{dataset}-{key}" + (f"-rate{rate:g}" if rate else "")
     recipe = recipe_of(dataset, key, n_steps=args.n_steps, epochs=args.epochs)
     return Run(
         name=f"{stem}-l1-{l1:g}-seed{seed}",
@@ -91,17 +88,16 @@ def table_runs(protocol, chosen, args):
                     run = make_run(name, key, l1, seed, args, protocol)
                     runs[name, key, seed] = run
         # Last, because the classifier on thousands of raw features takes longest.
-        for kind, label in CEILINGS.items() if protocol == "full" else ():
+        for kind in CEILINGS if protocol == "full" else ():
             for seed in args.seeds[:1] if kind in DETERMINISTIC else args.seeds:
                 runs[name, kind, seed] = Ceiling(
                     name=f"{name}-{kind}-seed{seed}",
                     store=store(args),
                     dataset=name,
                     kind=kind,
-                    label=label,
                     recipe=recipe_of(name, epochs=args.epochs),
                     seed=seed,
-                    n_features=args.n_atoms,
+                    n_atoms=args.n_atoms,
                 )
     return runs
 
@@ -171,10 +167,11 @@ def seen_and_unseen(records, args):
     for (name, key), group in groups_of(records).items():
         if key in CEILINGS:
             continue
-        formats = {"train_objective": ".3f", "objective": ".3f"}
-        formats |= {"train_nonzero": ".3f", "nonzero": ".3f"}
-        formats |= {"full_train": ".2%", "full": ".2%"}
-        rows.append([name, METHODS[key].label, *cells(means(group), **formats)])
+        figures = means(group)
+        shown = cells(figures, "train_objective", "objective")
+        shown += cells(figures, train_nonzero=".3f", nonzero=".3f")
+        shown += cells(figures, "full_train", "full")
+        rows.append([name, METHODS[key].label, *shown])
     return markdown(header, rows) + (
         f"\nThe models of the full protocol, means over {len(args.seeds)} seeds.\n"
     )
@@ -208,16 +205,16 @@ def best_optima(groups):
 
 def difference(reference, group, protocol):
     """The mean of the reference less the row, paired by seed, and its interval."""
-    pairs = [(seed, seed) for seed in reference if seed in group]
     if next(iter(group.values()))["settings"].get("kind") in DETERMINISTIC:
-        pairs = [(seed, next(iter(group))) for seed in reference]
-    if not pairs:
+        group = dict.fromkeys(reference, *group.values())
+    differences = [
+        percent(record, protocol) - percent(group[seed], protocol)
+        for seed, record in reference.items()
+        if seed in group
+    ]
+    if not differences:
         return ""
-    a, b = (
-        {seed: percent(record, protocol) for seed, record in each.items()}
-        for each in (reference, group)
-    )
-    middle, half = paired_interval([a[i] - b[j] for i, j in pairs])
+    middle, half = paired_interval(differences)
     return f"{middle:+.2f}" + ("" if math.isnan(half) else f" ± {half:.2f}")
 
 
@@ -241,9 +238,9 @@ def table_row(key, group, protocol, best):
     if key in CEILINGS:
         return [*row, "", "", "", "", ""]
     figures, best = means(group), best.get(first["settings"]["l1"])
-    row += cells(figures, objective=".3f", optimum=".3f", gap="z.2%")
+    row += cells(figures, "objective", "optimum", "gap")
     row.append(f"{100 * (figures['objective'] / best - 1):z.2f}" if best else "")
-    return row + cells(figures, nonzero=".2f")
+    return row + cells(figures, "nonzero")
 
 
 def draw_choice(found):
@@ -281,18 +278,13 @@ def draw(name, data, runs, args):
         if method.builder in SOLVERS:
             label = f"scikit-learn, λ = {model.encoder.l1:g}"
         dictionaries[label] = model.dictionary
-    figure = draw_atoms(dictionaries, shape)
-    plotting.save_figure(figure, args.output / f"{name}-atoms.png")
-    x = data.x_test[:12]
-    reconstructions = {METHODS[k].label: m.reconstruct(x) for k, m in models.items()}
-    ax = plotting.plot_reconstructions(x, reconstructions, shape)
-    plotting.save_figure(ax.figure, args.output / f"{name}-reconstructions.png")
-
-
-def draw_atoms(dictionaries, shape):
     n_columns = min(3, len(dictionaries))
     figure, axes = panels(len(dictionaries), 4, 4.3, n_columns)
     for ax, (label, dictionary) in zip(axes, dictionaries.items(), strict=True):
         plotting.plot_atoms(dictionary, shape, ax=ax)
         ax.set_title(label)
-    return figure
+    plotting.save_figure(figure, args.output / f"{name}-atoms.png")
+    x = data.x_test[:12]
+    reconstructions = {METHODS[k].label: m.reconstruct(x) for k, m in models.items()}
+    ax = plotting.plot_reconstructions(x, reconstructions, shape)
+    plotting.save_figure(ax.figure, args.output / f"{name}-reconstructions.png")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from experiments import data, reports
+from experiments.methods import METHODS
 from experiments.recipes import PAPER_RATES, RECIPES, Recipe, recipe_of
 
 from sc2keras import datasets
@@ -29,14 +30,14 @@ def test_a_markdown_table_aligns_its_figures():
 def test_cells_are_empty_without_a_record_and_nan_where_it_diverged():
     assert reports.cells({}, gap=".2f") == reports.cells(None, gap=".2f") == [""]
     assert reports.cells({"diverged": True}, gap=".2%") == ["nan"]
-    found = reports.cells({"gap": [0.1, 0.2], "n": 1e4}, gap=".2%", n=",.0f")
+    found = reports.cells({"gap": [0.1, 0.2], "n": 1e4}, "gap", n=",.0f")
     assert found == ["15.00", "10,000"]
 
 
 def test_what_was_not_run_leaves_its_cells_empty():
     records = {("mnist", "a"): {"gap": 1.0}, ("cifar10", "b"): {"gap": 2.0}}
     text = reports.side_by_side(
-        "x", ["gap"], records, lambda record: reports.cells(record, gap=".0f")
+        ["x"], ["gap"], records, lambda record: reports.cells(record, gap=".0f")
     )
     assert text.splitlines()[2:] == ["| a | 1 |  |", "| b |  | 2 |"]
 
@@ -52,4 +53,5 @@ def test_a_method_may_have_a_rate_of_its_own_and_options_come_last():
     assert recipe_of("cifar10", "slstm").learning_rate == 0.3
     assert recipe_of("cifar10", "lista") == RECIPES["cifar10"]
     assert recipe_of("mnist", "lista", epochs=3, n_steps=None).epochs == 3
-    assert set(PAPER_RATES) <= set(datasets.NAMES)
+    assert PAPER_RATES.keys() <= METHODS.keys()
+    assert {name for each in PAPER_RATES.values() for name in each} <= {*datasets.NAMES}

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import keras
@@ -26,51 +27,62 @@ def make_run(folder, method=METHODS["slstm-untied"], recipe=RECIPE, **options):
     return Run(store=Store(folder / "runs"), method=method, recipe=recipe, **options)
 
 
-def test_a_record_has_the_objective_of_the_saved_model_on_both_splits(tmp_path, data):
-    run = make_run(tmp_path)
-    record = run.run(data)
-    assert {"name": run.name, **record} == run.store.find(run.name)
-    model = keras.saving.load_model(run.model_path)
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The folder of a run that was trained and measured, without a protocol."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_run(folder).run(data, optimum=False)
+    return folder
+
+
+@pytest.fixture
+def made(trained, tmp_path):
+    """The same run in a folder of the test's own."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return make_run(tmp_path)
+
+
+def test_a_record_has_the_objective_of_the_saved_model_on_both_splits(made, data):
+    record = made.store.find(made.name)
+    model = keras.saving.load_model(made.model_path)
     for prefix, x in [("", data.x_test), ("train_", data.x_train)]:
         codes = model.encode(x)
         objective = evaluation.mean_objective(x, codes, model.dictionary, 0.1)
         assert record[prefix + "objective"] == pytest.approx(objective, rel=1e-5)
         nonzero = np.mean(np.abs(codes) > 1e-3)
         assert record[prefix + "nonzero"] == pytest.approx(nonzero)
-    assert record["optimum"] <= record["objective"]
 
 
-def test_a_protocol_is_added_without_training_again(tmp_path, data, monkeypatch):
-    run = make_run(tmp_path)
-    first = run.run(data, optimum=False)
+def test_a_protocol_is_added_without_training_again(made, data, monkeypatch):
+    first = made.store.find(made.name)
     assert "optimum" not in first and "paper" not in first
     monkeypatch.setattr(Run, "train", lambda *args: pytest.fail("trained again"))
-    both = run.run(data, ["paper", "full"])
+    both = made.run(data, ["paper", "full"])
+    assert both == made.store.find(made.name)
     assert both.items() >= first.items()
+    assert both["optimum"] <= both["objective"]
     assert both["gap"] == pytest.approx(both["objective"] / both["optimum"] - 1)
     assert len(both["paper"]) == 10 and 0 < both["full"] <= 1
 
 
-def test_a_lost_model_is_made_again_for_a_protocol_that_is_missing(tmp_path, data):
-    run = make_run(tmp_path)
-    first = run.run(data, ["paper"])
-    run.model_path.unlink()
-    again = run.run(data, ["full"])
+def test_a_lost_model_is_made_again_for_a_protocol_that_is_missing(made, data):
+    first = made.run(data, ["paper"], optimum=False)
+    made.model_path.unlink()
+    again = made.run(data, ["full"], optimum=False)
     assert again["objective"] == pytest.approx(first["objective"], rel=1e-3)
-    assert {"paper", "full", "optimum"} <= set(again)
+    assert {"paper", "full"} <= set(again) and made.model_path.exists()
 
 
-def test_other_settings_are_refused(tmp_path, data):
-    make_run(tmp_path).run(data, optimum=False)
-    check_settings([make_run(tmp_path)])
+def test_other_settings_are_refused(trained):
+    check_settings([make_run(trained)])
     for options in ({"l1": 0.2}, {"seed": 1}, {"recipe": replace(RECIPE, epochs=2)}):
         with pytest.raises(SystemExit, match="Choose another --output"):
-            check_settings([make_run(tmp_path, **options)])
+            check_settings([make_run(trained, **options)])
 
 
-def test_another_copy_of_the_dataset_is_refused(tmp_path, data):
-    for run in (make_run(tmp_path), ceiling("pixels", tmp_path)):
-        run.run(data)
+def test_another_copy_of_the_dataset_is_refused(made, data, tmp_path):
+    for run in (made, ceiling("pixels", tmp_path)):
+        run.run(data, optimum=False)
         with pytest.raises(SystemExit, match="note '', but now 'JPEG' is asked for"):
             run.run(data._replace(note="JPEG"))
 
@@ -90,7 +102,7 @@ def test_runs_with_one_lambda_and_seed_share_the_classical_dictionary(
 
     def counted(*args, **kwargs):
         calls.append(args[2])
-        return learn(*args, **kwargs)
+        return learn(*args, **kwargs, max_iter=5, verbose=0)
 
     monkeypatch.setattr(runs_module.sc2keras, "learn_dictionary", counted)
     first = make_run(tmp_path).start(data.x_train)
@@ -119,29 +131,25 @@ def test_a_training_that_diverged_is_not_classified(tmp_path, data, monkeypatch)
 
 
 def test_shared_dictionaries_are_learned_before_the_runs_that_need_them(
-    tmp_path, data, monkeypatch
+    made, data, monkeypatch
 ):
+    """One is made and the other is not; both start from the same dictionary."""
     calls = []
     for name in ("start", "run"):
-        method = getattr(Run, name)
+        monkeypatch.setattr(Run, name, lambda *args, name=name: calls.append(name))
+    runs = {"a": made, "b": make_run(made.store.folder.parent, name="b")}
 
-        def called(self, *args, name=name, method=method):
-            calls.append((name, self.name))
-            return method(self, *args)
-
-        monkeypatch.setattr(Run, name, called)
-    keys = ("fista-20", "slstm-untied")
-    runs = {key: make_run(tmp_path, METHODS[key], name=key) for key in keys}
-    run_all(runs, {"digits": data}, "", optimum=False)
-    first = calls.index(("run", "fista-20"))
-    assert [name for name, _ in calls[:first]] == ["start"]
-    # What is lost needs its dictionary again, but only for what is not measured yet.
-    for lost in (runs["fista-20"].model_path, runs["fista-20"].dictionary_path):
-        lost.unlink()
-    for protocols, n_starts in [((), 0), (["paper"], 1)]:
+    def started(*protocols):
         calls.clear()
         run_all(runs, {"digits": data}, "", protocols, optimum=False)
-        assert [name for name, _ in calls].index("run") == n_starts
+        return calls.index("run")
+
+    assert started() == 1 and calls == ["start", "run", "run"]
+    # The dictionary of what is lost is needed only for what is not measured yet.
+    made.model_path.unlink()
+    runs.pop("b")
+    assert started() == 0
+    assert started("paper") == 1
 
 
 @pytest.mark.slow
@@ -176,9 +184,8 @@ def test_a_cascade_records_the_accuracy_of_its_own_classifier(tmp_path, data):
 
 
 def ceiling(kind, folder, recipe=RECIPE):
-    return Ceiling(
-        "c", Store(folder / "runs"), "digits", kind, kind, recipe, n_features=10
-    )
+    options = {"name": "c", "dataset": "digits", "n_atoms": 10}
+    return Ceiling(store=Store(folder / "runs"), kind=kind, recipe=recipe, **options)
 
 
 def test_the_raw_features_are_classified_as_they_are(tmp_path, data):

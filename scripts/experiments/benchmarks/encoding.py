@@ -20,15 +20,20 @@ from .measure import (
     fast,
     interleaved,
     memory_mb,
-    operations,
     products_only,
+    rates,
     seconds_of,
 )
 
 N_SLOW = 500  # Samples for the solvers that take a millisecond each.
 N_VERY_SLOW = 50
 OPTIMUM_TOL = 1e-4  # Of the duality gap; the objective is then closer by far.
-STREAMED = ("SC2Net, 3 steps", "SC2Net, 10 steps", "LISTA, 16 steps", "FISTA, 20 steps")
+STREAMED = (
+    ("network", "SC2Net, 3 steps"),
+    ("network", "SC2Net, 10 steps"),
+    ("network", "LISTA, 16 steps"),
+    ("solver", "FISTA, 20 steps"),
+)
 NETWORKS = {"LISTA": [5, 16], "LFISTA": [5, 10], "SC2Net": [3, 10]}
 
 
@@ -58,16 +63,8 @@ def against_the_bound(x, n_steps, args):
         mapped = np.load(path, mmap_mode="r")
         functions["encode, memory map"] = lambda: model.encode(mapped, out=out)
         _, seconds = interleaved(functions, 3 * args.repeats, f"encode, T = {n_steps}")
-    medians = {label: np.median(s) for label, s in seconds.items()}
-    bound = medians["matrix products"]
-    return {
-        "n_steps": n_steps,
-        "rows_at_a_time": n_rows,
-        "gflops": operations(products) * n_chunks / bound / 1e9,
-        "codes_per_second": {k: len(signals) / m for k, m in medians.items()},
-        "of_the_bound": {k: bound / m for k, m in medians.items()},
-        "seconds": seconds,
-    }
+    found = rates("codes_per_second", len(signals), seconds, products, n_chunks)
+    return {"n_steps": n_steps, "rows_at_a_time": n_rows, **found}
 
 
 def against_solvers(x, x_test, l1, args):
@@ -75,21 +72,16 @@ def against_solvers(x, x_test, l1, args):
     n_learn = 5_000 if args.quick else 20_000
     dictionary = sc2keras.learn_dictionary(x[:n_learn], args.n_atoms, l1)
     shape = {"n_atoms": args.n_atoms, "input_shape": x.shape[1:], "l1": l1}
-    models = {
-        "solver": _solvers(dictionary, shape),
-        "network": _networks(x, dictionary, shape, fixed=True, quick=args.quick),
-    }
-    if not args.quick:
-        models["network, own dictionary"] = _networks(
-            x, dictionary, shape, fixed=False, quick=False
-        )
-    given = models["network"]
-    given["SC2Net, 3 steps, bfloat16"] = _in_bfloat16(given["SC2Net, 3 steps"], shape)
     # Of (kind, label): a network may be there with either dictionary.
+    models = _solvers(dictionary, shape)
+    models |= _networks(x, dictionary, shape, True, args.quick)
+    models["network", "SC2Net, 3 steps, bfloat16"] = _in_bfloat16(
+        models["network", "SC2Net, 3 steps"], shape
+    )
+    if not args.quick:
+        models |= _networks(x, dictionary, shape, False, args.quick)
     functions = {
-        (kind, label): lambda model=model: model.encode(x_test)
-        for kind, group in models.items()
-        for label, model in group.items()
+        key: lambda model=model: model.encode(x_test) for key, model in models.items()
     }
     for label, function in _peers(x_test, dictionary, l1, args).items():
         functions["peer", label] = function
@@ -100,7 +92,7 @@ def against_solvers(x, x_test, l1, args):
     for (kind, label), found in tqdm(codes.items(), "objectives", leave=False):
         atoms, best, signals = dictionary, exact[: len(found)], x_test[: len(found)]
         if "own" in kind:
-            atoms = models[kind][label].dictionary
+            atoms = models[kind, label].dictionary
             best = _optimal_codes(signals, atoms, shape)
         objective = evaluation.mean_objective(signals, found, atoms, l1)
         optimum = evaluation.mean_objective(signals, best, atoms, l1)
@@ -118,37 +110,30 @@ def against_solvers(x, x_test, l1, args):
                 "seconds": seconds[kind, label],
             }
         )
-    streamed = {
-        label: group[label]
-        for group in (given, models["solver"])
-        for label in STREAMED
-        if label in group
-    }
     streams = [
-        {"label": label, "l1": l1, **stream(model, x_test, args)}
-        for label, model in tqdm(streamed.items(), "streams", leave=False)
+        {"label": key[1], "l1": l1, **stream(models[key], x_test, args)}
+        for key in tqdm(STREAMED, "streams", leave=False)
+        if key in models
     ]
     return {"points": points, "streams": streams}
 
 
 def _solvers(dictionary, shape):
-    def solver(builder, n_steps, tol=None):
-        build = getattr(applications, builder)
-        return build(**shape, n_steps=n_steps, dictionary=dictionary, tol=tol)
-
-    solvers = {
-        f"{builder}, {n_steps} steps": solver(builder, n_steps)
-        for builder in ("ISTA", "FISTA")
-        for n_steps in (20, 50, 100)
-    }
+    shape = shape | {"dictionary": dictionary}
+    solvers = {}
+    for build in (applications.ISTA, applications.FISTA):
+        for n in (20, 50, 100):
+            label = f"{build.__name__}, {n} steps"
+            solvers["solver", label] = build(**shape, n_steps=n)
     for tol in (1e-2, 1e-4):
-        solvers[f"FISTA, duality gap ≤ {tol:g}"] = solver("FISTA", 5000, tol)
+        label = f"FISTA, duality gap ≤ {tol:g}"
+        solvers["solver", label] = applications.FISTA(**shape, n_steps=5000, tol=tol)
     return solvers
 
 
 def _networks(x, dictionary, shape, fixed, quick):
     """Trained for the given dictionary, or from it with one of their own."""
-    networks = {}
+    networks, kind = {}, "network" if fixed else "network, own dictionary"
     for builder, steps in tqdm(NETWORKS.items(), "training", leave=False):
         for n_steps in steps if fixed and not quick else steps[:1]:
             keras.utils.set_random_seed(0)
@@ -161,7 +146,7 @@ def _networks(x, dictionary, shape, fixed, quick):
                 **activation,
             )
             fit(model, x, 2 if quick else 6)
-            networks[f"{builder}, {n_steps} steps"] = model
+            networks[kind, f"{builder}, {n_steps} steps"] = model
     return networks
 
 
@@ -181,10 +166,9 @@ def fit(model, x, epochs, callbacks=()):
 
 
 def _in_bfloat16(model, shape):
-    layer = model.encoder
     copy = applications.SC2Net(
         **shape,
-        n_steps=layer.n_steps,
+        n_steps=model.encoder.n_steps,
         activation="shrinkage",
         trainable_dictionary=False,
         dtype="mixed_bfloat16",
@@ -195,14 +179,15 @@ def _in_bfloat16(model, shape):
 
 def _peers(x, dictionary, l1, args):
     """`{label: function}`; each returns the codes of the first samples."""
-    peers = {
-        f"NumPy FISTA, {n} steps": lambda n=n: numpy_fista(x, dictionary, l1, n)
-        for n in (50, 100)
-    }
-    peers["NumPy FISTA, duality gap ≤ 0.0001"] = lambda: numpy_fista(
-        x[: 2 * N_SLOW], dictionary, l1, 5000, tol=1e-4
-    )
     few, atoms = x[:N_SLOW].astype("float64"), dictionary.astype("float64")
+    some = x[: 2 * N_SLOW]
+    peers = {
+        "NumPy FISTA, 50 steps": lambda: numpy_fista(x, dictionary, l1, 50),
+        "NumPy FISTA, 100 steps": lambda: numpy_fista(x, dictionary, l1, 100),
+        "NumPy FISTA, duality gap ≤ 0.0001": lambda: numpy_fista(
+            some, dictionary, l1, 5000, tol=1e-4
+        ),
+    }
     for algorithm in ("lasso_cd", "lasso_lars", "omp"):
         # OMP is told how many atoms to use: about as many as the LASSO at 0.1.
         options = {"n_nonzero_coefs": args.n_atoms // 2} if algorithm == "omp" else {}
@@ -220,15 +205,11 @@ def _peers(x, dictionary, l1, args):
         import spams
     except ImportError as error:
         sys.exit(f"error: {error}. Install the peers: pip install '.[benchmark]'")
-    columns, column_atoms = np.asfortranarray(x.T), np.asfortranarray(dictionary.T)
-
-    def lars():
-        codes = spams.lasso(columns, column_atoms, lambda1=l1, mode=2, numThreads=-1)
-        return codes.T.toarray()
-
+    columns = np.asfortranarray(x.T), np.asfortranarray(dictionary.T)
+    lars = {"lambda1": l1, "mode": 2, "numThreads": -1}
+    peers["SPAMS lasso"] = lambda: spams.lasso(*columns, **lars).T.toarray()
     # celer minimises ‖y − Xw‖²/(2n) + alpha·‖w‖₁.
     lasso = celer.Lasso(l1 / x.shape[1], fit_intercept=False)
-    peers["SPAMS lasso"] = lars
     peers["celer Lasso"] = lambda: np.stack(
         [lasso.fit(atoms.T, row).coef_ for row in few[:N_VERY_SLOW]]
     )

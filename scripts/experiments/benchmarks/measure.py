@@ -35,6 +35,18 @@ def interleaved(functions, repeats, description):
     return results, seconds
 
 
+def rates(name, n_items, seconds, products, n_times):
+    """Items a second of each label as `name`, and beside those of its bare products."""
+    medians = {label: np.median(each) for label, each in seconds.items()}
+    bound = medians["matrix products"]
+    return {
+        name: {label: n_items / median for label, median in medians.items()},
+        "of_the_bound": {label: bound / median for label, median in medians.items()},
+        "gflops": operations(products) * n_times / bound / 1e9,
+        "seconds": seconds,
+    }
+
+
 def seconds_of(function):
     started = time.perf_counter()
     function()
@@ -119,27 +131,23 @@ class _Products(keras.layers.Layer):
         def repeat(_, state):
             result, factors = state
             for i, ((m, _, n), count) in enumerate(self.products):
-                left, right = factors[i]
                 for _ in range(count):
+                    left, right = factors[i]
                     # What is too little to count keeps the compiler from taking the
                     # product out of the loop.
                     trace = 1e-30 * ops.matmul(left, right)[:1, :1]
                     result += trace
                     if m < n:
-                        left = ops.slice_update(left, (0, 0), trace)
+                        factors[i] = ops.slice_update(left, (0, 0), trace), right
                     else:
-                        right = ops.slice_update(right, (0, 0), trace)
-                factors[i] = (left, right)
+                        factors[i] = left, ops.slice_update(right, (0, 0), trace)
             return result, factors
 
         return ops.fori_loop(0, self.repeats, repeat, (inputs, factors))[0]
 
 
 def products_only(products, repeats):
-    """A function that makes only these products: the bound for a model that needs them.
-
-    It runs as one compiled graph, as the model does.
-    """
+    """A function that makes only these products, as one compiled graph: the bound."""
     inputs = keras.Input((1,), batch_size=1)
     model = keras.Model(inputs, _Products(products, repeats)(inputs))
     forward = compile_forward(model)

@@ -59,9 +59,8 @@ def markdown(results):
     hardware = machine["cpu"] if machine["device"] == "CPU" else machine["device"]
     peers = ", ".join(f"{p} {machine[p]}" for p in PEERS if p in machine)
     return "\n".join(parts) + (
-        f"\n{settings['dataset']}, {settings['n_atoms']} atoms; {hardware}; "
-        f"Keras {machine['keras']} on {machine['backend']} "
-        f"{machine['backend_version']}; "
+        f"\n{settings['dataset']}, {settings['n_atoms']} atoms; {hardware}; Keras "
+        f"{machine['keras']} on {machine['backend']} {machine['backend_version']}; "
         f"scikit-learn {machine['scikit_learn']}, {peers}; "
         f"{machine['threads']} threads. Medians of {settings['repeats']} repeats or "
         "more, in turns.\n"
@@ -104,20 +103,18 @@ def stream_table(records):
 
 def objective_table(record):
     target, last = record["scikit_learn_objective"], record["curve"][-1]
-    times = {
-        f"scikit-learn, objective {target:.3f} with converged codes": record[
-            "scikit_learn_seconds"
-        ],
-        "SC2Net: a dictionary as good": record["seconds_until_dictionary_as_good"],
-        "SC2Net: its own codes within 3 %": record[
-            "seconds_until_codes_within_3_percent"
-        ],
-        "SC2Net: its own codes as good": record["seconds_until_codes_as_good"],
-        f"SC2Net at the end, objective {last['objective']:.3f}": last["seconds"],
+    times = record | {"at_the_end": last["seconds"]}
+    labels = {
+        "scikit_learn_seconds": f"scikit-learn, objective {target:.3f} with converged "
+        "codes",
+        "seconds_until_dictionary_as_good": "SC2Net: a dictionary as good",
+        "seconds_until_codes_within_3_percent": "SC2Net: its own codes within 3 %",
+        "seconds_until_codes_as_good": "SC2Net: its own codes as good",
+        "at_the_end": f"SC2Net at the end, objective {last['objective']:.3f}",
     }
     rows = [
-        [label, "not reached" if seconds is None else f"{seconds:.0f} s"]
-        for label, seconds in times.items()
+        [label, "not reached" if times[name] is None else f"{times[name]:.0f} s"]
+        for name, label in labels.items()
     ]
     header = ["time to the objective of scikit-learn's dictionary learning", ""]
     return table(header, rows, n_text=1)
@@ -152,52 +149,42 @@ FLOOR = 1e-6
 def draw(records, path):
     """Gap against codes a second, and the front that nothing beats."""
     figure, axes = panels(len(records), 5.2, 5.2, margin=2.2, sharey=True)
-    points = [point for record in records for point in record["points"]]
-    families = list(dict.fromkeys(family(p)[0] for p in points))
+    families = dict.fromkeys(family(p)[0] for r in records for p in r["points"])
     colours = dict(zip(families, plt.get_cmap("tab20").colors, strict=False))
+    legend = {}
     for ax, record in zip(axes, records, strict=True):
-        for p in record["points"]:
-            name, setting = family(p)
-            position = p["codes_per_second"], max(p["gap"], FLOOR)
-            own = "own" in p["kind"]
-            ax.plot(
-                *position,
-                MARKERS[p["kind"].split(",")[0]],
-                color=colours[name],
-                fillstyle="none" if own else "full",
-                markersize=7,
-            )
-            ax.annotate(
-                setting, position, (5, 3), textcoords="offset points", fontsize=7
-            )
-        front = pareto_front([p for p in record["points"] if "own" not in p["kind"]])
-        ax.step(
-            [p["codes_per_second"] for p in front],
-            [max(p["gap"], FLOOR) for p in front],
-            where="post",
-            color="0.6",
-            linewidth=1,
-            zorder=0,
-        )
+        for point in record["points"]:
+            draw_point(ax, point, colours)
+        given = [p for p in record["points"] if "own" not in p["kind"]]
+        front = np.array([position(p) for p in pareto_front(given)])
+        style = {"color": "0.6", "linewidth": 1, "zorder": 0}
+        ax.step(*front.T, where="post", label="front, for the given one", **style)
         l1 = record["points"][0]["l1"]
         ax.set(xscale="log", yscale="log", xlabel="codes a second", title=f"λ = {l1:g}")
         ax.grid(alpha=0.3)
+        handles, labels = ax.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
     axes[0].set_ylabel(f"gap to the LASSO optimum, F/F* − 1, at least {FLOOR:g}")
-    kinds = {family(p)[0]: p["kind"].split(",")[0] for p in points}
-    handles = [
-        plt.Line2D([], [], linestyle="", marker=MARKERS[kinds[f]], color=colours[f])
-        for f in families
-    ]
-    hollow = plt.Line2D([], [], linestyle="", marker="o", color="0.4", fillstyle="none")
-    line = plt.Line2D([], [], color="0.6", linewidth=1)
-    figure.legend(
-        [*handles, hollow, line],
-        [*families, "trained with its own dictionary", "front, for the given one"],
-        loc="outside right center",
-        fontsize=8,
-        title="numbers: steps",
-    )
+    options = {"fontsize": 8, "title": "numbers: steps"}
+    figure.legend(legend.values(), legend, loc="outside right center", **options)
     plotting.save_figure(figure, path)
+
+
+def draw_point(ax, point, colours):
+    (name, setting), own = family(point), "own" in point["kind"]
+    ax.plot(
+        *position(point),
+        MARKERS[point["kind"].split(",")[0]],
+        color=colours[name],
+        fillstyle="none" if own else "full",
+        label=f"{name}, its own dictionary" if own else name,
+    )
+    shift = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7}
+    ax.annotate(setting, position(point), **shift)
+
+
+def position(point):
+    return point["codes_per_second"], max(point["gap"], FLOOR)
 
 
 def family(point):

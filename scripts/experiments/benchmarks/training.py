@@ -10,7 +10,7 @@ import sc2keras
 from sc2keras import applications, evaluation
 
 from .encoding import fit
-from .measure import fast, interleaved, operations, products_only, training_products
+from .measure import fast, interleaved, products_only, rates, training_products
 
 BATCH_SIZE = 256
 L1 = 0.1
@@ -45,18 +45,13 @@ def against_a_loop(x, args, n_steps=3):
         "autoencoder of keras.layers.LSTM": lambda: autoencoder.fit(x, x, **settings),
     }
     _, seconds = interleaved(functions, args.repeats, f"fit, T = {n_steps}")
-    medians = {label: np.median(s) for label, s in seconds.items()}
     pairs = zip(seconds["hand-written loop"], seconds["fit"], strict=True)
+    name, n_seen = "samples_per_second", n_samples * epochs
     return {
         "n_steps": n_steps,
         "batch_size": BATCH_SIZE,
-        "gflops": operations(products) * n_batches / medians["matrix products"] / 1e9,
-        "samples_per_second": {k: n_samples * epochs / m for k, m in medians.items()},
-        "of_the_bound": {k: medians["matrix products"] / m for k, m in medians.items()},
-        "fit_over_loop": medians["hand-written loop"] / medians["fit"],
         "best_fit_over_loop": max(loop / ours for loop, ours in pairs),
-        "fit_over_lstm": medians["autoencoder of keras.layers.LSTM"] / medians["fit"],
-        "seconds": seconds,
+        **rates(name, n_seen, seconds, products, n_batches),
     }
 
 
@@ -78,10 +73,10 @@ class HandWrittenLoop:
             np.zeros(2 * n_atoms),
             np.full(n_atoms, L1 * self.step_size),
         ]
-        self.weights = [keras.Variable(w.astype("float32")) for w in initial]
-        # The two running means of Adadelta.
-        self.squares = [keras.Variable(np.zeros_like(w)) for w in self.weights]
-        self.steps = [keras.Variable(np.zeros_like(w)) for w in self.weights]
+        weights = [ops.convert_to_tensor(w, dtype="float32") for w in initial]
+        zeros = [ops.zeros_like(w) for w in weights]
+        # The weights, and the two running means of Adadelta.
+        self.state = weights, zeros, zeros
         self.step = self._compile()
 
     def loss(self, weights, x):
@@ -106,9 +101,7 @@ class HandWrittenLoop:
     def update(self, gradients, state):
         """Adadelta, and the projection of the atoms to the unit ball."""
         weights, squares, steps = [], [], []
-        for g, (w, square, step) in zip(
-            gradients, zip(*state, strict=True), strict=True
-        ):
+        for g, w, square, step in zip(gradients, *state, strict=True):
             square = RHO * square + (1 - RHO) * g * g
             delta = ops.sqrt(step + EPSILON) / ops.sqrt(square + EPSILON) * g
             weights.append(w - delta)
@@ -119,48 +112,33 @@ class HandWrittenLoop:
         return weights, squares, steps
 
     def _compile(self):
-        state = self.weights, self.squares, self.steps
-        backend = keras.backend.backend()
-
-        def current():
-            return [[v.value for v in part] for part in state]
-
-        def assign(new):
-            for part, values in zip(state, new, strict=True):
-                for variable, value in zip(part, values, strict=True):
-                    variable.assign(value)
-
-        if backend == "jax":
+        """The function `(state, x) -> state`, compiled where the backend compiles."""
+        if keras.backend.backend() == "jax":
             import jax
 
             gradient = jax.grad(self.loss)
-            update = jax.jit(lambda s, x: self.update(gradient(s[0], x), s))
+            return jax.jit(lambda state, x: self.update(gradient(state[0], x), state))
 
-            def step(x):
-                assign(update(current(), x))
-
-            return step
-
-        if backend == "torch":
+        if keras.backend.backend() == "torch":
             import torch
 
-            def step(x):
-                weights = [v.value for v in self.weights]
+            def step(state, x):
+                weights = [w.detach().requires_grad_() for w in state[0]]
                 loss = self.loss(weights, ops.convert_to_tensor(x))
                 gradients = torch.autograd.grad(loss, weights)
                 with torch.no_grad():
-                    assign(self.update(gradients, current()))
+                    return self.update(gradients, state)
 
             return step
 
         import tensorflow as tf
 
         @tf.function(jit_compile=True, autograph=False)
-        def compiled(x):
+        def compiled(state, x):
             with tf.GradientTape() as tape:
-                loss = self.loss(self.weights, x)
-            gradients = tape.gradient(loss, [v.value for v in self.weights])
-            assign(self.update(gradients, current()))
+                tape.watch(state[0])
+                loss = self.loss(state[0], x)
+            return self.update(tape.gradient(loss, state[0]), state)
 
         return compiled
 
@@ -169,9 +147,10 @@ class HandWrittenLoop:
         for _ in range(epochs):
             order = generator.permutation(len(x))
             for start in range(0, len(x) - BATCH_SIZE + 1, BATCH_SIZE):
-                self.step(x[order[start : start + BATCH_SIZE]])
+                batch = x[order[start : start + BATCH_SIZE]]
+                self.state = self.step(self.state, batch)
         # A device may still be at it.
-        ops.convert_to_numpy(self.weights[-1])
+        ops.convert_to_numpy(self.state[0][-1])
 
 
 def time_to_objective(x, x_test, args):
@@ -204,10 +183,9 @@ def time_to_objective(x, x_test, args):
             solver.encoder.set_weights(
                 [atoms, np.float32(1 / np.linalg.norm(atoms, 2) ** 2)]
             )
-            codes = {"objective": model, "optimum": solver}
             figures = {
                 name: evaluation.mean_objective(x_test, m.encode(x_test), atoms, L1)
-                for name, m in codes.items()
+                for name, m in [("objective", model), ("optimum", solver)]
             }
             curve.append({"seconds": seconds, **figures})
             self.measuring = time.perf_counter() - started - seconds

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..methods import METHODS
-from ..reports import markdown, percent
-from .study import accuracy_cells
+from ..records import Store
+from ..reports import cells, markdown, percent
 
 ABLATED_STARTS = {"classical": "learned dictionary", "samples": "training samples"}
 FORMS = ("full", "factored")
@@ -36,7 +36,7 @@ def ablation_run(study, dataset, key, start, form, rate):
         f"{key}-{start}-{form}-rate{rate:g}",
         replace(base, start=start, kwargs=base.kwargs | {"recurrent": form}),
         study.recipe(dataset, key).replace(learning_rate=rate),
-        store=study.store_of("ablation"),
+        store=Store(study.output / "ablation"),
         validation=True,
     )
 
@@ -82,7 +82,7 @@ def run(study):
                 name,
                 f"{label}, from {ABLATED_STARTS[start]}, {form}",
                 f"{rate:g}",
-                *accuracy_cells(records[*network, rate]),
+                *cells(records[*network, rate], "objective", "nonzero", "paper"),
                 ", ".join(f"{r:g}: {a:.2f}" for r, a in by_rate[network].items()),
             ]
         )

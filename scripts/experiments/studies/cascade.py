@@ -98,6 +98,6 @@ def label_of(weight):
 def cascade_row(dataset, label, split, record):
     shown = []
     for name in ("head", "head_train", "full"):
-        shown += cells(record, **{name: ".2%"}) if name in record else [""]
-    shown += cells(record, objective=".3f", train_objective=".3f", nonzero=".2f")
+        shown += cells(record, name) if name in record else [""]
+    shown += cells(record, "objective", "train_objective", "nonzero")
     return [dataset, label, split, *shown]

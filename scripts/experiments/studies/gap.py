@@ -3,8 +3,7 @@
 import math
 
 from ..methods import METHODS, SOLVERS
-from ..reports import markdown
-from .study import figures
+from ..reports import cells, side_by_side
 
 # All networks whose codes have zeros.
 GAP_METHODS = [
@@ -20,36 +19,29 @@ def run(study):
             for key in (*GAP_METHODS, "fista"):
                 recipe, method = study.recipe(name, key), METHODS[key]
                 run = study.new_run(name, key, method, recipe, l1)
-                runs[name, f"{l1:g}", method.label] = run
+                runs[f"λ = {l1:g}", name, method.label] = run
             # How close the closest of them comes, where time does not matter.
             method = METHODS["slstm-untied"]
             longer = study.recipe(name, "slstm-untied")
             longer = longer.replace(epochs=3 * longer.epochs)
             run = study.new_run(name, "slstm-untied-3x", method, longer, l1)
-            runs[name, f"{l1:g}", f"{method.label}, 3 × the epochs"] = run
+            runs[f"λ = {l1:g}", name, f"{method.label}, 3 × the epochs"] = run
     records = study.make(runs, study.data)
-    header, rows = ["dataset", "method"], []
-    for l1 in GAP_L1:
-        header += [f"λ = {l1:g}: {m}" for m in ("objective", "gap, %", "above, %")]
-    for name, label in dict.fromkeys((name, label) for name, _, label in records):
-        row = [name, label]
-        for l1 in (f"{l1:g}" for l1 in GAP_L1):
-            record = records.get((name, l1, label))
-            objective, _, gap, _ = figures(record)
-            row += [objective, gap, above(record, records, name, l1)]
-        rows.append(row)
-    return markdown(header, rows) + (
+    for group in dict.fromkeys(key[:2] for key in records):
+        measure_from_the_best([r for k, r in records.items() if k[:2] == group])
+    titles, measures = ("dataset", "method"), ("objective", "gap, %", "above, %")
+    groups = [f"λ = {l1:g}" for l1 in GAP_L1]
+    return side_by_side(titles, measures, records, row_cells, groups) + (
         f"\nTest split, {study.n_atoms} atoms, seed {study.seed}. Gap: to the optimum "
         "of the LASSO with the same dictionary; above: to the lowest such optimum.\n"
     )
 
 
-def above(record, records, name, l1):
-    optima = [
-        other["optimum"]
-        for key, other in records.items()
-        if key[:2] == (name, l1) and "optimum" in other
-    ]
-    if not record or not optima:
-        return ""
-    return f"{100 * (record.get('objective', math.nan) / min(optima) - 1):.2f}"
+def measure_from_the_best(records):
+    best = min((r["optimum"] for r in records if "optimum" in r), default=math.nan)
+    for record in records:
+        record["above"] = record.get("objective", math.nan) / best - 1
+
+
+def row_cells(record):
+    return cells(record, "objective", "gap", above=".2%")

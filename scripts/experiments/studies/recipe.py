@@ -99,7 +99,7 @@ def run(study):
             )
     records = study.make(runs, study.held, ["paper"], may_diverge=True)
     measures = ("objective", "gap, %", "nonzero", "accuracy, %")
-    return side_by_side("change", measures, records, row_cells) + (
+    return side_by_side(("change",), measures, records, row_cells) + (
         f"\nSLSTM with shrinkage, {study.note}; "
         "a sixth of the training split held out and measured; accuracy by the paper's "
         "protocol.\n"
@@ -109,4 +109,4 @@ def run(study):
 def row_cells(record):
     if record and record.get("diverged"):
         return ["diverged", "", "", ""]
-    return cells(record, objective=".3f", gap="z.2%", nonzero=".2f", paper=".2%")
+    return cells(record, "objective", "gap", "nonzero", "paper")

@@ -9,7 +9,6 @@ from sc2keras import datasets
 from ..data import hold_out
 from ..recipes import recipe_of
 from ..records import Store
-from ..reports import cells
 from ..runs import Run, check_settings, diverged, run_all
 
 L1 = 0.1
@@ -34,10 +33,7 @@ class Study:
 
     @property
     def store(self):
-        return self.store_of(self.name)
-
-    def store_of(self, name):
-        return Store(self.output / name)
+        return Store(self.output / self.name)
 
     @property
     def datasets(self):
@@ -75,12 +71,3 @@ class Study:
         if not may_diverge:
             self.diverged += diverged(runs, records)
         return records
-
-
-def figures(record):
-    formats = {"objective": ".3f", "optimum": ".3f", "gap": "z.2%", "nonzero": ".2f"}
-    return cells(record, **formats)
-
-
-def accuracy_cells(record):
-    return cells(record, objective=".3f", nonzero=".2f", paper=".2%")

@@ -14,7 +14,6 @@ from ..methods import CEILINGS, METHODS
 from ..recipes import RECIPES, Recipe, with_options
 from ..reports import cells, markdown
 from ..runs import Ceiling
-from .study import figures
 
 # Where the rule of `transferred_recipe` meets the rates chosen for MNIST and CIFAR-10.
 SQUARED_NORM_OF_RATE_1 = 85.0
@@ -81,20 +80,16 @@ def run(study):
         for key in TRANSFERRED:
             run = study.new_run(name, key, METHODS[key], recipe)
             runs[name, METHODS[key].label] = run
+        ceiling = {"dataset": name, "kind": "pixels", "recipe": recipe}
         runs[name, CEILINGS["pixels"]] = Ceiling(
-            name=f"{name}-pixels",
-            store=study.store,
-            dataset=name,
-            kind="pixels",
-            label=CEILINGS["pixels"],
-            recipe=recipe,
+            name=f"{name}-pixels", store=study.store, **ceiling
         )
     records = study.make(runs, {} if study.only_reads else others, ["full"])
     header = ["dataset", "method", "objective", "optimum", "gap, %", "nonzero"]
-    rows = []
+    rows, figures = [], ("objective", "optimum", "gap", "nonzero")
     for (name, label), record in records.items():
-        shown = figures(record if label != CEILINGS["pixels"] else None)
-        rows.append([name, label, *shown, *cells(record, full=".2%")])
+        shown = cells(record if label != CEILINGS["pixels"] else None, *figures)
+        rows.append([name, label, *shown, *cells(record, "full")])
     return markdown([*header, "accuracy, %"], rows) + (
         f"\nTest split, {study.note}, full protocol. Nothing was tuned on these data.\n"
     )

@@ -1,5 +1,6 @@
 """How good codes are: their objective, their distance to the optimum, a classifier."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -116,14 +117,15 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
     best = _feature_sign_search(signals, atoms, l1, near)
     # JAX has no float64 unless it is configured, and float32 proves about 1e-5.
     dtype = "float32" if keras.backend.backend() == "jax" else "float64"
-    a, b, c = (ops.convert_to_tensor(t, dtype=dtype) for t in (signals, best, atoms))
+    tensor = functools.partial(ops.convert_to_tensor, dtype=dtype)
+    gaps = relative_duality_gap(tensor(signals), tensor(best), tensor(atoms), l1)
     objective = mean_objective(x, codes, dictionary, l1)
     optimum = mean_objective(x, best, dictionary, l1)
     return CodeQuality(
         objective=objective,
         optimum=optimum,
         gap=objective / optimum - 1.0,
-        optimum_gap=float(ops.mean(relative_duality_gap(a, b, c, l1))),
+        optimum_gap=float(ops.mean(gaps)),
         nonzero=float(np.mean(np.abs(codes) > NONZERO_THRESHOLD)),
     )
 

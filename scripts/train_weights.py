@@ -39,7 +39,7 @@ def main(argv=None):
         record = run.run(data[name], PROTOCOLS)
         if "diverged" in record:
             sys.exit(f"error: {run.name} diverged. A lower learning rate helps.")
-        weights.ship(builder, name, run, record, len(data[name].x_train), args.output)
+        weights.ship(builder, run, record, len(data[name].x_train), args.output)
     args.table.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.table, weights.table(args.output))
 

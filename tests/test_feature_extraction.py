@@ -1,9 +1,11 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 from helpers import load_program
 
-from sc2keras import applications, datasets
+from sc2keras import applications, datasets, evaluation
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +19,10 @@ def saved_model(path, input_shape):
 
 
 def test_shipped_codes_are_compared_at_several_numbers_of_labels(
-    application, tmp_path, capsys
+    application, tmp_path, capsys, monkeypatch
 ):
+    few_draws = functools.partial(evaluation.make_draws, n_draws=2)
+    monkeypatch.setattr(evaluation, "make_draws", few_draws)
     options = ["--labels", "50", "4000", "--output", str(tmp_path)]
     results = application.main(options)
     assert list(results) == ["raw pixels (64)", "PCA (32)", "sparse codes (100)"]

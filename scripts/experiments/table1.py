@@ -10,10 +10,10 @@ import numpy as np
 
 from sc2keras import datasets, plotting
 
-from .methods import CEILINGS, METHODS, SOLVERS
+from .methods import CEILINGS, METHODS
 from .recipes import PAPER_RATES, recipe_of, with_options
 from .records import Store
-from .reports import cells, markdown, paired_interval, panels, percent
+from .reports import FORMATS, cells, markdown, paired_interval, panels, percent
 from .runs import Ceiling, Run
 
 PAPER_L1 = 0.1
@@ -23,8 +23,6 @@ L1_GRID = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 REFERENCE = {"paper": "slstm-factored", "full": "slstm-untied"}
 # For every seed the same.
 DETERMINISTIC = ("pca", "pixels")
-FIGURES = ("objective", "optimum", "gap", "nonzero", "full")
-FIGURES += ("train_objective", "train_nonzero", "full_train")
 
 
 def store(args, validation=False):
@@ -133,28 +131,24 @@ def table(protocol, records, args):
         best = best_optima({k: g for k, g in groups.items() if k[0] == name})
         row = table_row(key, group, protocol, best)
         if known:
-            cell = ""
-            if key != reference and (name, reference) in groups:
-                cell = difference(groups[name, reference], group, protocol)
-            row.insert(5, cell)
+            against = groups.get((name, reference)) if key != reference else None
+            row.insert(5, difference(against, group, protocol) if against else "")
         rows.append(row)
-    n_seeds = len(args.seeds)
     spread = (
-        f"Mean ± standard deviation over {n_seeds} seeds; differences with the 95 % "
-        "interval of Student's t, paired by seed."
-        if n_seeds > 1
-        else "One seed"
-        + (", mean ± standard deviation over the draws." if not full else ".")
+        "One seed." if full else "One seed, mean ± standard deviation over the draws."
     )
+    if len(args.seeds) > 1:
+        spread = (
+            f"Mean ± standard deviation over {len(args.seeds)} seeds; differences with "
+            "the 95 % interval of Student's t, paired by seed."
+        )
     chosen = "chosen on held-out training samples for each row" if full else "0.1"
     rates = "the recipe's" if full else "where studied, chosen on held-out samples"
-    return (
-        markdown(header, rows)
-        + f"\n{protocol.capitalize()} protocol, {args.n_atoms} atoms, λ {chosen}. "
-        + spread
-        + f" Rate: Adadelta's learning rate, {rates}. Objective and optimum: on the "
-        "test split; the optimum is that of the LASSO with the same dictionary, the "
-        "best the lowest optimum of any row at that λ. nan: training diverged.\n"
+    return markdown(header, rows) + (
+        f"\n{protocol.capitalize()} protocol, {args.n_atoms} atoms, λ {chosen}. "
+        f"{spread} Rate: Adadelta's learning rate, {rates}. Objective and optimum: on "
+        "the test split; the optimum is that of the LASSO with the same dictionary, "
+        "the best the lowest optimum of any row at that λ. nan: training diverged.\n"
     )
 
 
@@ -181,7 +175,7 @@ def means(group):
     """The figures of a row, `{name: mean over seeds}`; nan where one diverged."""
     return {
         name: np.mean([record.get(name, math.nan) for record in group.values()])
-        for name in FIGURES
+        for name in (*FORMATS, "train_nonzero")
     }
 
 
@@ -262,22 +256,18 @@ def draw_choice(found):
 
 def draw(name, data, runs, args):
     """Atoms and reconstructions of a dataset, from its models of the first seed."""
-    models = {}
+    models, dictionaries = {}, {}
     for (dataset, key, seed), run in runs.items():
-        if dataset == name and seed == args.seeds[0] and key in METHODS:
-            if not run.model_path.exists():
-                print(f"{run.model_path} is not there: no new pictures of {name}")
-                return
-            models[key] = keras.saving.load_model(run.model_path)
+        if (dataset, seed) != (name, args.seeds[0]) or key not in METHODS:
+            continue
+        if not run.model_path.exists():
+            print(f"{run.model_path} is not there: no new pictures of {name}")
+            return
+        models[run.label] = keras.saving.load_model(run.model_path)
+        # The solvers share one dictionary where they share λ: it is drawn once.
+        label = run.label if run.trained else f"scikit-learn, λ = {run.l1:g}"
+        dictionaries[label] = models[run.label].dictionary
     shape = data.x_test.shape[1:]
-    # The solvers share one dictionary where they share λ: it is drawn once.
-    dictionaries = {}
-    for key, model in models.items():
-        method = METHODS[key]
-        label = method.label
-        if method.builder in SOLVERS:
-            label = f"scikit-learn, λ = {model.encoder.l1:g}"
-        dictionaries[label] = model.dictionary
     n_columns = min(3, len(dictionaries))
     figure, axes = panels(len(dictionaries), 4, 4.3, n_columns)
     for ax, (label, dictionary) in zip(axes, dictionaries.items(), strict=True):
@@ -285,6 +275,6 @@ def draw(name, data, runs, args):
         ax.set_title(label)
     plotting.save_figure(figure, args.output / f"{name}-atoms.png")
     x = data.x_test[:12]
-    reconstructions = {METHODS[k].label: m.reconstruct(x) for k, m in models.items()}
+    reconstructions = {label: model.reconstruct(x) for label, model in models.items()}
     ax = plotting.plot_reconstructions(x, reconstructions, shape)
     plotting.save_figure(ax.figure, args.output / f"{name}-reconstructions.png")

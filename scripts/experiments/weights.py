@@ -26,21 +26,20 @@ TRAINING = {
     "mnist": (0.5, RECIPES["mnist"].replace(epochs=60)),
     "cifar10": (1.0, RECIPES["cifar10"].replace(epochs=36)),
 }
+# Name and licence.
 DATA = {
-    "digits": {
-        "name": "Optical Recognition of Handwritten Digits (scikit-learn's copy)",
-        "licence": "CC BY 4.0 (UCI Machine Learning Repository)",
-    },
-    "mnist": {
-        "name": "MNIST (TensorFlow Datasets, mnist 3.0.1)",
-        "licence": "CC BY-SA 3.0",
-    },
-    "cifar10": {
-        "name": "CIFAR-10 (TensorFlow Datasets, cifar10 3.0.2)",
-        "licence": "none stated; the authors ask for a citation of Krizhevsky, 2009, "
+    "digits": (
+        "Optical Recognition of Handwritten Digits (scikit-learn's copy)",
+        "CC BY 4.0 (UCI Machine Learning Repository)",
+    ),
+    "mnist": ("MNIST (TensorFlow Datasets, mnist 3.0.1)", "CC BY-SA 3.0"),
+    "cifar10": (
+        "CIFAR-10 (TensorFlow Datasets, cifar10 3.0.2)",
+        "none stated; the authors ask for a citation of Krizhevsky, 2009, "
         "Learning Multiple Layers of Features from Tiny Images",
-    },
+    ),
 }
+FIGURES = ("objective", "optimum", "gap", "nonzero", "full", "paper")
 
 
 def make_run(builder, dataset, folder):
@@ -55,38 +54,31 @@ def make_run(builder, dataset, folder):
     )
 
 
-def ship(builder, dataset, run, record, n_samples, output):
+def ship(builder, run, record, n_samples, output):
     """Writes the model without its optimizer, and the card beside it."""
-    path = output / f"{run.name}.keras"
+    path, (data, licence) = output / f"{run.name}.keras", DATA[run.dataset]
     model = keras.saving.load_model(run.model_path, compile=False)
     model.save(path)
-    settings = record["settings"]
     note = f" ({record['note']})" if record["note"] else ""
     card = {
         "builder": builder,
-        "weights": dataset,
+        "weights": run.dataset,
         "sha256": file_sha256(path),
         "licence": "Apache-2.0",
         "data": {
-            **DATA[dataset],
-            "name": DATA[dataset]["name"] + note,
+            "name": data + note,
+            "licence": licence,
             "split": f"the training split, {n_samples:,} samples, without labels",
             "preprocessing": "pixels in [0, 1]",
         },
-        "settings": settings,
-        "seed": settings["seed"],
+        "settings": record["settings"],
+        "seed": run.seed,
         "training_seconds": record["training_seconds"],
         "environment": record["environment"],
-        "command": f"python scripts/train_weights.py --datasets {dataset} "
+        "command": f"python scripts/train_weights.py --datasets {run.dataset} "
         f"--builders {builder}",
-        "train": {
-            "objective": record["train_objective"],
-            "nonzero": record["train_nonzero"],
-        },
-        "test": {
-            key: record[key]
-            for key in ("objective", "optimum", "gap", "nonzero", "full", "paper")
-        },
+        "train": {name: record[f"train_{name}"] for name in ("objective", "nonzero")},
+        "test": {name: record[name] for name in FIGURES},
     }
     write_json(path.with_suffix(".json"), card)
 
@@ -94,7 +86,6 @@ def ship(builder, dataset, run, record, n_samples, output):
 def table(folder):
     """All cards of the folder as a Markdown table."""
     header = ["builder", "weights", "λ", "T", "objective", "gap, %", "nonzero"]
-    header += ["paper protocol, %", "full protocol, %", "kB"]
     rows = []
     for path in sorted(folder.glob("*.json")):
         card = json.loads(path.read_text())
@@ -105,6 +96,7 @@ def table(folder):
             figures, "objective", "gap", "nonzero", "paper", "full", kb=",.0f"
         )
         rows.append([card["builder"], card["weights"], *shown])
+    header += ["paper protocol, %", "full protocol, %", "kB"]
     return markdown(header, rows) + (
         "\n100 atoms; figures of the test split, by the commands in the cards.\n"
     )

@@ -28,21 +28,15 @@ def latency(x, args):
         expected = model.encode(row)
         with tempfile.TemporaryDirectory() as folder:
             calls = _calls(model, row, folder)
-            for way, call in tqdm(
-                calls.items(), f"latency, T = {n_steps}", leave=False
-            ):
+            bar = tqdm(calls.items(), f"latency, T = {n_steps}", leave=False)
+            for way, call in bar:
                 # What is fast and wrong is not fast.
                 np.testing.assert_allclose(call(), expected, atol=1e-4)
                 n = n_calls // 10 if way == "model(x)" else n_calls
-                seconds = np.array([seconds_of(call) for _ in range(n + 20)])[20:]
-                records.append(
-                    {
-                        "n_steps": n_steps,
-                        "way": way,
-                        "median_us": 1e6 * float(np.median(seconds)),
-                        "p99_us": 1e6 * float(np.percentile(seconds, 99)),
-                    }
-                )
+                seconds = [seconds_of(call) for _ in range(n + 20)][20:]
+                median, p99 = (1e6 * np.percentile(seconds, (50, 99))).tolist()
+                figures = {"n_steps": n_steps, "way": way}
+                records.append(figures | {"median_us": median, "p99_us": p99})
     return records
 
 
@@ -54,10 +48,9 @@ def _calls(model, row, folder):
         "compile_forward(model)(x)": lambda: forward(row),
     }
     if keras.backend.backend() == "tensorflow":
-        calls["exported SavedModel"] = _saved_model(model, row, Path(folder) / "saved")
-        calls["exported LiteRT, one thread"] = _litert(
-            model, row, Path(folder) / "model.tflite"
-        )
+        folder = Path(folder)
+        calls["exported SavedModel"] = _saved_model(model, row, folder / "saved")
+        calls["exported LiteRT, one thread"] = _litert(model, row, folder / "m.tflite")
     return calls
 
 
@@ -78,10 +71,8 @@ def _litert(model, row, path):
         warnings.simplefilter("ignore", UserWarning)
         interpreter = tf.lite.Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
-    (source,), (target,) = (
-        interpreter.get_input_details(),
-        interpreter.get_output_details(),
-    )
+    (source,) = interpreter.get_input_details()
+    (target,) = interpreter.get_output_details()
 
     def call():
         interpreter.set_tensor(source["index"], row)

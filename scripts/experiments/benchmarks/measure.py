@@ -53,31 +53,17 @@ def seconds_of(function):
     return time.perf_counter() - started
 
 
-def peak_memory_mb():
-    """The most memory that this process has held so far, in MB."""
-    peak = _status("VmHWM")
-    if peak is None:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return peak / 1e6
+def memory_mb(field="RssAnon"):
+    """What this process holds, in MB, without files that it maps; "VmHWM": its peak.
 
-
-def memory_mb():
-    """The memory that this process holds now, in MB, without the files it maps."""
-    held = _status("RssAnon")
-    return peak_memory_mb() if held is None else held / 1e6
-
-
-def _status(field):
-    """A field of Linux's account of this process, in bytes, or None elsewhere.
-
-    `getrusage` would count the process that this one was forked from.
+    By Linux's account: `getrusage` counts the process that this one was forked from.
     """
     status = Path("/proc/self/status")
     if not status.exists():
-        return None
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(fields[field].split()[0]) * 1024
+    return int(fields[field].split()[0]) * 1024 / 1e6
 
 
 def encoder_products(n_steps, n_rows, n_features, n_atoms):

@@ -14,6 +14,7 @@ from ..reports import cells, panels
 from ..reports import markdown as table
 
 PEERS = ("spams-bin", "celer")
+SETTINGS = ("dataset", "n_atoms", "quick", "repeats")
 SIZES = ("n_atoms", "n_features", "n_steps", "batch_size")
 
 
@@ -22,10 +23,7 @@ class Results:
 
     def __init__(self, path, args):
         self.path = path
-        settings = {
-            name: getattr(args, name)
-            for name in ("dataset", "n_atoms", "quick", "repeats")
-        }
+        settings = {name: getattr(args, name) for name in SETTINGS}
         self.content = {"settings": settings, "environment": environment(PEERS)}
         self.content["seconds"] = {}
         if path.exists():
@@ -67,16 +65,22 @@ def markdown(results):
     )
 
 
+def by_steps(title, cells):
+    """A table of `{(label, T): cell}`, a column for each T."""
+    labels, steps = (list(dict.fromkeys(each)) for each in zip(*cells, strict=True))
+    rows = [[label, *(cells[label, t] for t in steps)] for label in labels]
+    return table([title, *(f"T = {t}" for t in steps)], rows, n_text=1)
+
+
 def rate_table(title, records, rates):
-    """`rates` names the figures of a record; the first row is the bare products."""
-    products, *labels = records[0]["seconds"]
-    rows = [[products], *([label] for label in labels)]
+    """`rates` names the figures of a record; of the bare products, with their speed."""
+    shown = {}
     for r in records:
-        rows[0].append(f"{r[rates][products]:,.0f} ({r['gflops']:.0f} GFLOP/s)")
-        for row in rows[1:]:
-            row.append(f"{r[rates][row[0]]:,.0f} ({r['of_the_bound'][row[0]]:.2f})")
-    header = [f"{title} (of the bound)", *(f"T = {r['n_steps']}" for r in records)]
-    return table(header, rows, n_text=1)
+        notes = {label: f"{part:.2f}" for label, part in r["of_the_bound"].items()}
+        notes["matrix products"] = f"{r['gflops']:.0f} GFLOP/s"
+        for label, rate in r[rates].items():
+            shown[label, r["n_steps"]] = f"{rate:,.0f} ({notes[label]})"
+    return by_steps(f"{title} (of the bound)", shown)
 
 
 def point_table(records):
@@ -121,12 +125,11 @@ def objective_table(record):
 
 
 def latency_table(records):
-    steps = list(dict.fromkeys(r["n_steps"] for r in records))
-    header = ["one vector, median (99th percentile), µs", *(f"T = {t}" for t in steps)]
-    rows = {r["way"]: [r["way"]] for r in records}
-    for r in records:
-        rows[r["way"]].append(f"{r['median_us']:,.0f} ({r['p99_us']:,.0f})")
-    return table(header, rows.values(), n_text=1)
+    shown = {
+        (r["way"], r["n_steps"]): f"{r['median_us']:,.0f} ({r['p99_us']:,.0f})"
+        for r in records
+    }
+    return by_steps("one vector, median (99th percentile), µs", shown)
 
 
 def scale_table(results):

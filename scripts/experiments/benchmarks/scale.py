@@ -10,7 +10,7 @@ from sc2keras import applications
 from sc2keras.backend import aligned_empty
 from sc2keras.models import compile_forward
 
-from .measure import fast, peak_memory_mb, seconds_of
+from .measure import fast, memory_mb, seconds_of
 
 BASE = {"n_atoms": 100, "n_features": 784, "n_steps": 3, "batch_size": 256}
 AXES = {
@@ -54,14 +54,10 @@ def _exponent(sizes, values):
 
 def _measure(sizes):
     n_rows = sizes["batch_size"]
-    before = peak_memory_mb()
-    model = applications.SC2Net(
-        sizes["n_atoms"],
-        (sizes["n_features"],),
-        n_steps=sizes["n_steps"],
-        activation="shrinkage",
-    )
-    rows = aligned_empty((n_rows, sizes["n_features"]), "float32")
+    before, shape = memory_mb("VmHWM"), (sizes["n_features"],)
+    options = {"n_steps": sizes["n_steps"], "activation": "shrinkage"}
+    model = applications.SC2Net(sizes["n_atoms"], shape, **options)
+    rows = aligned_empty((n_rows, *shape), "float32")
     rows[:] = np.random.default_rng(0).random(rows.shape, dtype="float32")
     forward = compile_forward(model)
     encode = _best(lambda: forward(rows))
@@ -78,7 +74,7 @@ def _measure(sizes):
         "recurrent": "factored" if model.encoder.cell.factored else "full",
         "encode_ms": 1e3 * encode,
         "train_ms": 1e3 * step,
-        "peak_mb": peak_memory_mb() - before,
+        "peak_mb": memory_mb("VmHWM") - before,
     }
 
 

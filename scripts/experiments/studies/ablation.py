@@ -41,22 +41,28 @@ def ablation_run(study, dataset, key, start, form, rate):
     )
 
 
+def beside(dataset, rate):
+    """The rate and its neighbours."""
+    ladder = ABLATED_RATES[dataset]
+    place = ladder.index(rate)
+    return {*ladder[max(0, place - 1) : place + 2]}
+
+
 def run(study):
     rates = {
         (name, *network): set(ABLATED_RATES[name][1:-1])
         for name in study.datasets
         for network in ABLATED
     }
-    wider = True
-    while wider:
+    wider = None
+    while wider != rates:
+        rates = wider or rates
         runs = {
             (*network, rate): ablation_run(study, *network, rate)
             for network, tried in rates.items()
             for rate in sorted(tried)
         }
-        records = study.make(
-            runs, study.held, ["paper"], optimum=False, may_diverge=True
-        )
+        records = study.make(runs, study.held, ["paper"], False, may_diverge=True)
         by_rate = {}
         for (*network, rate), record in records.items():
             by_rate.setdefault(tuple(network), {})[rate] = percent(record, "paper")
@@ -65,27 +71,16 @@ def run(study):
             network: max(tried, key=lambda rate: np.nan_to_num(tried[rate]))
             for network, tried in by_rate.items()
         }
-        wider = False
-        for network, rate in best.items():
-            ladder = ABLATED_RATES[network[0]]
-            place = ladder.index(rate)
-            beside = {*ladder[max(0, place - 1) : place + 2]}
-            wider = wider or not beside <= rates[network]
-            rates[network] |= beside
+        wider = rates | {n: rates[n] | beside(n[0], best[n]) for n in best}
     header = ["dataset", "network", "rate", "objective", "nonzero", "accuracy, %"]
     rows = []
     for network, rate in best.items():
         name, key, start, form = network
         label = METHODS[key].label.replace("classical start", "shrinkage")
-        rows.append(
-            [
-                name,
-                f"{label}, from {ABLATED_STARTS[start]}, {form}",
-                f"{rate:g}",
-                *cells(records[*network, rate], "objective", "nonzero", "paper"),
-                ", ".join(f"{r:g}: {a:.2f}" for r, a in by_rate[network].items()),
-            ]
-        )
+        label += f", from {ABLATED_STARTS[start]}, {form}"
+        shown = cells(records[*network, rate], "objective", "nonzero", "paper")
+        tried = ", ".join(f"{r:g}: {a:.2f}" for r, a in by_rate[network].items())
+        rows.append([name, label, f"{rate:g}", *shown, tried])
     return markdown([*header, "accuracy by rate"], rows) + (
         f"\nHeld-out samples, {study.note}, the "
         "paper's protocol. Full: W_e (and the gates' U) are matrices of their own; "

@@ -24,11 +24,7 @@ def run(study):
     runs = {}
     for name in study.datasets:
         runs |= runs_without_labels(study, name)
-        # Where they are only read, the others than the chosen one have no record.
-        weights = CASCADE_WEIGHTS
-        if name in study.data:
-            weights = chosen_weights(found, name, len(study.held[name].y_test))
-        for weight in weights:
+        for weight in shown_weights(study, name, found):
             run = cascade_run(study, name, weight, held=False)
             runs[name, label_of(weight)] = run
     records = study.make(runs, study.data, ["full"], optimum=False)
@@ -36,10 +32,7 @@ def run(study):
         cascade_row(name, label_of(weight), "held out", record)
         for (name, weight), record in found.items()
     ]
-    rows += [
-        cascade_row(name, label, "test split", record)
-        for (name, label), record in records.items()
-    ]
+    rows += [cascade_row(*key, "test split", each) for key, each in records.items()]
     header = ["dataset", "model", "measured on", "its classifier, %", "on train, %"]
     header += ["full protocol, %", "objective", "on train", "nonzero"]
     return markdown(header, rows, n_text=3) + (
@@ -50,15 +43,11 @@ def run(study):
 
 
 def cascade_run(study, name, weight, held):
-    base = METHODS["slstm-untied"]
-    return study.new_run(
-        name,
-        f"{'held-out' if held else 'cascade'}-weight-{weight:g}",
-        replace(base, kwargs=base.kwargs | {"classes": 10}),
-        long_recipe(study).replace(objective_weight=weight),
-        CASCADE_L1,
-        validation=held,
-    )
+    base, stem = METHODS["slstm-untied"], "held-out" if held else "cascade"
+    method = replace(base, kwargs=base.kwargs | {"classes": 10})
+    recipe = long_recipe(study).replace(objective_weight=weight)
+    stem += f"-weight-{weight:g}"
+    return study.new_run(name, stem, method, recipe, CASCADE_L1, validation=held)
 
 
 def long_recipe(study):
@@ -70,18 +59,20 @@ def runs_without_labels(study, name):
         "codes alone": ("codes", study.recipe(name, "slstm-untied")),
         "codes alone, trained as the cascade": ("codes-longer", long_recipe(study)),
     }
+    method = METHODS["slstm-untied"]
     return {
-        (name, label): study.new_run(
-            name, stem, METHODS["slstm-untied"], recipe, CASCADE_L1
-        )
+        (name, label): study.new_run(name, stem, method, recipe, CASCADE_L1)
         for label, (stem, recipe) in recipes.items()
     }
 
 
-def chosen_weights(found, name, n_samples):
-    """The weight of a dataset; none if all trainings diverged."""
+def shown_weights(study, name, found):
+    """The weight that was chosen for a dataset; none if all trainings diverged."""
+    if name not in study.data:
+        # Where they are only read, the others than the chosen one have no record.
+        return CASCADE_WEIGHTS
     heads = {w: r["head"] for (n, w), r in found.items() if n == name and "head" in r}
-    return [heaviest_as_good(heads, n_samples)] if heads else []
+    return [heaviest_as_good(heads, len(study.held[name].y_test))] if heads else []
 
 
 def heaviest_as_good(accuracies, n_samples):

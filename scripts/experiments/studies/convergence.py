@@ -3,12 +3,13 @@
 import math
 import sys
 from dataclasses import dataclass
+from itertools import product
 
 import keras
 
 from sc2keras import evaluation, plotting
 
-from ..methods import Method
+from ..methods import SOLVERS, Method
 from ..reports import markdown, panels
 from ..runs import Run
 from .study import L1
@@ -39,26 +40,23 @@ class SolverCurve(Run):
 def run(study):
     runs = {}
     for name in study.datasets:
-        for label, (builder, kwargs) in CURVES.items():
-            for n_steps in NETWORK_STEPS:
-                method = Method(
-                    label, builder, kwargs=kwargs | {"trainable_dictionary": False}
-                )
-                # From a solver's weights steps of 1.0 diverge without the clipping.
-                recipe = study.recipe(name).replace(n_steps=n_steps, clipnorm=1.0)
-                runs[name, label, n_steps] = study.new_run(
-                    name, f"{builder}-T{n_steps}", method, recipe
-                )
-        for builder in ("ISTA", "FISTA"):
+        for (label, (builder, kwargs)), n_steps in product(
+            CURVES.items(), NETWORK_STEPS
+        ):
+            kwargs = kwargs | {"trainable_dictionary": False}
+            # From a solver's weights steps of 1.0 diverge without the clipping.
+            recipe = study.recipe(name).replace(n_steps=n_steps, clipnorm=1.0)
+            method = Method(label, builder, kwargs=kwargs)
+            run = study.new_run(name, f"{builder}-T{n_steps}", method, recipe)
+            runs[name, label, n_steps] = run
+        for builder in SOLVERS:
             method = Method(builder, builder, kwargs={"n_steps": N_CURVE_STEPS})
-            stem = f"{builder}-T{N_CURVE_STEPS}"
-            runs[name, builder, None] = study.new_run(
-                name, stem, method, study.recipe(name), cls=SolverCurve
-            )
+            stem, recipe = f"{builder}-T{N_CURVE_STEPS}", study.recipe(name)
+            run = study.new_run(name, stem, method, recipe, cls=SolverCurve)
+            runs[name, builder, None] = run
     records = study.make(runs, study.data)
-    check_optima(records)
     curves = {
-        name: curves_of(records, name)
+        name: curves_of({key[1:]: r for key, r in records.items() if key[0] == name})
         for name in dict.fromkeys(name for name, *_ in records)
     }
     if curves:
@@ -78,30 +76,30 @@ def run(study):
     )
 
 
+def curves_of(records):
+    """The gaps of a dataset in percent, `{label: {steps: gap}}`, the solvers first."""
+    check_optima(records.values())
+    curves = {}
+    for label in (*SOLVERS, *CURVES):
+        found = {n: record for (each, n), record in records.items() if each == label}
+        gaps = {n: record.get("gap", math.nan) for n, record in found.items()}
+        if None in found:
+            gaps = dict(enumerate(found[None]["gaps"], start=1))
+        if gaps:
+            curves[label] = {n: 100 * gap for n, gap in gaps.items()}
+    return curves
+
+
 def check_optima(records):
-    """Exits if not all of a dataset were made with one dictionary."""
-    for dataset in {dataset for dataset, *_ in records}:
-        found = [r for (name, *_), r in records.items() if name == dataset]
-        optima = [record["optimum"] for record in found if "optimum" in record]
-        low, high = min(optima, default=0), max(optima, default=0)
-        if not math.isclose(low, high, rel_tol=1e-4):
-            sys.exit(
-                f"error: the optimum on {dataset} is {low:.6g} in some records and "
-                f"{high:.6g} in others: they were made on different machines, with "
-                "dictionaries of their own. Another --output makes all alike."
-            )
-
-
-def curves_of(records, name):
-    """The gaps in percent, `{label: {steps: gap}}`, the solvers first."""
-    curves = {label: {} for label in ("ISTA", "FISTA", *CURVES)}
-    for (dataset, label, n_steps), record in records.items():
-        if dataset == name:
-            gaps = {n_steps: record.get("gap", math.nan)}
-            if n_steps is None:
-                gaps = dict(enumerate(record["gaps"], start=1))
-            curves[label] |= {n: 100 * gap for n, gap in gaps.items()}
-    return {label: points for label, points in curves.items() if points}
+    """Exits if not all of them were made with one dictionary."""
+    optima = {r["optimum"]: r["dataset"] for r in records if "optimum" in r}
+    low, high = min(optima, default=0), max(optima, default=0)
+    if not math.isclose(low, high, rel_tol=1e-4):
+        sys.exit(
+            f"error: the optimum on {optima[low]} is {low:.6g} in some records and "
+            f"{high:.6g} in others: they were made on different machines, with "
+            "dictionaries of their own. Another --output makes all alike."
+        )
 
 
 def draw(curves):

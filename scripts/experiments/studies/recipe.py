@@ -39,6 +39,7 @@ class Variation(Recipe):
 GATES_OF_ISTA = keras.saving.serialize_keras_object(GateBias(3.0, -3.0)) | {
     "module": None
 }
+UNTIED = {"tied": False}
 # What changes in the training, and in the network.
 VARIATIONS = {
     "the recipe": ({}, {}),
@@ -48,11 +49,8 @@ VARIATIONS = {
     "T = 20": ({"n_steps": 20}, {}),
     "start: random atoms": ({}, {"start": "random"}),
     "start: learned dictionary": ({}, {"start": "classical"}),
-    "W_d untied": ({}, {"tied": False}),
-    "W_d untied, start: learned dictionary": (
-        {},
-        {"start": "classical", "tied": False},
-    ),
+    "W_d untied": ({}, UNTIED),
+    "W_d untied, start: learned dictionary": ({}, UNTIED | {"start": "classical"}),
     "τ trained": ({}, {"trainable_step_size": True}),
     "factored: W_e = I − D W_d, U = −D W": ({}, {"recurrent": "factored"}),
     "no gate biases": ({}, {"use_bias": False}),
@@ -87,22 +85,19 @@ def vary(recipe, changes):
 def run(study):
     base, runs = METHODS["slstm-shrinkage"], {}
     for name in study.datasets:
+        usual = study.recipe(name, "slstm-shrinkage")
         for number, (label, (training, building)) in enumerate(VARIATIONS.items()):
             building = dict(building)
             start = building.pop("start", base.start)
-            runs[name, label] = study.new_run(
-                name,
-                f"variation{number}",
-                replace(base, start=start, kwargs=base.kwargs | building),
-                vary(study.recipe(name, "slstm-shrinkage"), training),
-                validation=True,
-            )
+            method = replace(base, start=start, kwargs=base.kwargs | building)
+            stem, recipe = f"variation{number}", vary(usual, training)
+            run = study.new_run(name, stem, method, recipe, validation=True)
+            runs[name, label] = run
     records = study.make(runs, study.held, ["paper"], may_diverge=True)
     measures = ("objective", "gap, %", "nonzero", "accuracy, %")
     return side_by_side(("change",), measures, records, row_cells) + (
-        f"\nSLSTM with shrinkage, {study.note}; "
-        "a sixth of the training split held out and measured; accuracy by the paper's "
-        "protocol.\n"
+        f"\nSLSTM with shrinkage, {study.note}; a sixth of the training split held out "
+        "and measured; accuracy by the paper's protocol.\n"
     )
 
 

@@ -19,19 +19,16 @@ def run(study):
             for n_steps in STOPPING_STEPS:
                 label = f"FISTA, {n_steps} steps, the dictionary of {network}"
                 kwargs = {"n_steps": n_steps}
+                method = Method("FISTA", "FISTA", kwargs=kwargs, start=slstm.name)
+                stem, more = f"fista-T{n_steps}-{form}", {"dictionary_of": slstm}
                 runs[name, label] = study.new_run(
-                    name,
-                    f"fista-T{n_steps}-{form}",
-                    Method("FISTA", "FISTA", kwargs=kwargs, start=slstm.name),
-                    slstm.recipe,
-                    validation=True,
-                    dictionary_of=slstm,
+                    name, stem, method, slstm.recipe, validation=True, **more
                 )
     records = study.make(runs, study.held, ["paper"], optimum=False)
     measures = ("objective", "nonzero", "accuracy, %")
     return side_by_side(("codes",), measures, records, row_cells) + (
-        f"\nHeld-out samples, {study.note}, the "
-        "paper's protocol. The solver has the dictionary that the network learned.\n"
+        f"\nHeld-out samples, {study.note}, the paper's protocol. The solver has the "
+        "dictionary that the network learned.\n"
     )
 
 

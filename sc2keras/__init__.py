@@ -9,6 +9,7 @@ from sc2keras import (
     losses,
     metrics,
     sklearn,
+    testing,
 )
 from sc2keras._version import __version__
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
@@ -31,4 +32,5 @@ __all__ = [
     "register_encoder",
     "sample_dictionary",
     "sklearn",
+    "testing",
 ]

@@ -121,6 +121,11 @@ def batches_of_arrays(
     return dataset.prefetch(n_ready).with_options(options)
 
 
+def is_recorded() -> bool:
+    """Never: loops are traced as loops."""
+    return False
+
+
 def make_deterministic() -> None:
     """Switches TensorFlow's deterministic operations on where it computes on a GPU.
 

@@ -31,5 +31,12 @@ def compile_function(
     return call
 
 
+def is_recorded() -> bool:
+    """Whether the operations of one run are recorded, without their loops."""
+    import torch
+
+    return torch.jit.is_tracing()
+
+
 def make_deterministic() -> None:
     """Nothing: what this package computes is the same at every call."""

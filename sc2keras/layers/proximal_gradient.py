@@ -1,14 +1,13 @@
 """What the exact solvers share: proximal gradient steps, to a number or a tolerance."""
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import keras
 from keras import ops
 from numpy.typing import NDArray
 
+from sc2keras import backend
 from sc2keras.layers.convergence import warn_if_open
 from sc2keras.layers.dictionary import DictionaryLayer
 from sc2keras.layers.encoder import UnfoldedEncoder
@@ -92,7 +91,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
                 "solve needs a layer with a tolerance; received tol=None. Call the "
                 "layer, or make it with, for instance, tol=1e-4."
             )
-        if _is_recorded():
+        if backend.is_recorded():
             raise ValueError(
                 "PyTorch would record as many steps as one input takes, for all others "
                 f"as well; received tol={self.tol!r}. Export a layer with tol=None, or "
@@ -270,12 +269,6 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "tol": self.tol}
-
-
-def _is_recorded() -> bool:
-    """Whether PyTorch records the operations of one run, without its loops."""
-    # It is loaded where it is the backend; a layer imports none.
-    return keras.backend.backend() == "torch" and sys.modules["torch"].jit.is_tracing()
 
 
 def _concrete(tensor: Tensor) -> NDArray | None:

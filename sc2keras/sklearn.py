@@ -27,7 +27,7 @@ from sc2keras.dictionary_learning import (
 )
 from sc2keras.models import SparseCoder
 from sc2keras.models.variables import all_or_nothing
-from sc2keras.registry import get_entry
+from sc2keras.registry import entries, get_entry
 from sc2keras.signals import as_array
 from sc2keras.training import Recipe, ShuffledBatches
 from sc2keras.validation import check_positive_integer
@@ -39,7 +39,8 @@ _USUAL_NORM = 10.0
 
 
 def _has_partial_fit(transformer: "SparseCodeTransformer") -> bool:
-    if transformer.model is None and not get_entry(transformer.builder).is_trained:
+    solvers = [entry.name for entry in entries() if not entry.is_trained]
+    if transformer.model is None and transformer.builder in solvers:
         raise AttributeError(
             f"builder={transformer.builder!r} has nothing that partial_fit could train."
             " Use fit, or a network such as builder='LISTA'."

@@ -22,21 +22,20 @@ import sc2keras
 rng = np.random.default_rng(0)
 x = rng.random((12, 3, 3), dtype="float32")
 y = np.arange(12) % 3
-BUILDERS = {
-    "sc2net": {"activation": "shrinkage", "classes": 3},
-    "lista": {"shared": False},
-    "lfista": {},
-    "adaptive_ista": {"activation": "double_tanh"},
-    "ista": {},
-    "fista": {"tol": 1e-4},
+OPTIONS = {
+    "SC2Net": {"classes": 3},
+    "LISTA": {"shared": False},
+    "LFISTA": {"activation": "top_k"},
+    "AdaptiveISTA": {"activation": "double_tanh"},
+    "FISTA": {"tol": 1e-4},
 }
+BUILDERS = [entry.name for entry in sc2keras.registry.entries()]
 
 
 def build(name):
-    names = {b.lower().replace("_", ""): b for b in sc2keras.applications.__all__}
-    builder = getattr(sc2keras.applications, names[name.replace("_", "")])
-    return builder(
-        n_atoms=6, input_shape=(3, 3), n_steps=4, name=name, **BUILDERS[name]
+    options = OPTIONS.get(name, {})
+    return sc2keras.applications.build(
+        name, n_atoms=6, input_shape=(3, 3), n_steps=4, name=name, **options
     )
 
 
@@ -61,7 +60,7 @@ for name in BUILDERS:
         if weight.name in ("gate_kernel", "kernel", "recurrent_kernel"):
             noise = np.random.default_rng(1).standard_normal(weight.shape)
             weight.assign(0.3 * noise)
-    if name == "sc2net":
+    if name == "SC2Net":
         model.compile(
             keras.optimizers.SGD(0.05), loss="sparse_categorical_crossentropy"
         )
@@ -168,4 +167,4 @@ def test_a_file_saved_on_one_backend_loads_on_another(saved, loaded, writer, rea
         if name.startswith(prefix)
     }
     check_close(actual, expected)
-    assert "sc2net/trained_0" in actual
+    assert "SC2Net/trained_0" in actual

@@ -1,22 +1,27 @@
 """What leaves as SavedModel, LiteRT or ONNX gives the codes of the model."""
 
+import functools
 import importlib.util
 
 import keras
 import numpy as np
 import pytest
-from helpers import ENCODERS, SOLVERS, VARIANTS, perturb, signals, to_numpy, unit_atoms
+from helpers import (
+    ENCODERS,
+    ENTRIES,
+    SOLVERS,
+    VARIANTS,
+    perturb,
+    signals,
+    to_numpy,
+    unit_atoms,
+)
 
 from sc2keras import applications, layers
 
 N_ATOMS, N_FEATURES = 8, 12
 BUILDERS = {
-    layers.ISTA: applications.ISTA,
-    layers.FISTA: applications.FISTA,
-    layers.LISTABlock: applications.LISTA,
-    layers.LFISTABlock: applications.LFISTA,
-    layers.AdaptiveISTA: applications.AdaptiveISTA,
-    layers.SLSTM: applications.SC2Net,
+    entry.layer: functools.partial(applications.build, entry.name) for entry in ENTRIES
 }
 BACKEND = keras.backend.backend()
 # What a backend exports to, and the packages that write and run it.

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import perturb, to_numpy, unit_atoms
+from helpers import ENTRIES, perturb, to_numpy, unit_atoms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ways import OF_VECTORS
@@ -16,19 +16,18 @@ from sc2keras.models import compile_forward
 
 N_FEATURES, N_ATOMS = 4, 6
 ENCODERS = {
-    "SC2Net": {},
-    "SC2Net shrinkage": {"activation": "shrinkage"},
-    "SC2Net factored": {"activation": "shrinkage", "recurrent": "factored"},
+    **{entry.name: {} for entry in ENTRIES},
+    **{
+        f"{entry.name} {name}": options
+        for entry in ENTRIES
+        for name, options in entry.variants.items()
+    },
+    "SC2Net factored": {"recurrent": "factored"},
     "SC2Net fixed": {"trainable_dictionary": False},
-    "LISTA": {},
-    "LISTA unshared": {"shared": False},
+    "SC2Net double tanh": {"activation": "double_tanh"},
+    "AdaptiveISTA top k": {"activation": "top_k"},
     "LISTA unit": {"unit": 255.0},
-    "LFISTA": {},
     "LFISTA untied": {"tied": False},
-    "AdaptiveISTA": {},
-    "AdaptiveISTA double tanh": {"activation": "double_tanh"},
-    "ISTA": {},
-    "FISTA": {},
     "FISTA tol": {"tol": 1e-5, "n_steps": 500},
 }
 HOMOGENEOUS = ("ISTA", "FISTA", "FISTA tol")
@@ -39,7 +38,7 @@ def model_of(name, l1=0.1):
     builder = name.split()[0]
     options = {"n_steps": 3, "dictionary": unit_atoms(N_ATOMS, N_FEATURES), "l1": l1}
     options |= ENCODERS[name]
-    model = getattr(applications, builder)(N_ATOMS, (N_FEATURES,), **options)
+    model = applications.build(builder, N_ATOMS, (N_FEATURES,), **options)
     if model.trainable_weights:
         perturb(model.encoder)
         keep = unit_atoms(N_ATOMS, N_FEATURES)

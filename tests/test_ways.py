@@ -5,13 +5,13 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import signals, to_numpy, unit_atoms
+from helpers import ENTRIES, signals, to_numpy, unit_atoms
 from ways import OF_VECTORS, UNUSABLE, memory_map
 
 from sc2keras import applications, sample_dictionary
 from sc2keras.sklearn import SparseCodeTransformer
 
-BUILDERS = ("SC2Net", "LISTA", "LFISTA", "AdaptiveISTA", "ISTA", "FISTA")
+BUILDERS = [entry.name for entry in ENTRIES]
 
 
 METHODS = (

@@ -62,6 +62,7 @@ class SparseCodeTransformer(
     after which `transform` takes a few matrix products where scikit-learn solves a
     LASSO problem for every sample. `n_atoms` is scikit-learn's `n_components`, and `l1`
     its `alpha`, in the units of the data: `X * c` with `l1 * c` gives `codes * c`.
+    Everything is computed in float32, and codes are float32 whatever `X` was.
 
     Parameters
     ----------
@@ -114,10 +115,6 @@ default="classical"
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the features, where `X` has names that are strings.
 
-    Notes
-    -----
-    Everything is computed in float32, and codes are float32 whatever `X` was.
-
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
@@ -133,9 +130,6 @@ default="classical"
     >>> coder.transform(test).shape, coder.components_.shape
     ((360, 32), (32, 64))
 
-    References
-    ----------
-    J. T. Zhou et al.: An End-to-End Sparse Coding. 2017.
     """
 
     def __init__(
@@ -175,10 +169,6 @@ default="classical"
         X : array of shape (n_samples, n_features)
             Signals.
         y : ignored
-
-        Returns
-        -------
-        self : SparseCodeTransformer
 
         Raises
         ------

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from sc2keras import applications, io
 from sc2keras.io import transfer
+from sc2keras.io.errors import failing_as
 from sc2keras.io.work import kept_in, unfinished_folder
 from sc2keras.registry import entries
 from sc2keras.validation import at_least_float32
@@ -33,20 +34,13 @@ _OF_KERAS = {
 
 
 def run(args: argparse.Namespace) -> None:
-    """One command.
-
-    Args:
-        args: What `sc2keras_command.parse_arguments` returned.
-
-    Raises:
-        SystemExit: If it fails, with the message for the user.
-    """
+    """Runs a command, or raises a SystemExit with a message for the user."""
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with told_warnings():
             import_modules(args.modules)
-            COMMANDS[args.command](args)
+            RUNS[args.command](args)
     except (io.TransferError, OSError) as error:
         sys.exit(f"error: {as_command(str(error))}")
 
@@ -54,15 +48,10 @@ def run(args: argparse.Namespace) -> None:
 def import_modules(names: list[str]) -> None:
     if names:
         sys.path.insert(0, os.getcwd())
+    remedy = "Give the name of a module in this folder, or of one that is installed."
     for name in names:
-        try:
+        with failing_as(io.ModelError, f"--import {name} fails", remedy):
             importlib.import_module(name)
-        # A user's module fails in many ways.
-        except Exception as error:
-            sys.exit(
-                f"error: --import {name}: {type(error).__name__}: {error}. Give the "
-                "name of a module in this folder, or of one that is installed."
-            )
 
 
 def run_transfer(args: argparse.Namespace) -> None:
@@ -113,7 +102,12 @@ def info(args: argparse.Namespace) -> None:
     model, sha256 = io.load_model(path)
     encoder: Any = model.encoder
     config = encoder.get_config().items()
-    shown = [f"{key}={plain(value)}" for key, value in config if key not in _OF_KERAS]
+    shown = [
+        # A configured object by its class.
+        f"{key}={value.get('class_name') if isinstance(value, dict) else value}"
+        for key, value in config
+        if key not in _OF_KERAS
+    ]
     tell("model", args.model)
     tell("file", f"{path.name}, {path.stat().st_size:,} bytes")
     tell("encoder", f"{type(encoder).__name__}({', '.join(shown)})")
@@ -132,11 +126,6 @@ def info(args: argparse.Namespace) -> None:
     tell("nonzero", f"{test['nonzero']:.1%} of the entries")
     tell("accuracy", f"{test['full']:.1%} (full), {np.mean(test['paper']):.1%} (paper)")
     tell("made by", card["command"])
-
-
-def plain(value: Any) -> Any:
-    """A configured object by its class."""
-    return value.get("class_name", value) if isinstance(value, dict) else value
 
 
 def cards() -> Iterator[dict[str, Any]]:
@@ -160,12 +149,7 @@ def tell(name: str, value: object) -> None:
     print(f"{name:<14}" + ("\n" + 14 * " ").join(lines))
 
 
-COMMANDS = {
-    "encode": run_transfer,
-    "decode": run_transfer,
-    "info": info,
-    "list": list_all,
-}
+RUNS = {"encode": run_transfer, "decode": run_transfer, "info": info, "list": list_all}
 
 
 def as_command(message: str) -> str:

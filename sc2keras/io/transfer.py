@@ -1,6 +1,7 @@
 """From one file to another, through a model."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ from sc2keras.io.directions import Direction, decoding, encoding
 from sc2keras.io.errors import InputChangedError, InputError, OutputError, failing_as
 from sc2keras.io.models import load_model
 from sc2keras.io.progress import Unfinished
-from sc2keras.io.sources import Progress, Source, kind_of_input
+from sc2keras.io.sources import Progress, kind_of_input
 from sc2keras.io.stores import kind_of_output
 from sc2keras.io.work import kept_in, locked, unfinished_folder
 from sc2keras.models import SparseCoder
@@ -100,8 +101,8 @@ def encode_file(
     >>> encode_file("SC2Net/digits", "digits", target).description
     'float32 of shape (360, 100)'
     """
-    transfer = _Transfer(source, target, overwrite, progress, threshold)
-    return transfer.run(encoding, model, batch_rows, options)
+    asked = batch_rows, overwrite, progress, options, threshold
+    return _Transfer(encoding, model, os.fspath(source), Path(target), *asked).run()
 
 
 def decode_file(
@@ -139,81 +140,71 @@ def decode_file(
     >>> decode_file("SC2Net/digits", codes, folder + "/images.npy").description
     'float32 of shape (360, 8, 8, 1)'
     """
-    transfer = _Transfer(source, target, overwrite, progress)
-    return transfer.run(decoding, model, batch_rows, options)
+    asked = batch_rows, overwrite, progress, options
+    return _Transfer(decoding, model, os.fspath(source), Path(target), *asked).run()
 
 
+@dataclasses.dataclass
 class _Transfer:
-    """A source, a target, and the unfinished work between them."""
+    """What is asked, and the work between a source and a target."""
 
-    def __init__(
-        self,
-        source: PathLike,
-        target: PathLike,
-        overwrite: bool,
-        progress: Progress | None,
-        threshold: float | None = None,
-    ) -> None:
-        self.name, self.target, self.overwrite = (
-            os.fspath(source),
-            Path(target),
-            overwrite,
-        )
-        self.folder, self.threshold = unfinished_folder(target), threshold
-        self.report: Progress = progress or (lambda task, n_done, n_rows: None)
+    direction: Callable[[SparseCoder], Direction]
+    model: SparseCoder | PathLike
+    name: str
+    target: Path
+    batch_rows: int | None
+    overwrite: bool
+    progress: Progress | None
+    options: dict[str, Any]
+    threshold: float | None = None
 
-    def run(
-        self,
-        direction: Callable[[SparseCoder], Direction],
-        model: SparseCoder | PathLike,
-        batch_rows: int | None,
-        options: dict[str, Any],
-    ) -> Result:
-        try:
+    def run(self) -> Result:
+        self.folder = unfinished_folder(self.target)
+        self.report = self.progress or (lambda task, n_done, n_rows: None)
+        of_codes = self.direction is decoding
+        options = {
+            key: value for key, value in self.options.items() if value is not None
+        }
+        with failing_as(OutputError, "a number is out of range", "Give another one."):
             if self.threshold is not None:
                 check_positive("threshold", self.threshold)
-            if batch_rows is not None:
-                check_positive_integer("batch_rows", batch_rows)
-        except ValueError as error:
-            raise OutputError(f"{error}") from error
-        of_codes = direction is decoding
-        options = {name: value for name, value in options.items() if value is not None}
+            if self.batch_rows is not None:
+                check_positive_integer("batch_rows", self.batch_rows)
         kind = kind_of_input(self.name, options, of_codes)
         kind_of_store = kind_of_output(self.target, self.threshold, not of_codes)
         self._check_target()
-        model, sha256 = load_model(model)
-        way = direction(model)
-        source = kind(self.name, way.takes, self.report, **options)
-        way.check(self.name, source)
-        batch_size = model.batch_size_of_encode()
-        if batch_rows is None:
-            batch_rows = way.default_batch_rows(batch_size)
+        model, sha256 = load_model(self.model)
+        self.way = self.direction(model)
+        self.source = kind(self.name, self.way.takes, self.report, **options)
+        self.way.check(self.name, self.source)
+        usual = model.batch_size_of_encode()
+        batch_rows = self.batch_rows or self.way.default_batch_rows(usual)
         batch_rows = min(batch_rows, sys.maxsize)
-        batch_size = min(batch_size, batch_rows)
+        self.batch_size = min(usual, batch_rows)
         settings = {
-            "task": way.task,
+            "task": self.way.task,
             "model_sha256": sha256,
-            **source.fingerprint,
+            **self.source.fingerprint,
             "threshold": self.threshold,
             "batch_rows": batch_rows,
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "backend": keras.backend.backend(),
         }
-        shape = (source.n_rows, *way.gives)
+        shape = (self.source.n_rows, *self.way.gives)
         store = kind_of_store(self.folder, shape, self.threshold)
         with locked(self.folder):
             self._check_target()  # Again: another run may have come to its end.
+            second_name = self.folder / store.finished
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samefile(self.folder / store.finished, self.target):
-                    # A kill left the output with this second name.
-                    (self.folder / store.finished).unlink()
-            with Unfinished(store, settings, batch_rows, source.listing) as work:
+                if os.path.samefile(second_name, self.target):
+                    second_name.unlink()  # A kill left it.
+            with Unfinished(store, settings, batch_rows, self.source.listing) as work:
                 work.check_disk()
                 n_before = work.n_done
                 try:
-                    self._fill(work, source, way, batch_size)
+                    self._fill(work)
                     finished = store.finish(work.done.sizes)
-                    source.check()
+                    self.source.check()
                 except InputChangedError as change:
                     raise self._after(change, work) from change
                 try:
@@ -222,7 +213,7 @@ class _Transfer:
                     raise self._refusal(error) from error
                 description = store.description(work.done.sizes)
                 work.discard()
-        return Result(self.target, source.n_rows, n_before, description)
+        return Result(self.target, self.source.n_rows, n_before, description)
 
     def _check_target(self) -> None:
         if not os.path.lexists(os.path.realpath(self.target)):
@@ -241,19 +232,17 @@ class _Transfer:
         kept = kept_in(self.folder, "with overwrite=True")
         return OutputError(f"the output cannot be written: {error}{kept}")
 
-    def _fill(
-        self, work: Unfinished, source: Source, way: Direction, batch_size: int
-    ) -> None:
+    def _fill(self, work: Unfinished) -> None:
         """Does what is not yet done, a chunk at a time."""
-        n_rows, saved = source.n_rows, time.monotonic()
-        chunks = source.chunks(work.n_done, work.batch_rows)
+        n_rows, saved = self.source.n_rows, time.monotonic()
+        chunks = self.source.chunks(work.n_done, work.batch_rows)
         UNSAVED.append(work.save)
         try:
-            self.report(way.task, work.n_done, n_rows)
+            self.report(self.way.task, work.n_done, n_rows)
             while work.n_done < n_rows:
-                rows = self._next(chunks, work.n_done, source)
-                work.append(way(rows, work.n_done, batch_size, n_rows))
-                self.report(way.task, work.n_done, n_rows)
+                rows = self._next(chunks, work.n_done)
+                work.append(self.way(rows, work.n_done, self.batch_size, n_rows))
+                self.report(self.way.task, work.n_done, n_rows)
                 if time.monotonic() > saved + SAVE_EVERY:
                     work.save()
                     saved = time.monotonic()
@@ -261,24 +250,22 @@ class _Transfer:
             work.save()
             UNSAVED.remove(work.save)
 
-    def _next(self, chunks: Iterator[NDArray], start: int, source: Source) -> NDArray:
+    def _next(self, chunks: Iterator[NDArray], start: int) -> NDArray:
         what = f"the input {self.name} cannot be read from row {start} on"
         remedy = "Write it anew: it is damaged or was changed."
         try:
             return next(chunks)
         except Exception as error:
-            source.check()  # A change is the cause of many errors.
+            self.source.check()  # A change is the cause of many errors.
             with failing_as(InputError, what, remedy):
                 raise error
 
     def _after(self, change: InputChangedError, work: Unfinished) -> InputChangedError:
         """Drops the rows that may not be those of the input, and tells what is left."""
         work.keep(change.row)
-        left = (
-            f"The {work.n_done:,} rows before that are kept, and the same call goes on "
-            "after them."
-            if work.n_done
-            else "Nothing of it is kept: the same call starts from the first row."
-        )
+        left = "Nothing of it is kept: the same call starts from the first row."
+        if work.n_done:
+            kept = f"The {work.n_done:,} rows before that are kept"
+            left = f"{kept}, and the same call goes on after them."
         what = f"the input {self.name} was changed while it was read ({change})"
         return InputChangedError(f"{what}. {left}", change.row)

@@ -38,9 +38,7 @@ class Source:
     # What `state()` was at first.
     before: Any = None
 
-    def __init__(
-        self, name: str, shape: Shape, progress: Progress, **options: Any
-    ) -> None:
+    def __init__(self, name: str, shape: Shape, progress: Progress, **options: Any):
         raise NotImplementedError
 
     @classmethod

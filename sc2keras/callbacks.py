@@ -143,11 +143,18 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{self.filepath} is a model without the state of its training. Load "
                 "it with keras.saving.load_model, or name another file."
             )
-        differences = _differences(training["model"], _identity(self.model))
+        found, own = training["model"], _identity(self.model)
+        differences = [
+            f"its {name} is {found.get(name)!r}, and that of the model in fit "
+            f"{own.get(name)!r}"
+            for name in {**found, **own}
+            if found.get(name) != own.get(name)
+        ]
         if differences:
+            # The first explain the others.
             raise ValueError(
                 f"{self.filepath} is the checkpoint of another model: "
-                f"{'; '.join(differences)}. Name another file, or delete it."
+                f"{'; '.join(differences[:3])}. Name another file, or delete it."
             )
         load = functools.partial(keras.saving.load_weights, self.model)
         saving.load_weights(self.model, load, self.filepath)
@@ -188,17 +195,3 @@ def _identity(model: keras.Model) -> dict[str, Any]:
         "number of variables of the optimizer": len(optimizer.variables),
     }
     return json.loads(json.dumps(own))
-
-
-def _differences(of_file: dict[str, Any], of_model: dict[str, Any]) -> list[str]:
-    """At most three sentences; the first differences are those that explain others."""
-    names = [
-        name
-        for name in {**of_file, **of_model}
-        if of_file.get(name) != of_model.get(name)
-    ]
-    return [
-        f"its {name} is {of_file.get(name)!r}, and that of the model in fit "
-        f"{of_model.get(name)!r}"
-        for name in names[:3]
-    ]

@@ -26,8 +26,7 @@ class Unfinished:
     """Rows that a store holds in a folder, and the record of those that are whole.
 
     `progress.json` tells how much of them is on the disk; what a kill left beyond that
-    is cut off when the next run goes on. As a context, it leaves no file if nothing is
-    done.
+    is cut off when the next run goes on.
 
     Args:
         store: `Store` in a folder that is locked.
@@ -54,10 +53,7 @@ class Unfinished:
             with opened(self.folder / name, os.O_RDWR) as file:
                 file.truncate(size)
 
-    def __enter__(self) -> "Unfinished":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if not self.n_done:
             self.discard()
 

@@ -198,7 +198,8 @@ class _Transfer:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samefile(second_name, self.target):
                     second_name.unlink()  # A kill left it.
-            with Unfinished(store, settings, batch_rows, self.source.listing) as work:
+            work = Unfinished(store, settings, batch_rows, self.source.listing)
+            with contextlib.closing(work):
                 work.check_disk()
                 n_before = work.n_done
                 try:

@@ -38,14 +38,19 @@ class ImageFolder(Source):
         self.listed, self.changed = array("Q"), array("q")
         self.mode, self.size = self._of_model()
         # All headers first: an image that does not fit shows before hours of work.
-        for path in self.paths():
-            self._look(path)
-            progress("checking images", len(self.listed), None)
+        n_left_out, first_left_out = 0, None
+        for path, is_image in self._entries():
+            if is_image:
+                self._look(path)
+                progress("checking images", len(self.listed), None)
+            else:
+                n_left_out += 1
+                first_left_out = first_left_out or path
         kinds = ", ".join(SUFFIXES)
-        if self.n_left_out:
+        if n_left_out:
             tell(
-                f"{self.n_left_out:,} other files are left out, the first is "
-                f"{self.first_left_out}. Read are {kinds} files that are not hidden."
+                f"{n_left_out:,} other files are left out, the first is "
+                f"{first_left_out}. Read are {kinds} files that are not hidden."
             )
         if not self.listed:
             raise InputError(
@@ -77,36 +82,30 @@ class ImageFolder(Source):
             )
         return MODES[channels], (shape[1], shape[0])
 
-    def paths(self) -> Iterator[Path]:
-        """The images of a folder, sorted, and then those of the folders in it.
+    def _entries(self) -> Iterator[tuple[Path, bool]]:
+        """All files, sorted, then those of the folders, and whether each is an image.
 
         Linked folders are followed, but not back to a folder that they are in.
         """
-        self.n_left_out = 0
-        self.first_left_out: Path | None = None
         pending: list[tuple[Path, frozenset]] = [(self.folder, frozenset())]
         while pending:
             folder, above = pending.pop()
             status = os.stat(folder)
             here = above | {(status.st_dev, status.st_ino)}
             if here == above:
-                self._leave_out(folder)
+                yield folder, False
                 continue
             folders = []
-            for path in (folder / name for name in sorted(os.listdir(folder))):
-                if path.name.startswith("."):
-                    self._leave_out(path)
-                elif os.path.isdir(path):
+            for name in sorted(os.listdir(folder)):
+                path, is_hidden = folder / name, name.startswith(".")
+                if os.path.isdir(path) and not is_hidden:
                     folders.append((path, here))
-                elif path.name.lower().endswith(SUFFIXES):
-                    yield path
                 else:
-                    self._leave_out(path)
+                    yield path, name.lower().endswith(SUFFIXES) and not is_hidden
             pending += reversed(folders)
 
-    def _leave_out(self, path: Path) -> None:
-        self.n_left_out += 1
-        self.first_left_out = self.first_left_out or path
+    def _paths(self) -> Iterator[Path]:
+        return (path for path, is_image in self._entries() if is_image)
 
     def _look(self, path: Path) -> None:
         """Lists an image, after a look at its header."""
@@ -137,7 +136,7 @@ class ImageFolder(Source):
     def check(self) -> None:
         """All images: that none was changed, removed or added."""
         row = -1
-        for row, path in enumerate(self.paths()):
+        for row, path in enumerate(self._paths()):
             self._check_image(row, path)
         if row < 0:  # A disk that was unplugged, for instance.
             raise FileNotFoundError(f"no image is left in {self.folder}")
@@ -169,7 +168,7 @@ class ImageFolder(Source):
             )
 
     def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
-        images = itertools.islice(enumerate(self.paths()), start, None)
+        images = itertools.islice(enumerate(self._paths()), start, None)
         while held := [self._pixels(*one) for one in itertools.islice(images, n_rows)]:
             yield np.stack(held)
 

@@ -156,3 +156,10 @@ def test_an_encoder_from_outside_works_on_every_way(outside):
     assert "Relaxed" in run(
         outside, "-m", "sc2keras", "info", "--import", "relaxed", "model.keras"
     )
+
+
+@pytest.mark.parametrize("cls", [entry.layer for entry in ENTRIES])
+def test_what_comes_after_the_number_of_steps_has_its_name(cls):
+    # Once the third was l1: an argument in another place would be another model.
+    with pytest.raises(TypeError, match="positional"):
+        cls(6, 3, 0.1)

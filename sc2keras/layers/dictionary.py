@@ -53,6 +53,7 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
     def __init__(
         self,
         n_atoms: int,
+        *,
         l1: float = 0.1,
         dictionary: ArrayLike | None = None,
         unit: float = 1.0,

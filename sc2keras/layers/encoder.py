@@ -142,6 +142,7 @@ class UnfoldedEncoder(Encoder):
         self,
         n_atoms: int,
         n_steps: int = 10,
+        *,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:

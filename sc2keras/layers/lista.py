@@ -68,7 +68,7 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
     """
 
     def __init__(
-        self, n_atoms: int, n_steps: int = 10, shared: bool = True, **kwargs: Any
+        self, n_atoms: int, n_steps: int = 10, *, shared: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(n_atoms, n_steps, **kwargs)
         self.shared = bool(shared)

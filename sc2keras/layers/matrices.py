@@ -41,6 +41,7 @@ class MatrixLayer(NetworkLayer):
     def __init__(
         self,
         n_atoms: int,
+        *,
         tied: bool = True,
         recurrent: Recurrent = "auto",
         trainable_step_size: bool = False,

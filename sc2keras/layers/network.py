@@ -31,6 +31,7 @@ class NetworkLayer(DictionaryLayer):
     def __init__(
         self,
         n_atoms: int,
+        *,
         activation: str | Activation = "shrinkage",
         trainable_dictionary: bool = True,
         **kwargs: Any,

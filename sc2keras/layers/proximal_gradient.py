@@ -35,7 +35,12 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
     shows_non_finite = True
 
     def __init__(
-        self, n_atoms: int, n_steps: int = 300, tol: float | None = None, **kwargs: Any
+        self,
+        n_atoms: int,
+        n_steps: int = 300,
+        *,
+        tol: float | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(n_atoms, n_steps, **kwargs)
         self.tol = None if tol is None else check_non_negative("tol", tol)

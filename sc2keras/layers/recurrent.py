@@ -143,6 +143,7 @@ class RecurrentEncoder(Encoder, FixedArguments, keras.layers.RNN):
         self,
         n_atoms: int,
         n_steps: int = 10,
+        *,
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -70,6 +70,7 @@ class SLSTMCell(MomentumCell):
     def __init__(
         self,
         n_atoms: int,
+        *,
         use_bias: bool = True,
         gate_initializer: str | keras.initializers.Initializer = "zeros",
         bias_initializer: str | keras.initializers.Initializer = "zeros",

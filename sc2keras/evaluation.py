@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +19,9 @@ from sc2keras.models import SparseCoder
 from sc2keras.objective import relative_duality_gap
 
 _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
+# In float64 this ends at the exact optimum, whatever the codes' scale, many times
+# faster than the other solvers: lbfgs needs thousands of steps on raw codes.
+_CLASSIFIER: dict[str, Any] = {"solver": "newton-cg", "max_iter": 1000}
 # Where FISTA's next steps cost more than the rounds of the search that they spare.
 _N_STEPS_BEFORE_SEARCH = 500
 # Of the search, per atom: a bound that nothing but cycling meets.
@@ -308,7 +311,7 @@ def paper_accuracy(
     codes_train = codes_train.astype("float64")
     accuracies = []
     for fit, score in draws:
-        classifier = _logistic_regression(1.0)
+        classifier = LogisticRegression(tol=1e-6, **_CLASSIFIER)
         classifier.fit(codes_train[fit], y_train[fit])
         accuracies.append(classifier.score(codes_test[score], y_test[score]))
     return np.array(accuracies)
@@ -354,7 +357,7 @@ def full_accuracy(
     )
 
     # Standardised codes need no closer optimum, and each C starts from the last one's.
-    logistic = _logistic_regression(_CS[0], tol=1e-4).set_params(warm_start=True)
+    logistic = LogisticRegression(tol=1e-4, warm_start=True, **_CLASSIFIER)
     classifier = Pipeline([("scale", StandardScaler()), ("classify", logistic)])
     codes_train, codes_test = (c.astype("float64") for c in (codes_train, codes_test))
     scores = {}
@@ -372,9 +375,3 @@ def full_accuracy(
         train_accuracy=float(classifier.score(codes_train, y_train)),
         C=chosen,
     )
-
-
-def _logistic_regression(c: float, tol: float = 1e-6) -> LogisticRegression:
-    # In float64 this solver ends at the exact optimum, whatever the codes' scale, many
-    # times faster than the others: lbfgs needs thousands of steps on raw codes.
-    return LogisticRegression(C=c, solver="newton-cg", tol=tol, max_iter=1000)

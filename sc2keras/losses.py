@@ -1,5 +1,6 @@
 """The objective of sparse coding as Keras losses."""
 
+import math
 from typing import Any
 
 import keras
@@ -104,7 +105,4 @@ class SparseCodingLoss(keras.losses.Loss):
 
 def flatten_samples(x: Tensor) -> Tensor:
     """`(batch, ...)` as `(batch, n_features)`."""
-    n_features = 1
-    for size in x.shape[1:]:
-        n_features *= size
-    return keras.ops.reshape(x, (-1, n_features))
+    return keras.ops.reshape(x, (-1, math.prod(x.shape[1:])))

@@ -1,11 +1,9 @@
 """Runs: what is made of a method, a recipe, a dataset, a λ and a seed."""
 
-import json
 import math
 import os
 import sys
 import time
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +16,6 @@ from tqdm.keras import TqdmCallback
 
 import sc2keras
 from sc2keras import applications, evaluation
-from sc2keras.files import replace_file
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models.divergence import DivergenceError
 
@@ -100,11 +97,6 @@ class Run(Features):
     @property
     def model_path(self):
         return self.store.models / f"{self.name}.keras"
-
-    @property
-    def dictionary_path(self):
-        name = f"{self.dataset}-l1-{self.l1:g}-dictionary-seed{self.seed}.npz"
-        return self.store.models / name
 
     @property
     def trained(self):
@@ -191,20 +183,9 @@ class Run(Features):
             return None, 0.0
         if self.method.start == "samples":
             return sc2keras.sample_dictionary(x, self.n_atoms, self.seed), 0.0
-        path = self.dictionary_path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checksum = zlib.crc32(np.ascontiguousarray(x))
-        settings = {"n_atoms": self.n_atoms, "x": checksum}
-        if path.exists():
-            with np.load(path) as saved:
-                if json.loads(str(saved["settings"])) == settings:
-                    return saved["dictionary"], float(saved["seconds"])
-        started = time.perf_counter()
-        dictionary = sc2keras.learn_dictionary(x, self.n_atoms, self.l1, seed=self.seed)
-        seconds = time.perf_counter() - started
-        content = {"dictionary": dictionary, "settings": json.dumps(settings)}
-        replace_file(path, lambda p: np.savez(p, seconds=seconds, **content))
-        return dictionary, seconds
+        # Runs share it. A memory map, which a process may get, has a hash of its own.
+        learn_once = joblib.Memory(self.store.models, verbose=0).cache(learn_dictionary)
+        return learn_once(np.asarray(x), self.n_atoms, self.l1, self.seed)
 
     def learned(self):
         """The dictionary of the model of this run, which was made before."""
@@ -294,6 +275,13 @@ class Ceiling(Features):
         return keras.Model(inputs, codes)
 
 
+def learn_dictionary(x, n_atoms, l1, seed):
+    """The classical dictionary, and the seconds it took."""
+    started = time.perf_counter()
+    dictionary = sc2keras.learn_dictionary(x, n_atoms, l1, seed=seed)
+    return dictionary, time.perf_counter() - started
+
+
 def is_whole(record, protocols, optimum):
     """Whether the record has all that is asked for."""
     asked = {*protocols, *(["optimum"] if optimum else [])}
@@ -322,17 +310,20 @@ def run_all(runs, data, description, protocols=(), optimum=True, jobs=1):
         # The bars of several processes would overwrite each other.
         os.environ["TQDM_DISABLE"] = "1"
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(1, joblib.cpu_count() // jobs))
-    # Before the runs that share them, lest two of these learn the same one.
-    dictionaries = {
-        run.dictionary_path: joblib.delayed(run.start)(data[run.dataset].x_train)
+    shared = {
+        (run.dataset, run.l1, run.seed): run
         for run in asked
         if run.needs_start(protocols, optimum)
     }
+    # Before the runs that share them, lest two of these learn the same one.
+    starts = [
+        joblib.delayed(run.start)(data[run.dataset].x_train) for run in shared.values()
+    ]
     calls = [
         joblib.delayed(run.run)(data[run.dataset], protocols, optimum) for run in asked
     ]
     parallel = joblib.Parallel(jobs, return_as="generator")
-    for name, each in [("dictionaries", dictionaries.values()), (description, calls)]:
+    for name, each in [("dictionaries", starts), (description, calls)]:
         for _ in tqdm(parallel(each), name, len(each), unit="run", disable=not each):
             pass
     return found(runs)

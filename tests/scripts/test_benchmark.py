@@ -122,23 +122,15 @@ def test_missing_peers_are_named(monkeypatch, script):
 
 def test_the_hand_written_loop_trains_as_fit_does():
     x = signals(training.BATCH_SIZE, 16).astype("float32")
-    loop = training.HandWrittenLoop(n_atoms=12, n_features=16, n_steps=3)
+    model = SC2Net(12, (16,), n_steps=3)
+    loop = training.HandWrittenLoop(model)
     weights, *_ = loop.state
-    start = to_numpy(weights[0])
-    model = SC2Net(12, (16,), n_steps=3, activation="shrinkage", dictionary=start)
     model.compile()
     history = model.fit(x, batch_size=training.BATCH_SIZE, shuffle=False, verbose=0)
     expected = loop.loss(weights, x)
     assert history.history["loss"] == [pytest.approx(float(expected), rel=1e-5)]
     loop.fit(x, epochs=1)
-    cell = model.encoder.cell
-    ours = [
-        cell.dictionary,
-        cell.gate_kernel,
-        cell.recurrent_kernel,
-        cell.gate_bias,
-        cell.activation_layer.threshold,
-    ]
+    ours = loop.weights_of(model.encoder.cell)
     for theirs, weight in zip(loop.state[0], ours, strict=True):
         np.testing.assert_allclose(to_numpy(theirs), to_numpy(weight.value), atol=2e-5)
 

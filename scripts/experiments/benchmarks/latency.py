@@ -22,9 +22,7 @@ def latency(x, args):
     row[:] = x[:1]
     records = []
     for n_steps in (3, 10):
-        model = applications.SC2Net(
-            args.n_atoms, x.shape[1:], n_steps=n_steps, activation="shrinkage"
-        )
+        model = applications.SC2Net(args.n_atoms, x.shape[1:], n_steps=n_steps)
         expected = model.encode(row)
         with tempfile.TemporaryDirectory() as folder:
             calls = _calls(model, row, folder)

@@ -55,8 +55,7 @@ def _exponent(sizes, values):
 def _measure(sizes):
     n_rows = sizes["batch_size"]
     before, shape = memory_mb("VmHWM"), (sizes["n_features"],)
-    options = {"n_steps": sizes["n_steps"], "activation": "shrinkage"}
-    model = applications.SC2Net(sizes["n_atoms"], shape, **options)
+    model = applications.SC2Net(sizes["n_atoms"], shape, n_steps=sizes["n_steps"])
     rows = aligned_empty((n_rows, *shape), "float32")
     rows[:] = np.random.default_rng(0).random(rows.shape, dtype="float32")
     forward = compile_forward(model)

@@ -22,11 +22,9 @@ def against_a_loop(x, args, n_steps=3):
     n_samples, epochs = (5_120, 2) if args.quick else (25_600, 2)
     x = np.resize(x, (n_samples, x.shape[1]))
     n_batches = n_samples // BATCH_SIZE * epochs
-    model = applications.SC2Net(
-        args.n_atoms, x.shape[1:], n_steps=n_steps, l1=L1, activation="shrinkage"
-    )
+    model = applications.SC2Net(args.n_atoms, x.shape[1:], n_steps=n_steps, l1=L1)
     model.compile(**fast())
-    loop = HandWrittenLoop(args.n_atoms, x.shape[1], n_steps)
+    loop = HandWrittenLoop(model)
     autoencoder = keras.Sequential(
         [
             keras.Input(x.shape[1:]),
@@ -56,28 +54,22 @@ def against_a_loop(x, args, n_steps=3):
 
 
 class HandWrittenLoop:
-    """The plainest training loop of the same mathematics, without Keras's machinery."""
+    """The plainest training loop of the same mathematics, from where a model starts."""
 
-    def __init__(self, n_atoms, n_features, n_steps):
-        generator = np.random.default_rng(0)
-        atoms = generator.standard_normal((n_atoms, n_features))
-        atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
-        self.n_atoms, self.n_steps = n_atoms, n_steps
-        self.step_size = 1 / np.linalg.norm(atoms, 2) ** 2
-        recurrent = np.zeros((n_atoms, 3 * n_atoms))
-        recurrent[:, :n_atoms] = np.eye(n_atoms) - self.step_size * atoms @ atoms.T
-        initial = [
-            atoms,
-            np.zeros((n_features, 2 * n_atoms)),
-            recurrent,
-            np.zeros(2 * n_atoms),
-            np.full(n_atoms, L1 * self.step_size),
-        ]
-        weights = [ops.convert_to_tensor(w, dtype="float32") for w in initial]
+    def __init__(self, model):
+        self.n_atoms, self.n_steps = model.encoder.n_atoms, model.encoder.n_steps
+        self.step_size = 1 / np.linalg.norm(model.dictionary, 2) ** 2
+        # Copies, as the model trains too.
+        weights = [ops.copy(weight) for weight in self.weights_of(model.encoder.cell)]
         zeros = [ops.zeros_like(w) for w in weights]
         # The weights, and the two running means of Adadelta.
         self.state = weights, zeros, zeros
         self.step = self._compile()
+
+    @staticmethod
+    def weights_of(cell):
+        kernels = cell.dictionary, cell.gate_kernel, cell.recurrent_kernel
+        return [*kernels, cell.gate_bias, cell.activation_layer.threshold]
 
     def loss(self, weights, x):
         dictionary, gate_kernel, recurrent, bias, threshold = weights
@@ -94,7 +86,7 @@ class HandWrittenLoop:
             cell = gate[:, k:] * cell + gate[:, :k] * candidate
             codes = ops.sign(cell) * ops.relu(ops.abs(cell) - threshold)
             product = ops.matmul(codes, recurrent)
-        residual = x - ops.matmul(codes, dictionary)
+        residual = ops.subtract(x, ops.matmul(codes, dictionary))
         per_sample = 0.5 * ops.sum(residual**2, -1) + L1 * ops.sum(ops.abs(codes), -1)
         return ops.mean(per_sample)
 
@@ -167,12 +159,8 @@ def time_to_objective(x, x_test, args):
 
     keras.utils.set_random_seed(0)
     started = time.perf_counter()
-    model = applications.SC2Net(
-        **shape,
-        dictionary=sc2keras.sample_dictionary(x, args.n_atoms),
-        activation="shrinkage",
-    )
-    curve = []
+    start = sc2keras.sample_dictionary(x, args.n_atoms)
+    model, curve = applications.SC2Net(**shape, dictionary=start), []
 
     class Measure(keras.callbacks.Callback):
         measuring = 0.0

@@ -66,7 +66,8 @@ class Direction(NamedTuple):
 
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # It is found below.
-                made = self.apply(rows, batch_size)[:n_held].astype("float32")
+                made = self.apply(rows, batch_size)[:n_held]
+                made = made.astype("float32", copy=False)
         except ValueError as error:
             named = re.sub(r"\b(?:x|codes)\[(\d+)\]", of_input, one_line(error))
             raise InputError(

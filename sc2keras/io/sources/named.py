@@ -104,9 +104,9 @@ def prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     """The builder of a dataset, of which a prepared copy is there."""
     if data_dir is not None and not os.path.isdir(data_dir):
         raise InputError(f"data_dir={data_dir} is not a folder. Check the path.")
-    what = f"the input {name} is neither a file, a folder, nor a dataset of TensorFlow"
+    what = f"the input {name} is neither a file, a folder, nor a dataset that is known"
     remedy = "Check the name, or pip install 'sc2keras[datasets]'."
-    with failing_as(InputError, f"{what} Datasets", remedy):
+    with failing_as(InputError, what, remedy):
         builder = datasets.find(name, data_dir)
     if not builder.is_prepared():
         raise InputError(

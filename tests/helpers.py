@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sc2keras import datasets, registry
+from sc2keras.layers import FISTA
 
 to_numpy = keras.ops.convert_to_numpy
 
@@ -46,6 +47,30 @@ VARIANTS = [
         if takes(cls, *options)
     ),
 ]
+
+
+def with_slow(fast, slow):
+    """The cases of a law in the default suite, and those that `-m slow` adds."""
+
+    def values(case):
+        if isinstance(case, tuple) and not hasattr(case, "marks"):
+            return case
+        return case.values if hasattr(case, "marks") else (case,)
+
+    kept = [values(case) for case in fast]
+    return [
+        *fast,
+        *(
+            pytest.param(*values(case), marks=pytest.mark.slow)
+            for case in slow
+            if values(case) not in kept
+        ),
+    ]
+
+
+# Of solvers that differ by a line the one with more in it, of variants the defaults.
+FEW_SOLVERS = with_slow([FISTA], SOLVERS)
+FEW_VARIANTS = with_slow([v for v in VARIANTS if not v.values[1]], VARIANTS)
 # How W_d is coupled with the decoder.
 DECODERS = [{}, {"tied": False}, {"trainable_dictionary": False}]
 TRAINABLE_VARIANTS = [v for v in VARIANTS if v.values[0] in TRAINABLE]

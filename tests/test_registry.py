@@ -8,22 +8,23 @@ import textwrap
 
 import numpy as np
 import pytest
-from helpers import ENTRIES, takes
+from helpers import ENTRIES, takes, with_slow
 
 import sc2keras
 from sc2keras import registry
 from sc2keras.testing import check_encoder
 
-VARIANTS = [
-    (entry.name, options)
-    for entry in ENTRIES
-    for options in [{}, *entry.variants.values()]
-] + [
+ACTIVATIONS = [
     (entry.name, {"activation": activation})
     for entry in ENTRIES
     if takes(entry.layer, "activation")
     for activation in ("double_tanh", "top_k")
 ]
+VARIANTS = with_slow(
+    [(entry.name, {}) for entry in ENTRIES],
+    [(e.name, options) for e in ENTRIES for options in e.variants.values()]
+    + ACTIVATIONS,
+)
 OUTSIDE = '''
     import keras
     import sc2keras

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from helpers import (
     ENCODERS,
+    FEW_VARIANTS,
     SOLVERS,
     TRAINABLE_VARIANTS,
     VARIANTS,
@@ -59,7 +60,7 @@ def test_reverse_call_is_the_product_with_the_dictionary(cls, options):
     np.testing.assert_allclose(to_numpy(reconstruction), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("cls, options", VARIANTS)
+@pytest.mark.parametrize("cls, options", FEW_VARIANTS)
 def test_tie_survives_save_load_clone_and_more_training(cls, options, tmp_path):
     x = signals(8, 8)
     # Shrinkage: it starts with codes that are large enough to be learned from.
@@ -290,7 +291,7 @@ def test_config_round_trip_keeps_every_argument_but_the_dictionary(cls, options)
     assert layouts[0] == layouts[1]
 
 
-@pytest.mark.parametrize("cls, options", VARIANTS)
+@pytest.mark.parametrize("cls, options", FEW_VARIANTS)
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(cls, options):
     x, dictionary = signals(4, 8), unit_atoms(6, 8)
     mixed = cls(6, n_steps=3, dictionary=dictionary, dtype="mixed_bfloat16", **options)

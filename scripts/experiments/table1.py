@@ -186,9 +186,9 @@ def best_optima(groups):
     """
     optima = {}
     for group in groups.values():
-        if all("optimum" in record for record in group.values()):
+        optimum = means(group)["optimum"]
+        if not math.isnan(optimum):
             l1 = next(iter(group.values()))["settings"]["l1"]
-            optimum = np.mean([record["optimum"] for record in group.values()])
             optima.setdefault(l1, []).append(optimum)
     return {
         l1: min(each)

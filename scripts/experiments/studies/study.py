@@ -19,7 +19,7 @@ class Study:
     """The study of a name: its runs are made on the datasets that are in `data`.
 
     Its tables are of these and of those that there are records of. With `only_reads`
-    it makes nothing, whatever else it has data of.
+    it makes nothing, not of data of its own either.
     """
 
     name: str

@@ -48,20 +48,19 @@ def photo_patches():
     Those of the test split come from the right fifth of each photograph, so that no
     pixel is in both splits.
     """
-    splits = {"train": [], "test": []}
-    for image in load_sample_images().images:
-        border = image.shape[1] * 4 // 5
-        for split, part, n_patches in (
-            ("train", image[:, :border], 10_000),
-            ("test", image[:, border:], 2_500),
-        ):
-            found = extract_patches_2d(
-                part / 255.0, (8, 8), max_patches=n_patches, random_state=0
-            )
-            splits[split].append(found - found.mean(axis=(1, 2), keepdims=True))
-    x = [np.concatenate(splits[split]) for split in ("train", "test")]
+    images = [image / 255.0 for image in load_sample_images().images]
+    border = images[0].shape[1] * 4 // 5
+    x = [
+        np.concatenate([patches(image[:, :border], 10_000) for image in images]),
+        np.concatenate([patches(image[:, border:], 2_500) for image in images]),
+    ]
     y = [np.repeat((0, 1), len(each) // 2) for each in x]
     return _dataset("photo patches", *x, *y)
+
+
+def patches(image, n):
+    found = extract_patches_2d(image, (8, 8), max_patches=n, random_state=0)
+    return found - found.mean(axis=(1, 2), keepdims=True)
 
 
 def _dataset(name, x_train, x_test, y_train, y_test):

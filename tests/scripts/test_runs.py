@@ -121,7 +121,9 @@ def test_runs_with_one_lambda_and_seed_share_the_classical_dictionary(
 
 def test_a_training_that_diverged_is_not_classified(tmp_path, data, monkeypatch):
     # Far above the rate at which Adadelta's steps stay small.
-    run = make_run(tmp_path, recipe=replace(RECIPE, learning_rate=1e6))
+    recipe = replace(RECIPE, learning_rate=1e6)
+    method = replace(METHODS["slstm-untied"], start="samples")
+    run = make_run(tmp_path, method, recipe)
     records = run_all({"a": run}, {"digits": data}, "", ["full"])
     assert records["a"]["diverged"] and "full" not in records["a"]
     (line,) = diverged({"a": run}, records)

@@ -1,5 +1,6 @@
 """NumPy implementations to compare with, and what several test files build."""
 
+import contextlib
 import importlib.util
 import inspect
 from pathlib import Path
@@ -71,6 +72,23 @@ def with_slow(fast, slow):
 # Of solvers that differ by a line the one with more in it, of variants the defaults.
 FEW_SOLVERS = with_slow([FISTA], SOLVERS)
 FEW_VARIANTS = with_slow([v for v in VARIANTS if not v.values[1]], VARIANTS)
+
+
+@contextlib.contextmanager
+def eagerly():
+    """Nothing is traced: for many trainings of a few small batches each."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 # How W_d is coupled with the decoder.
 DECODERS = [{}, {"tied": False}, {"trainable_dictionary": False}]
 TRAINABLE_VARIANTS = [v for v in VARIANTS if v.values[0] in TRAINABLE]

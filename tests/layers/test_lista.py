@@ -13,7 +13,7 @@ from helpers import (
 )
 from keras.src import testing
 
-from sc2keras.layers import LFISTABlock, LISTABlock
+from sc2keras.layers import LFISTABlock, LISTABlock, matrices
 
 BLOCKS = [LISTABlock, LFISTABlock]
 SOLVER = {LISTABlock: ista, LFISTABlock: fista}
@@ -170,8 +170,14 @@ def test_the_factored_form_is_the_full_one_with_coupled_matrices(cls, shared, de
 
 
 @pytest.mark.parametrize("cls", BLOCKS)
-def test_auto_factors_thousands_of_atoms_where_it_is_cheaper(cls):
-    for n_atoms, n_features, factored in [(2048, 16, True), (2048, 2000, False)]:
+def test_auto_factors_many_atoms_where_it_is_cheaper(cls, monkeypatch):
+    assert matrices._MIN_ATOMS_TO_FACTOR == 2048
+    monkeypatch.setattr(matrices, "_MIN_ATOMS_TO_FACTOR", 64)
+    for n_atoms, n_features, factored in [
+        (64, 8, True),
+        (64, 60, False),
+        (63, 8, False),
+    ]:
         block = cls(n_atoms, n_steps=2, dictionary=unit_atoms(n_atoms, n_features))
         block.build((None, n_features))
         assert block.factored is factored

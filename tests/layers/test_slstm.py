@@ -14,7 +14,7 @@ from helpers import (
 )
 from keras.src import testing
 
-from sc2keras.layers import SLSTM, AdaptiveISTA, AdaptiveISTACell, SLSTMCell
+from sc2keras.layers import SLSTM, AdaptiveISTA, AdaptiveISTACell, SLSTMCell, matrices
 
 PAIRS = [
     pytest.param(AdaptiveISTA, AdaptiveISTACell, {}, id="AdaptiveISTA"),
@@ -356,8 +356,14 @@ def test_cell_config_round_trip_keeps_every_argument(cell):
 
 
 @pytest.mark.parametrize("cls", LAYERS)
-def test_auto_factors_thousands_of_atoms_where_it_is_cheaper(cls):
-    for n_atoms, n_features, factored in [(2048, 16, True), (2048, 2000, False)]:
+def test_auto_factors_many_atoms_where_it_is_cheaper(cls, monkeypatch):
+    assert matrices._MIN_ATOMS_TO_FACTOR == 2048
+    monkeypatch.setattr(matrices, "_MIN_ATOMS_TO_FACTOR", 64)
+    for n_atoms, n_features, factored in [
+        (64, 8, True),
+        (64, 60, False),
+        (63, 8, False),
+    ]:
         layer = cls(n_atoms, dictionary=unit_atoms(n_atoms, n_features))
         layer.build((None, n_features))
         assert layer.cell.factored is factored

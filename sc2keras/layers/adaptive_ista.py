@@ -66,8 +66,8 @@ class AdaptiveISTACell(MomentumCell):
             name="forget_gate", shape=(self.n_atoms,), initializer="zeros"
         )
 
-    def gates(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return total, self.input_gate, self.forget_gate
+    def gates(self, candidate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return candidate, self.input_gate, self.forget_gate
 
 
 @register_encoder(

@@ -31,9 +31,9 @@ _OF_THE_RNN = {
 class MomentumCell(MatrixLayer):
     """What the cells share: candidate, cell state and activation (eq. 9 to 11).
 
-    A subclass gives `build`, `project`, and `gates(total)`, which returns the candidate
-    c̃ and the gates i and f from the sum of the products with x and s_{t−1}, and counts
-    in `n_products` the matrices that s_{t−1} is multiplied with.
+    A subclass gives `build`; `parts`, what is computed of x alone; and `gates`, which
+    makes the candidate c̃ and the gates i and f of the sums of these parts and the
+    products with s_{t−1}. It counts in `n_products` the matrices of these products.
     """
 
     n_products: int = 1
@@ -57,23 +57,31 @@ class MomentumCell(MatrixLayer):
             return None
         return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
 
-    def prepare(self, inputs: Tensor, n_steps: int = 1) -> tuple[Tensor, Tensor | None]:
+    def parts(self, inputs: Tensor) -> list[Tensor]:
+        """What depends on x alone: of the candidate, and of all gates side by side."""
+        return [self.project(inputs)]
+
+    def prepare(self, inputs: Tensor, n_steps: int = 1) -> tuple[Any, Tensor | None]:
         """What so many steps on x share.
 
-        `(−project(x), recurrent_kernel)`, the latter the matrix that s_{t−1} is
-        multiplied with; or, in the factored form where D times the other matrices
-        would take more operations than it spares, `(x, None)`.
+        `(negated, recurrent_kernel)`: the parts of x times −1, and the matrix that
+        s_{t−1} is multiplied with; or, in the factored form where D times the other
+        matrices would take more operations than it spares, `(x, None)`.
         """
+        kernel = None
         if not self.factored:
-            return -self.project(inputs), self.recurrent_kernel
-        sizes = (*self.dictionary.shape, inputs.shape[0], n_steps)
-        if is_product_cheaper(self.n_products, *sizes):
-            return -self.project(inputs), self.recurrent_product()
-        return inputs, None
+            kernel = self.recurrent_kernel
+        else:
+            sizes = (*self.dictionary.shape, inputs.shape[0], n_steps)
+            if is_product_cheaper(self.n_products, *sizes):
+                kernel = self.recurrent_product()
+        if kernel is None:
+            return inputs, None
+        return [-part for part in self.parts(inputs)], kernel
 
     def step(
         self,
-        prepared: tuple[Tensor, Tensor | None],
+        prepared: tuple[Any, Tensor | None],
         states: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """One step from what `prepare` returns.
@@ -88,16 +96,21 @@ class MomentumCell(MatrixLayer):
         """
         codes, cell = (None, None) if states is None else states
         shared, kernel = prepared
-        if kernel is not None:
-            total = -shared
-            if codes is not None:
-                total = minus_shared(ops.matmul(codes, kernel), shared)
-        else:
+        if kernel is None:
             left = shared
             if codes is not None:
                 left = -minus_shared(self.synthesis(codes), shared)
-            total = self.project(left)
-        candidate, input_gate, forget_gate = self.gates(total)
+            parts = self.parts(left)
+        elif codes is None:
+            parts = [-part for part in shared]
+        else:
+            product = ops.matmul(codes, kernel)
+            products = [product]
+            if self.n_products > 1:
+                # A split's gradient is one concatenation; of slices, sums of padding.
+                products = ops.split(product, [self.n_atoms], axis=-1)
+            parts = list(map(minus_shared, products, shared))
+        candidate, input_gate, forget_gate = self.gates(*parts)
         if kernel is None and codes is not None:
             candidate = codes + candidate
         new = input_gate * candidate
@@ -175,7 +188,7 @@ class RecurrentEncoder(Encoder, FixedArguments, keras.layers.RNN):
     def last_activation(self) -> Activation:
         return self.cell.activation_layer
 
-    def prepare(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    def prepare(self, inputs: Tensor) -> tuple[Any, Tensor | None]:
         return self.cell.prepare(inputs, self.n_steps)
 
     def initial_state(self, prepared: Any) -> None:

@@ -107,21 +107,19 @@ class SLSTMCell(MomentumCell):
                 initializer=self.bias_initializer,
             )
 
-    def project(self, inputs: Tensor) -> Tensor:
-        """x [W_d | W_i | W_f] with the biases: what depends on x alone."""
+    def parts(self, inputs: Tensor) -> list[Tensor]:
         gates = ops.matmul(inputs, self.gate_kernel)
         if self.gate_bias is not None:
             gates += self.gate_bias
-        return ops.concatenate([super().project(inputs), gates], axis=-1)
+        return [*super().parts(inputs), gates]
 
     def recurrent_product(self) -> Tensor:
         gates = ops.matmul(self.dictionary, self.gate_kernel)
         return ops.concatenate([super().recurrent_product(), -gates], axis=1)
 
-    def gates(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # A split's gradient is one concatenation; that of slices, sums of padding.
-        candidate, input_gate, forget_gate = ops.split(total, 3, axis=-1)
-        return candidate, ops.sigmoid(input_gate), ops.sigmoid(forget_gate)
+    def gates(self, candidate: Tensor, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        input_gate, forget_gate = ops.split(ops.sigmoid(both), 2, axis=-1)
+        return candidate, input_gate, forget_gate
 
     def get_config(self) -> dict[str, Any]:
         return {

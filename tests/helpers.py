@@ -11,6 +11,7 @@ import pytest
 
 from sc2keras import datasets, registry
 from sc2keras.layers import FISTA
+from sc2keras.losses import ReconstructionLoss
 
 to_numpy = keras.ops.convert_to_numpy
 
@@ -111,6 +112,32 @@ def perturb(layer, seed=2):
         value = to_numpy(weight)
         noise = 0.1 * rng.standard_normal(value.shape)
         weight.assign(np.abs(value + noise) if value.min() >= 0 else value + noise)
+
+
+def tied_model(encoder, n_features=8, l1=0.0):
+    """A functional model that encodes, and decodes by the reverse call."""
+    x = keras.Input((n_features,))
+    codes = encoder(x)
+    if l1:
+        codes = keras.layers.ActivityRegularization(l1=l1)(codes)
+    return keras.Model(x, [codes, encoder(codes, reverse=True)])
+
+
+def train(model, x, learning_rate=0.1):
+    model.compile(
+        keras.optimizers.SGD(learning_rate),
+        loss=[None, ReconstructionLoss()],
+        run_eagerly=True,
+    )
+    model.fit(x, [None, x], epochs=2, verbose=0)
+
+
+def layer_index(layer, name):
+    return [weight.name for weight in layer.weights].index(name)
+
+
+def layer_weight(layer, name):
+    return layer.weights[layer_index(layer, name)]
 
 
 def max_norm(dictionary):

@@ -8,24 +8,18 @@ from helpers import (
     TRAINABLE_VARIANTS,
     VARIANTS,
     WITH_MATRICES,
+    layer_index,
+    layer_weight,
     max_norm,
     perturb,
     signals,
+    tied_model,
     to_numpy,
+    train,
     unit_atoms,
 )
 
-from sc2keras.layers import SLSTM, LISTABlock, lista, matrices, recurrent
-from sc2keras.losses import ReconstructionLoss
-
-
-def tied_model(encoder, n_features=8, l1=0.0):
-    """A functional model that encodes, and decodes by the reverse call."""
-    x = keras.Input((n_features,))
-    codes = encoder(x)
-    if l1:
-        codes = keras.layers.ActivityRegularization(l1=l1)(codes)
-    return keras.Model(x, [codes, encoder(codes, reverse=True)])
+from sc2keras.layers import SLSTM, LISTABlock
 
 
 def encoder_of(model):
@@ -37,15 +31,6 @@ def check_tie(model, x):
     dictionary = to_numpy(encoder_of(model).dictionary)
     assert np.abs(codes).max() > 1e-3
     np.testing.assert_allclose(reconstruction, codes @ dictionary, atol=1e-5)
-
-
-def train(model, x, learning_rate=0.1):
-    model.compile(
-        keras.optimizers.SGD(learning_rate),
-        loss=[None, ReconstructionLoss()],
-        run_eagerly=True,
-    )
-    model.fit(x, [None, x], epochs=2, verbose=0)
 
 
 @pytest.mark.parametrize("cls, options", VARIANTS)
@@ -123,77 +108,6 @@ def test_dictionary_is_trained_just_where_it_is_trainable(cls, options):
     if separate:
         kernel = to_numpy(layer.weights[layer_index(layer, "kernel")])
         np.testing.assert_array_equal(kernel[:, :6], to_numpy(layer.dictionary).T)
-
-
-@pytest.mark.parametrize("cls", WITH_MATRICES)
-@pytest.mark.parametrize("options", [{}, {"tied": False}])
-def test_the_factored_form_is_the_same_with_the_product_of_its_matrices(
-    cls, options, monkeypatch
-):
-    layer = cls(6, n_steps=3, recurrent="factored", **options)
-    layer.build((None, 8))
-    perturb(layer)
-    x, found = signals(20, 8), []
-    asked = []
-    for is_cheaper in (False, True):
-
-        def rule(*sizes, answer=is_cheaper):
-            asked.append(sizes)
-            return answer
-
-        for module in (recurrent, lista):
-            monkeypatch.setattr(module, "is_product_cheaper", rule)
-        model = tied_model(layer)
-        start = model.get_weights()
-        train(model, x)
-        found.append([to_numpy(model(x)[0]), *model.get_weights()])
-        model.set_weights(start)
-    assert np.abs(found[0][1] - start[0]).max() > 1e-3
-    for products, product in zip(*found, strict=True):
-        np.testing.assert_allclose(products, product, atol=1e-4)
-    n_products = 3 if cls is SLSTM else 1
-    assert {sizes[:3] for sizes in asked} == {(n_products, 6, 8)}
-    assert {sizes[4] for sizes in asked} == {3}
-
-
-@pytest.mark.parametrize(
-    "n_atoms, n_features, n_samples, expected",
-    [
-        (100, 784, None, True),
-        (100, 3072, 256, True),
-        (100, 784, 1, False),
-        (2048, 784, None, False),
-    ],
-)
-def test_the_product_is_taken_where_it_takes_fewer_operations(
-    n_atoms, n_features, n_samples, expected
-):
-    found = matrices.is_product_cheaper(3, n_atoms, n_features, n_samples, 5)
-    rows = 5 * (n_samples or 256)
-    with_product = 3 * n_atoms**2 * n_features + rows * 3 * n_atoms**2
-    assert found is (with_product < rows * 4 * n_features * n_atoms) is expected
-
-
-@pytest.mark.parametrize("cls", WITH_MATRICES)
-@pytest.mark.parametrize("trained", [False, True])
-def test_the_step_size_is_trained_just_where_it_is_trainable(cls, trained):
-    layer = cls(6, n_steps=2, trainable_step_size=trained)
-    model = tied_model(layer)
-    before = float(layer_weight(layer, "step_size"))
-    train(model, signals(20, 8))
-    after = float(layer_weight(layer, "step_size"))
-    assert (after != before) is trained and after > 0
-    copied = cls.from_config(layer.get_config())
-    copied.build((None, 8))
-    assert len(copied.trainable_weights) == len(layer.trainable_weights)
-
-
-def layer_index(layer, name):
-    return [weight.name for weight in layer.weights].index(name)
-
-
-def layer_weight(layer, name):
-    return layer.weights[layer_index(layer, name)]
 
 
 @pytest.mark.parametrize("cls", ENCODERS)

@@ -13,7 +13,7 @@ from helpers import (
 )
 from keras.src import testing
 
-from sc2keras.layers import LFISTABlock, LISTABlock, matrices
+from sc2keras.layers import LFISTABlock, LISTABlock
 
 BLOCKS = [LISTABlock, LFISTABlock]
 SOLVER = {LISTABlock: ista, LFISTABlock: fista}
@@ -167,23 +167,6 @@ def test_the_factored_form_is_the_full_one_with_coupled_matrices(cls, shared, de
             kernel = to_numpy(full.kernel)[:, 6 * step : 6 * (step + 1)]
         weight.assign(np.eye(6) - d @ (to_numpy(full.step_size) * kernel))
     np.testing.assert_allclose(to_numpy(factored(x)), to_numpy(full(x)), atol=2e-5)
-
-
-@pytest.mark.parametrize("cls", BLOCKS)
-def test_auto_factors_many_atoms_where_it_is_cheaper(cls, monkeypatch):
-    assert matrices._MIN_ATOMS_TO_FACTOR == 2048
-    monkeypatch.setattr(matrices, "_MIN_ATOMS_TO_FACTOR", 64)
-    for n_atoms, n_features, factored in [
-        (64, 8, True),
-        (64, 60, False),
-        (63, 8, False),
-    ]:
-        block = cls(n_atoms, n_steps=2, dictionary=unit_atoms(n_atoms, n_features))
-        block.build((None, n_features))
-        assert block.factored is factored
-        assert any(w.shape == (n_atoms, n_atoms) for w in block.weights) != factored
-    with pytest.raises(ValueError, match=r"one of .*received recurrent='low'"):
-        cls(5, recurrent="low")
 
 
 @pytest.mark.parametrize("cls", BLOCKS)

@@ -14,7 +14,7 @@ from helpers import (
 )
 from keras.src import testing
 
-from sc2keras.layers import SLSTM, AdaptiveISTA, AdaptiveISTACell, SLSTMCell, matrices
+from sc2keras.layers import SLSTM, AdaptiveISTA, AdaptiveISTACell, SLSTMCell
 
 PAIRS = [
     pytest.param(AdaptiveISTA, AdaptiveISTACell, {}, id="AdaptiveISTA"),
@@ -353,23 +353,6 @@ def test_cell_config_round_trip_keeps_every_argument(cell):
         assert config[name] == options[name]
     assert config["n_atoms"] == 5
     assert "dictionary" not in config
-
-
-@pytest.mark.parametrize("cls", LAYERS)
-def test_auto_factors_many_atoms_where_it_is_cheaper(cls, monkeypatch):
-    assert matrices._MIN_ATOMS_TO_FACTOR == 2048
-    monkeypatch.setattr(matrices, "_MIN_ATOMS_TO_FACTOR", 64)
-    for n_atoms, n_features, factored in [
-        (64, 8, True),
-        (64, 60, False),
-        (63, 8, False),
-    ]:
-        layer = cls(n_atoms, dictionary=unit_atoms(n_atoms, n_features))
-        layer.build((None, n_features))
-        assert layer.cell.factored is factored
-        assert hasattr(layer.cell, "recurrent_kernel") is not factored
-    with pytest.raises(ValueError, match=r"one of .*received recurrent='low'"):
-        cls(5, recurrent="low")
 
 
 @pytest.mark.parametrize("cls", LAYERS)

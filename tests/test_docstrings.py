@@ -6,6 +6,7 @@ import pkgutil
 import pytest
 
 import sc2keras
+from sc2keras import registry
 
 
 def modules():
@@ -30,6 +31,8 @@ PUBLIC = [
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_prints_what_it_says(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # What an example registers is gone after it.
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     report = []
     runner = doctest.DocTestRunner(verbose=False)
     runner.run(example, out=report.append)

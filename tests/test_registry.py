@@ -11,7 +11,6 @@ import pytest
 from helpers import ENTRIES
 
 import sc2keras
-from sc2keras import registry
 
 OUTSIDE = '''
     import keras

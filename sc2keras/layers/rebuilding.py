@@ -166,22 +166,36 @@ def remake(
 class FiniteWeights(keras.layers.Layer):
     """A layer that refuses to load a NaN or an infinity."""
 
-    _refusal: str | None = None
-
     def load_own_variables(self, store: Any) -> None:
-        keys = set(store.keys())
-        if self._refusal is not None and not keys:
-            # Keras tries again where nothing is, and would complain of that.
-            raise ValueError(self._refusal)
-        variables = [*self._trainable_variables, *self._non_trainable_variables]
-        for key in sorted(keys):
-            if not is_finite(np.asarray(store[key])):
-                is_index = key.isdigit() and int(key) < len(variables)
-                self._refusal = (
-                    f"Weight {variables[int(key)].path if is_index else key!r} in the "
-                    "file holds a NaN or an infinity. Load an earlier file, or train "
-                    "the model again."
-                )
-                raise ValueError(self._refusal)
-        self._refusal = None
-        super().load_own_variables(store)
+        _load_finite(self, super().load_own_variables, store)
+
+
+def load_finite_weights_only(layer: keras.layers.Layer) -> None:
+    """Makes a layer of any class refuse a NaN or an infinity, as `FiniteWeights`."""
+    if not isinstance(layer, FiniteWeights) and not hasattr(layer, "_refusal"):
+        layer._refusal = None
+        layer.load_own_variables = functools.partial(
+            _load_finite, layer, layer.load_own_variables
+        )
+
+
+def _load_finite(
+    layer: keras.layers.Layer, load: Callable[[Any], None], store: Any
+) -> None:
+    keys = set(store.keys())
+    refusal = getattr(layer, "_refusal", None)
+    if refusal is not None and not keys:
+        # Keras tries again where nothing is, and would complain of that.
+        raise ValueError(refusal)
+    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    for key in sorted(keys):
+        if not is_finite(np.asarray(store[key])):
+            is_index = key.isdigit() and int(key) < len(variables)
+            layer._refusal = (
+                f"Weight {variables[int(key)].path if is_index else key!r} in the "
+                "file holds a NaN or an infinity. Load an earlier file, or train "
+                "the model again."
+            )
+            raise ValueError(layer._refusal)
+    layer._refusal = None
+    load(store)

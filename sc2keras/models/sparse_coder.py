@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sc2keras import signals
 from sc2keras.layers.encoder import Encoder
+from sc2keras.layers.rebuilding import load_finite_weights_only
 from sc2keras.models import fitting, forward, path, saving, streaming
 from sc2keras.models.divergence import guarded
 from sc2keras.models.objective import Objective
@@ -112,8 +113,7 @@ class SparseCoder(keras.Model):
             duality_gap: Boolean, whether `fit` and `evaluate` also report the mean
                 relative duality gap of the codes for the model's own dictionary: at
                 most so far is the objective from the LASSO optimum.
-            jit_compile: Boolean, whether XLA compiles on TensorFlow; "auto": where it
-                earns the seconds back that it takes.
+            jit_compile: Boolean, whether XLA compiles on TensorFlow; "auto": if it pays.
             **kwargs: Of `keras.Model.compile`. `steps_per_execution=20` spares small
                 models much of Keras's work; callbacks then see every twentieth batch.
         """
@@ -151,8 +151,7 @@ class SparseCoder(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        own = self._objective.metrics if self.compiled else []
-        return [*super().metrics, *own]
+        return super().metrics + (self._objective.metrics if self.compiled else [])
 
     def compute_loss(
         self,
@@ -196,14 +195,9 @@ class SparseCoder(keras.Model):
             x: Array `(n_samples, *input_shape)` of floats, scaled to about [0, 1], as
                 `encode` takes it; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
                 data loader, or an iterable of batches.
-            y: Targets of the loss of `compile`, if there is one; as Keras takes them
-                for a model of several outputs, a list or a dictionary by names.
-            callbacks: List of `keras.callbacks.Callback`. One is added in front that
-                stops a training whose loss or weights are not finite.
-            batch_size, epochs, verbose, **kwargs: Of `keras.Model.fit`.
-
-        Returns:
-            A `keras.callbacks.History`.
+            y: Targets of the loss of `compile`, if there is one; as in Keras, maybe a
+                list or a dictionary by names.
+            batch_size, epochs, verbose, callbacks, **kwargs: Of `keras.Model.fit`.
 
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape (it names the
@@ -289,7 +283,7 @@ class SparseCoder(keras.Model):
                 `numpy.lib.format.open_memmap`; None: a new array.
 
         Returns:
-            Array `(n_samples, n_atoms)`; `out`, if that was given.
+            Array `(n_samples, n_atoms)`, or `out`.
 
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape, or a code is
@@ -329,10 +323,8 @@ class SparseCoder(keras.Model):
             codes: Array `(n_samples, n_atoms)`, a memory map included, or an iterable
                 of batches.
             batch_size: Integer, the rows that are decoded at a time.
-            out: Array `(n_samples, *input_shape)` to write to; None: a new array.
-
-        Returns:
-            Array `(n_samples, *input_shape)`; `out`, if that was given.
+            out: Array `(n_samples, *input_shape)` to write to and to return; None: a
+                new array.
         """
         return streaming.decode(self, codes, batch_size, out)
 
@@ -371,6 +363,12 @@ class SparseCoder(keras.Model):
         The file also says which encoder the weights are of.
         """
         saving.save_weights(self, super().save_weights, filepath, *args, **kwargs)
+
+    def load_own_variables(self, store: Any) -> None:
+        # Keras loads those of the model first, and its layers thereafter.
+        for layer in self._flatten_layers(include_self=False):
+            load_finite_weights_only(layer)
+        super().load_own_variables(store)
 
     def load_weights(
         self, filepath: saving.FilePath, *args: Any, **kwargs: Any

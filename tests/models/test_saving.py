@@ -12,7 +12,7 @@ from mishaps import full_disk, killed_again_and_again
 
 from sc2keras import SparseCoder
 from sc2keras.applications import LISTA, SC2Net
-from sc2keras.layers import SLSTM
+from sc2keras.layers import SLSTM, LISTABlock
 from sc2keras.models import saving
 from sc2keras.models.description import describe
 
@@ -185,6 +185,20 @@ def test_a_file_with_a_nan_is_not_loaded(path):
     with pytest.raises(ValueError, match=name.split("/")[-1]):
         model.load_weights(path)
     check_state(model, before)
+
+
+def test_a_nan_behind_the_codes_is_refused_by_keras_own_load(tmp_path):
+    codes = LISTABlock(6, n_steps=2)(x := keras.Input((8,)))
+    hidden = keras.Sequential([keras.layers.Dense(5, "relu"), keras.layers.Dense(3)])
+    SparseCoder(x, [codes, hidden(codes)]).save(tmp_path / "a.keras")
+    model = keras.saving.load_model(tmp_path / "a.keras")
+    model.save(tmp_path / "b.keras")
+    model = keras.saving.load_model(tmp_path / "b.keras")
+    bias = model.layers[-1].layers[0].bias
+    bias.assign([0, 0, np.nan, 0, 0])
+    keras.saving.save_model(model, tmp_path / "bad.keras")
+    with pytest.raises(ValueError, match=r"dense/bias' in the file holds a"):
+        keras.saving.load_model(tmp_path / "bad.keras")
 
 
 def test_a_file_that_is_cut_short_leaves_the_model(path):

@@ -113,7 +113,7 @@ class SparseCoder(keras.Model):
             duality_gap: Boolean, whether `fit` and `evaluate` also report the mean
                 relative duality gap of the codes for the model's own dictionary: at
                 most so far is the objective from the LASSO optimum.
-            jit_compile: Boolean, whether XLA compiles on TensorFlow; "auto": if it pays.
+            jit_compile: Boolean, whether XLA compiles on TensorFlow; auto: if it pays.
             **kwargs: Of `keras.Model.compile`. `steps_per_execution=20` spares small
                 models much of Keras's work; callbacks then see every twentieth batch.
         """

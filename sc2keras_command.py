@@ -1,14 +1,9 @@
-"""The command `sc2keras`: its arguments, before Keras and its backend are imported.
-
-It stands beside the package, since to import any part of that takes seconds.
-"""
+"""The command `sc2keras`, beside the package, whose import takes seconds."""
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 DESCRIPTION = """Sparse codes of files, and what is known of the models that make them.
@@ -86,7 +81,6 @@ COMMANDS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
 
 
 def start() -> None:
-    """What the command does, from its start on."""
     handled = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
     if handled:
         # The imports take seconds, in which Ctrl-C would show a traceback.
@@ -94,38 +88,27 @@ def start() -> None:
     args = parse_arguments()
     # A name may hold bytes that are no text.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with silent():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:  # What TensorFlow tells of itself is kept off the terminal.
         from sc2keras import cli
-
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
     if handled:
         signal.signal(signal.SIGINT, cli.interrupted)
     cli.run(args)
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Keeps what TensorFlow tells of itself while it is imported off the terminal."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "sc2keras", description=DESCRIPTION, formatter_class=as_written
-    )
+    parser = argparse.ArgumentParser("sc2keras", description=DESCRIPTION)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, description, arguments) in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, description=description or summary.capitalize()
-        )
+        more = description or summary.capitalize()
+        command = commands.add_parser(name, help=summary, description=more)
         for argument in arguments:
             command.add_argument(argument, **ARGUMENTS[argument])
     return parser.parse_args(argv)

@@ -9,7 +9,6 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,7 @@ from sc2keras.io.work import kept_in, unfinished_folder
 from sc2keras.registry import entries
 from sc2keras.validation import at_least_float32
 
-_OPTIONS = (
-    *("key", "split", "data_dir", "resize"),
-    *("threshold", "batch_rows", "overwrite"),
-)
+OPTIONS = ("key", "split", "data_dir", "resize", "threshold", "batch_rows", "overwrite")
 # What Keras adds to the configuration of every layer.
 _OF_KERAS = {
     *("name", "trainable", "dtype", "return_sequences", "return_state"),
@@ -37,32 +33,35 @@ def run(args: argparse.Namespace) -> None:
     """Runs a command, or raises a SystemExit with a message for the user."""
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    remedy = "Give the name of a module in this folder, or of one that is installed."
+    if args.modules:
+        sys.path.insert(0, os.getcwd())
     try:
-        with told_warnings():
-            import_modules(args.modules)
-            RUNS[args.command](args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", io.TransferWarning)
+            warnings.showwarning = show_warning
+            for name in args.modules:
+                with failing_as(io.ModelError, f"--import {name} fails", remedy):
+                    importlib.import_module(name)
+            others = {"info": info, "list": list_all}
+            others.get(args.command, run_transfer)(args)
     except (io.TransferError, OSError) as error:
         sys.exit(f"error: {as_command(str(error))}")
 
 
-def import_modules(names: list[str]) -> None:
-    if names:
-        sys.path.insert(0, os.getcwd())
-    remedy = "Give the name of a module in this folder, or of one that is installed."
-    for name in names:
-        with failing_as(io.ModelError, f"--import {name} fails", remedy):
-            importlib.import_module(name)
+def show_warning(message: Any, *_: Any, **__: Any) -> None:
+    """In a line, without the place in the code."""
+    tqdm.write(f"warning: {as_command(str(message))}", file=sys.stderr)
 
 
 def run_transfer(args: argparse.Namespace) -> None:
-    options = {name: value for name, value in vars(args).items() if name in _OPTIONS}
-    function = io.encode_file if args.command == "encode" else io.decode_file
+    options = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    transfer_file = io.encode_file if args.command == "encode" else io.decode_file
+    files = args.model, args.input, args.output
     folder = unfinished_folder(args.output)
     try:
         with contextlib.closing(Bar()) as bar:
-            result = function(
-                args.model, args.input, args.output, progress=bar, **options
-            )
+            result = transfer_file(*files, progress=bar, **options)
     except OSError as error:
         where = "" if error.filename else f" ({folder})"
         kept = kept_in(folder, "once the cause is gone")
@@ -77,8 +76,6 @@ def run_transfer(args: argparse.Namespace) -> None:
 
 
 class Bar:
-    """A progress bar for one task after the other."""
-
     task: str | None = None
     bar: Any = None
 
@@ -101,11 +98,10 @@ def info(args: argparse.Namespace) -> None:
     path = io.model_path(args.model)
     model, sha256 = io.load_model(path)
     encoder: Any = model.encoder
-    config = encoder.get_config().items()
     shown = [
         # A configured object by its class.
         f"{key}={value.get('class_name') if isinstance(value, dict) else value}"
-        for key, value in config
+        for key, value in encoder.get_config().items()
         if key not in _OF_KERAS
     ]
     tell("model", args.model)
@@ -115,12 +111,14 @@ def info(args: argparse.Namespace) -> None:
     tell("n_atoms", encoder.n_atoms)
     tell("weights", f"{model.count_params():,} numbers")
     tell("codes", at_least_float32(model.outputs[0].dtype))
-    card = next((card for card in cards() if card["sha256"] == sha256), None)
+    known = applications.list_weights().items()
+    cards = (applications.weights_card(b, name) for b, names in known for name in names)
+    card = next((card for card in cards if card["sha256"] == sha256), None)
     if card is None:
         return
-    tell("data", f"{card['data']['name']}: {card['data']['split']}")
-    tell("licence", f"{card['licence']}; data: {card['data']['licence']}")
-    test = card["test"]
+    data, test = card["data"], card["test"]
+    tell("data", f"{data['name']}: {data['split']}")
+    tell("licence", f"{card['licence']}; data: {data['licence']}")
     tell("objective", f"{test['objective']:.4f} on test, optimum {test['optimum']:.4f}")
     tell("gap", f"{test['gap']:.2%}")
     tell("nonzero", f"{test['nonzero']:.1%} of the entries")
@@ -128,18 +126,12 @@ def info(args: argparse.Namespace) -> None:
     tell("made by", card["command"])
 
 
-def cards() -> Iterator[dict[str, Any]]:
-    for builder, names in applications.list_weights().items():
-        for name in names:
-            yield applications.weights_card(builder, name)
-
-
 def list_all(args: argparse.Namespace) -> None:
     weights = applications.list_weights()
     for entry in entries():
         tell(entry.name, entry.summary)
-        if entry.name in weights:
-            ship = ", ".join(f"{entry.name}/{name}" for name in weights[entry.name])
+        ship = ", ".join(f"{entry.name}/{name}" for name in weights.get(entry.name, ()))
+        if ship:
             tell("", f"weights: {ship}")
 
 
@@ -149,33 +141,15 @@ def tell(name: str, value: object) -> None:
     print(f"{name:<14}" + ("\n" + 14 * " ").join(lines))
 
 
-RUNS = {"encode": run_transfer, "decode": run_transfer, "info": info, "list": list_all}
-
-
 def as_command(message: str) -> str:
     """A message of the library in the words of the command line."""
-
-    def option(found: re.Match) -> str:
-        name = f"--{found[1].replace('_', '-')}"
-        return name if found[2] is not None else f"{name} "
-
+    names = "|".join(OPTIONS)
     message = re.sub(
-        rf"(?<![^\s(])({'|'.join(_OPTIONS)})=(True\b|(?= ))?", option, message
+        rf"(?<![^\s(])({names})=(True\b|(?= ))?",
+        lambda found: f"--{found[1].replace('_', '-')}" + " " * (found[2] is None),
+        message,
     )
     return message.replace("the same call", "the same command")
-
-
-@contextlib.contextmanager
-def told_warnings() -> Iterator[None]:
-    """Shows warnings in a line each, without the place in the code."""
-
-    def show(message: Any, *_: Any, **__: Any) -> None:
-        tqdm.write(f"warning: {as_command(str(message))}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", io.TransferWarning)
-        warnings.showwarning = show
-        yield
 
 
 def interrupted(number: int, _: object) -> None:

@@ -6,44 +6,21 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+PathLike = str | os.PathLike[str]
 # What has not been written to for so long, in seconds, a kill left behind.
 _ABANDONED_AFTER = 3600
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[Path]:
+def whole_file(path: PathLike, overwrite: bool = True) -> Iterator[Path]:
     """A path to write to, whose file takes the place of `path` once all is written.
 
-    Until the block ends without an error, and the content is on the disk, `path` is
-    what it was, whatever happens: an exception, a full disk, a kill. What a kill leaves
-    is a file `unfinished-…` beside it, which a later write of the same file removes
-    after an hour. A symbolic link is followed, and the permissions of a file that is
-    replaced are kept.
-
-    Args:
-        path: Path of the file. Its folder exists.
-        overwrite: Boolean. If False, a file of that name is never replaced, one that
-            appears while the block runs included.
-
-    Yields:
-        `pathlib.Path` in the same folder, with a name that ends as `path` does.
-
-    Raises:
-        FileExistsError: If `overwrite` is False and `path` exists.
-        OSError: If the file cannot be written: its folder does not exist, `path` is a
-            folder or must not be written to, the disk is full.
-
-    Example:
-
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp(), "figures.txt")
-    >>> with whole_file(target) as path:
-    ...     _ = path.write_text("1 2 3")
-    >>> target.read_text()
-    '1 2 3'
+    Until then `path` is what it was, whatever happens; what a kill leaves beside it, a
+    later write removes after an hour. Links are followed, and permissions kept. Without
+    `overwrite`, a file that is there or appears meanwhile is a FileExistsError.
     """
     target = check_target(path, overwrite)
     _remove_abandoned(target)
@@ -55,14 +32,8 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator
         temporary.unlink(missing_ok=True)
 
 
-def put_file(
-    finished: Path, path: str | os.PathLike[str], overwrite: bool = True
-) -> None:
-    """Moves a file to its place, as `whole_file` does at the end of its block.
-
-    `finished` lies on the file system of `path`; it stays where it is if an error is
-    raised, a FileExistsError or another OSError as of `whole_file`.
-    """
+def put_file(finished: Path, path: PathLike, overwrite: bool = True) -> None:
+    """Moves a file to its place on its file system, with the errors of `whole_file`."""
     target = check_target(path, overwrite)
     _flush(finished)
     if overwrite:
@@ -81,35 +52,13 @@ def put_file(
     _flush_folder(target.parent)
 
 
-def replace_file(
-    path: str | os.PathLike[str],
-    write: Callable[[Path], object],
-    overwrite: bool = True,
-) -> None:
-    """`whole_file` around a function that writes to the path that it is given."""
-    with whole_file(path, overwrite) as temporary:
-        write(temporary)
-
-
 @contextlib.contextmanager
-def whole_export(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_export(path: PathLike) -> Iterator[Path]:
     """As `whole_file`, for what may be a folder, or a file with others beside it.
 
-    A folder takes the place of a folder whose entries it has all, so that nothing is
-    lost but an earlier export. (Two names change then: a kill just between the two
-    leaves the earlier one as `replaced-…` beside it.)
-
-    Args:
-        path: Path of the file or folder. The folder that it is in exists.
-
-    Yields:
-        `pathlib.Path` with the name of `path`, in an empty folder beside it. All that
-        is written to that folder is put beside `path`, and `path` itself last.
-
-    Raises:
-        FileExistsError: If something else than an earlier export would be replaced, or
-            one of several files, which cannot change at once.
-        OSError: If it cannot be written.
+    All that is written to the folder of the path is put beside `path`. A folder takes
+    the place of one whose entries it has all: nothing but an earlier export is lost.
+    (A kill between two renames leaves it as `replaced-…`.)
     """
     target = Path(os.path.realpath(path))
     _check_folder(target)
@@ -132,7 +81,7 @@ def whole_export(path: str | os.PathLike[str]) -> Iterator[Path]:
     _flush_folder(target.parent)
 
 
-def check_target(path: str | os.PathLike[str], overwrite: bool = True) -> Path:
+def check_target(path: PathLike, overwrite: bool = True) -> Path:
     """`path` with its links followed, or an OSError if no file can be written there."""
     target = Path(os.path.realpath(path))
     _check_folder(target)
@@ -168,41 +117,36 @@ def _check_replaceable(entry: Path, target: Path, n_entries: int) -> None:
     """Raises an OSError if putting `entry` there would lose something."""
     if not target.exists():
         return
-    if entry.is_dir() != target.is_dir():
-        kinds = ("file", "folder")
-        raise FileExistsError(
-            f"{target} is a {kinds[target.is_dir()]}, and the export a "
-            f"{kinds[entry.is_dir()]}. Name another path."
-        )
+    kinds = ["folder" if path.is_dir() else "file" for path in (target, entry)]
+    if kinds[0] != kinds[1]:
+        what = f"{target} is a {kinds[0]}, and the export a {kinds[1]}"
+        raise FileExistsError(f"{what}. Name another path.")
     if n_entries > 1:
         raise FileExistsError(
             f"{target} exists, and the {n_entries} files of this export cannot be "
             "replaced at once. Name another path, or delete them first."
         )
-    if entry.is_file():
-        check_target(target)
-        return
-    others = sorted(set(os.listdir(target)) - set(os.listdir(entry)))
-    if others:
-        raise FileExistsError(
-            f"{target} holds {others[0]!r}, which is not of an earlier export and would"
-            " be lost. Name another folder."
-        )
+    if entry.is_dir():
+        for other in sorted(set(os.listdir(target)) - set(os.listdir(entry))):
+            raise FileExistsError(
+                f"{target} holds {other!r}, which is not of an earlier export and would"
+                " be lost. Name another folder."
+            )
 
 
 def _put_entry(entry: Path, target: Path) -> None:
-    replaces_folder = entry.is_dir() and target.exists()
-    if target.exists():
-        shutil.copymode(target, entry)
-    if not replaces_folder:
-        os.replace(entry, target)
+    if entry.is_file():
+        put_file(entry, target)
         return
     aside = _beside(target, "replaced")
-    os.rename(target, aside)
+    if target.exists():
+        shutil.copymode(target, entry)
+        os.rename(target, aside)
     try:
         os.rename(entry, target)
     except BaseException:
-        os.rename(aside, target)
+        if aside.exists():
+            os.rename(aside, target)
         raise
     _flush_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
@@ -230,21 +174,12 @@ def _beside(target: Path, what: str) -> Path:
 
 def _ending(target: Path) -> str:
     """The name, or its end if a prefix would make it longer than names may be."""
-    name = target.name
-    while len(os.fsencode(name)) > 200:
-        name = name[1:]
-    return name
+    return os.fsencode(target.name)[-200:].decode(errors="ignore")
 
 
 def _remove_abandoned(target: Path) -> None:
-    token = "[0-9a-f]" * 16
-    for path in target.parent.glob(
-        f"unfinished-{token}-{glob.escape(_ending(target))}"
-    ):
+    pattern = f"unfinished-{'[0-9a-f]' * 16}-{glob.escape(_ending(target))}"
+    for path in target.parent.glob(pattern):
         with contextlib.suppress(OSError):  # Another process was faster.
-            if path.stat().st_mtime >= time.time() - _ABANDONED_AFTER:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            if path.stat().st_mtime < time.time() - _ABANDONED_AFTER:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

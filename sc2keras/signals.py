@@ -16,48 +16,26 @@ _CHUNK = 4096
 def open_samples(name: str, x: Any, shape: Shape) -> Any:
     """What `x` holds, as something with a `shape` that can be sliced, or as a stream.
 
-    Arrays, memory maps, HDF5 datasets and tensors are returned as they are: they may be
-    larger than the memory. Frames, lists of samples and nested lists become arrays.
-
-    Args:
-        name: String, the name of `x` in errors.
-        x: Array of any kind `(n_samples, *shape)`; a list of samples, or of batches; a
-            dictionary or list that holds one of these; or an iterable of batches, such
-            as a `tf.data.Dataset`.
-        shape: Tuple of integers, the shape of a sample.
-
-    Returns:
-        An array-like, or, if it has no `shape`, an iterable of batches.
-
-    Raises:
-        ValueError: If `x` is None, a string, a single number, or a dictionary of
-            several arrays.
-
-    Example:
-
-    >>> open_samples("x", [[1.0, 2.0], [3.0, 4.0]], (2,)).shape
-    (2, 2)
+    Arrays and memory maps `(n_samples, *shape)` stay as they are, larger than memory
+    perhaps; frames and nested lists become arrays; a stream is an iterable of batches.
     """
     if isinstance(x, dict):
         x = _only_value(name, x)
     if _is_sparse(x):
         return x.tocsr()
+    if isinstance(x, (list, tuple)):
+        is_stream = len(x) and _is_batch(first_of(name, x[0]), shape)
+        return x if is_stream else as_array(name, x)
     if hasattr(x, "to_numpy"):
         return as_array(name, x)
-    if isinstance(x, (list, tuple)):
-        return (
-            x
-            if len(x) and _is_batch(first_of(name, x[0]), shape)
-            else as_array(name, x)
-        )
     if hasattr(x, "shape"):
         if x.shape is None or len(x.shape) == 0:
             raise _wrong_shape(name, tuple(x.shape or ()), shape)
-        return x
-    if x is None or isinstance(x, (str, bytes)) or not hasattr(x, "__iter__"):
+    elif isinstance(x, (str, bytes)) or not hasattr(x, "__iter__"):
+        wanted = ", ".join(map(str, ("n_samples", *shape)))
         raise ValueError(
-            f"{name} must be an array (n_samples, {_sizes(shape)}) or an iterable of "
-            f"such batches; received {name}={x!r}."
+            f"{name} must be an array ({wanted}) or an iterable of such batches; "
+            f"received {name}={x!r}."
         )
     return x
 
@@ -73,16 +51,11 @@ def _is_batch(x: Any, shape: Shape) -> bool:
 
 
 def _is_shape(found: Shape, shape: Shape) -> bool:
-    """Whether two shapes differ in a last axis of size 1 at most."""
     return tuple(shape) in (found, (*found, 1)) or found == (*shape, 1)
 
 
 def batches(name: str, x: Any, shape: Shape, batch_size: int) -> Iterator[NDArray]:
-    """The rows of what `open_samples` returned, in arrays `(n, *shape)`.
-
-    They are numbers, but may not be finite. The elements of an iterable are batches,
-    dictionaries of one, or tuples that begin with one of these.
-    """
+    """The rows of what `open_samples` returned, in arrays `(n, *shape)` of numbers."""
     if hasattr(x, "shape"):
         for start in range(0, x.shape[0], batch_size):
             yield as_samples(name, x[start : start + batch_size], shape)
@@ -96,15 +69,13 @@ def first_of(name: str, element: Any, key: str | None = None) -> Any:
     while isinstance(element, (tuple, list, dict)) and len(element):
         if isinstance(element, dict):
             element = _only_value(name, element, key)
-        elif isinstance(element, tuple) or _holds_arrays(element):
-            element = element[0]
-        else:
+            continue
+        first = element[0]
+        holds_arrays = hasattr(first, "shape") or isinstance(first, (dict, tuple))
+        if isinstance(element, list) and not holds_arrays:
             break  # Nested lists of numbers, a batch by themselves.
+        element = first
     return element
-
-
-def _holds_arrays(x: list) -> bool:
-    return hasattr(x[0], "shape") or isinstance(x[0], (dict, tuple))
 
 
 def _only_value(name: str, x: dict, key: str | None = None) -> Any:
@@ -119,18 +90,13 @@ def _only_value(name: str, x: dict, key: str | None = None) -> Any:
 
 
 def as_samples(name: str, x: Any, shape: Shape, dtype: str | None = None) -> NDArray:
-    """`x` as an array `(n, *shape)`, of `dtype` if that is given.
-
-    A last axis of size 1 that is missing or too many is put right, as Keras does.
-    """
+    """`x` as an array `(n, *shape)`; Keras too adds or drops a last axis of size 1."""
     array = as_array(name, x)
     if array.ndim == 0 or not _is_shape(array.shape[1:], shape):
         raise _wrong_shape(name, array.shape, shape)
     array = array.reshape(len(array), *shape)
-    if dtype is None:
-        return array
     with np.errstate(over="ignore"):  # It makes an infinity, which is found.
-        return array.astype(dtype, copy=False)
+        return array.astype(dtype or array.dtype, copy=False)
 
 
 def as_array(name: str, x: Any) -> NDArray:
@@ -157,21 +123,19 @@ def as_array(name: str, x: Any) -> NDArray:
             f"{name} cannot be read as an array of numbers "
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]})."
         ) from error
-    is_number = array.dtype.kind in "biuf" or "float" in array.dtype.name
-    if not is_number:
-        remedy = {
-            "c": "Take its real part, or stack real and imaginary part as features.",
-            "O": "Convert it with astype(float), once no entry is missing.",
-        }.get(array.dtype.kind, "Convert it to floats.")
-        raise ValueError(
-            f"{name} must hold real numbers; received {name} of type "
-            f"{type(x).__name__} and dtype {array.dtype}. {remedy}"
-        )
-    return array
+    if array.dtype.kind in "biuf" or "float" in array.dtype.name:
+        return array
+    remedy = {
+        "c": "Take its real part, or stack real and imaginary part as features.",
+        "O": "Convert it with astype(float), once no entry is missing.",
+    }.get(array.dtype.kind, "Convert it to floats.")
+    raise ValueError(
+        f"{name} must hold real numbers; received {name} of type "
+        f"{type(x).__name__} and dtype {array.dtype}. {remedy}"
+    )
 
 
 def check_finite(name: str, x: NDArray, dtype: str) -> None:
-    """Raises a ValueError that names the first row with a NaN or an infinity."""
     for start in range(0, len(x), _CHUNK):
         rows = x[start : start + _CHUNK]
         with np.errstate(over="ignore"):
@@ -190,7 +154,6 @@ def not_finite(name: str, row: int) -> ValueError:
 
 
 def first_not_finite(rows: NDArray) -> int | None:
-    """The first row that holds a NaN or an infinity, or None."""
     if rows.dtype.kind in "biu" or not rows.size:
         return None
     # A sum is several times as fast as numpy.isfinite; it may overflow by itself.
@@ -203,11 +166,9 @@ def first_not_finite(rows: NDArray) -> int | None:
 
 def warn_of_integers(x: Any, name: str = "x") -> None:
     """Warns of images that are not scaled, in an array or a `tf.data.Dataset`."""
-    dtype = getattr(x, "dtype", None)
-    if getattr(dtype, "kind", None) == "f":
-        return
     if hasattr(x, "element_spec"):
-        dtype = getattr(first_of(name, x.element_spec), "dtype", None)
+        x = first_of(name, x.element_spec)
+    dtype = getattr(x, "dtype", None)
     dtype = str(getattr(dtype, "name", dtype))
     if "int" in dtype:
         warnings.warn(
@@ -223,12 +184,8 @@ def _is_sparse(x: Any) -> bool:
 
 def _wrong_shape(name: str, found: Shape, shape: Shape) -> ValueError:
     role = "the codes" if name == "codes" else "the input"
+    wanted = ", ".join(map(str, ("n_samples", *shape)))
     return ValueError(
-        f"{name} must have shape (n_samples, {_sizes(shape)}), {role} of the model; "
-        f"received samples of shape {tuple(found[1:])} in {name} of shape "
-        f"{tuple(found)}."
+        f"{name} must have shape ({wanted}), {role} of the model; received samples of "
+        f"shape {tuple(found[1:])} in {name} of shape {tuple(found)}."
     )
-
-
-def _sizes(shape: Shape) -> str:
-    return ", ".join(map(str, shape))

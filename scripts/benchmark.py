@@ -4,22 +4,15 @@
     python scripts/benchmark.py --quick      # fewer samples, sizes and repeats
     python scripts/benchmark.py --guard 0.8  # only: is fit as fast as a plain loop?
 
-Every ratio is one of medians over repeats that take turns, so that it holds on a
-machine that others use too. A section that is finished is kept in --output and not
-measured again: a run that was stopped goes on where it was.
+What is finished is kept in --output: a run that was stopped goes on where it was.
 """
 
 import sys
 
 import numpy as np
-from experiments.arguments import (
-    make_parser,
-    positive_integer,
-    positive_number,
-    run_program,
-)
+from experiments import arguments
+from experiments.arguments import load_data, positive_integer, positive_number
 from experiments.benchmarks import encoding, latency, report, scale, training
-from experiments.data import load_data
 from experiments.reports import write_text
 from tqdm import tqdm
 
@@ -56,7 +49,7 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    parser = make_parser(__doc__.split("\n\n")[0], "out/benchmark")
+    parser = arguments.make_parser(__doc__.split("\n\n")[0], "out/benchmark")
     add = parser.add_argument
     add("--dataset", choices=datasets.NAMES, default="mnist")
     add("--n-atoms", type=positive_integer, default=100, help="k")
@@ -76,14 +69,12 @@ def parse_arguments(argv):
 
 def guard(args):
     x = np.random.default_rng(0).random((1000, 784), dtype="float32")
-    record = training.against_a_loop(x, args)
-    ratio = record["best_fit_over_loop"]
+    ratio = training.against_a_loop(x, args)["best_fit_over_loop"]
     print(f"fit runs at {ratio:.2f} of the rate of a hand-written loop, at best")
     if ratio < args.guard:
         print(f"error: that is less than {args.guard:g}", file=sys.stderr)
-        return 1
-    return 0
+    return int(ratio < args.guard)
 
 
 if __name__ == "__main__":
-    run_program(main)
+    arguments.run_program(main)

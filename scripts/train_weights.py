@@ -1,20 +1,19 @@
 """Makes the trained weights that ship with the package, and their cards.
 
-    python scripts/train_weights.py                        # digits, mnist and cifar10
     python scripts/train_weights.py --datasets digits --builders SC2Net
 
-Every model is measured on the test split, once, and its figures go into its card. What
-is trained is kept in --work: a run that was stopped goes on where it was.
+What is trained is kept in --work: a run that was stopped goes on where it was.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
 from experiments import weights
-from experiments.arguments import make_parser, run_program
-from experiments.data import load_data
+from experiments.arguments import load_data, make_parser, run_program
+from experiments.records import Store
 from experiments.reports import write_text
-from experiments.runs import PROTOCOLS, check_settings
+from experiments.runs import PROTOCOLS, Run, check_settings
 from experiments.weights import BUILDERS, TRAINING
 from tqdm import tqdm
 
@@ -24,13 +23,19 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(argv=None):
-    args = parse_arguments(argv)
+    parser = make_parser(__doc__.split("\n\n")[0], ROOT / "sc2keras" / "weights")
+    add = parser.add_argument
+    add("--datasets", nargs="+", choices=datasets.NAMES, default=list(TRAINING))
+    add("--builders", nargs="+", choices=BUILDERS, default=list(BUILDERS))
+    add("--work", type=Path, default=Path("out/weights"))
+    add("--table", type=Path, default=ROOT / "results" / "weights" / "table.md")
+    args = parser.parse_args(argv)
     data = {name: load_data(name, args.data_dir) for name in args.datasets}
-    runs = {
-        (builder, name): weights.make_run(builder, name, args.work)
-        for name in args.datasets
-        for builder in args.builders
-    }
+    store, runs = Store(args.work / "runs"), {}
+    for name, b in itertools.product(args.datasets, args.builders):
+        l1, recipe = TRAINING[name]
+        where = f"{b.lower()}-{name}", store, name
+        runs[b, name] = Run(*where, recipe, method=BUILDERS[b], l1=l1)
     check_settings(runs.values())
     args.output.mkdir(parents=True, exist_ok=True)
     bar = tqdm(runs.items(), "weights", unit="model")
@@ -42,16 +47,6 @@ def main(argv=None):
         weights.ship(builder, run, record, len(data[name].x_train), args.output)
     args.table.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.table, weights.table(args.output))
-
-
-def parse_arguments(argv):
-    parser = make_parser(__doc__.split("\n\n")[0], ROOT / "sc2keras" / "weights")
-    add = parser.add_argument
-    add("--datasets", nargs="+", choices=datasets.NAMES, default=list(TRAINING))
-    add("--builders", nargs="+", choices=BUILDERS, default=list(BUILDERS))
-    add("--work", type=Path, default=Path("out/weights"))
-    add("--table", type=Path, default=ROOT / "results" / "weights" / "table.md")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,12 @@ import time
 
 import pytest
 
-from sc2keras.files import put_file, replace_file, whole_export, whole_file
+from sc2keras.files import put_file, whole_export, whole_file
+
+
+def replace_file(path, write, **options):
+    with whole_file(path, **options) as temporary:
+        write(temporary)
 
 
 def test_a_file_appears_with_its_whole_content(tmp_path):

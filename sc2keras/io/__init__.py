@@ -1,34 +1,18 @@
 """Codes of files into files: sources, stores, and what goes on after a stop."""
 
-from sc2keras.io.errors import (
-    InputChangedError,
-    InputError,
-    ModelError,
-    OutputError,
-    TransferError,
-    TransferWarning,
-    UnfinishedError,
-)
-from sc2keras.io.models import load_model, model_path
-from sc2keras.io.sources import SOURCES, Source
-from sc2keras.io.stores import STORES, Store
-from sc2keras.io.transfer import Result, decode_file, encode_file
-
-__all__ = [
-    "SOURCES",
-    "STORES",
-    "InputChangedError",
-    "InputError",
-    "ModelError",
-    "OutputError",
-    "Result",
-    "Source",
-    "Store",
-    "TransferError",
-    "TransferWarning",
-    "UnfinishedError",
-    "decode_file",
-    "encode_file",
-    "load_model",
-    "model_path",
-]
+from sc2keras.io.errors import InputChangedError as InputChangedError
+from sc2keras.io.errors import InputError as InputError
+from sc2keras.io.errors import ModelError as ModelError
+from sc2keras.io.errors import OutputError as OutputError
+from sc2keras.io.errors import TransferError as TransferError
+from sc2keras.io.errors import TransferWarning as TransferWarning
+from sc2keras.io.errors import UnfinishedError as UnfinishedError
+from sc2keras.io.models import load_model as load_model
+from sc2keras.io.models import model_path as model_path
+from sc2keras.io.sources import SOURCES as SOURCES
+from sc2keras.io.sources import Source as Source
+from sc2keras.io.stores import STORES as STORES
+from sc2keras.io.stores import Store as Store
+from sc2keras.io.transfer import Result as Result
+from sc2keras.io.transfer import decode_file as decode_file
+from sc2keras.io.transfer import encode_file as encode_file

@@ -1,9 +1,10 @@
 """What can go wrong between two files; every message names a remedy."""
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Iterator
+
+from sc2keras.validation import depth_of_caller
 
 
 class TransferError(Exception):
@@ -50,11 +51,7 @@ def failing_as(kind: type[TransferError], what: str, remedy: str) -> Iterator[No
 
 
 def tell(message: str) -> None:
-    """Warns at the line that called the package."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals["__name__"].startswith("sc2keras."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, TransferWarning, stacklevel=level)
+    warnings.warn(message, TransferWarning, stacklevel=depth_of_caller())
 
 
 def one_line(error: BaseException) -> str:

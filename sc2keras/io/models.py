@@ -15,11 +15,7 @@ from sc2keras.models import SparseCoder
 
 
 def model_path(name: str | os.PathLike[str]) -> Path:
-    """The file of a model: a path, or that of the weights `BUILDER/WEIGHTS`.
-
-    Raises:
-        ModelError: If there is neither.
-    """
+    """A path, that of the weights `BUILDER/WEIGHTS`, or a ModelError."""
     if os.path.isfile(name):
         return Path(name)
     builder, _, weights = str(name).partition("/")
@@ -27,9 +23,7 @@ def model_path(name: str | os.PathLike[str]) -> Path:
     if weights in known.get(builder, []):
         return weights_path(builder, weights)
     like = {builder: known[builder]} if builder in known else known
-    ship = ", ".join(
-        f"{key}/{value}" for key, values in like.items() for value in values
-    )
+    ship = ", ".join(f"{key}/{name}" for key, names in like.items() for name in names)
     raise ModelError(
         f"the model {name} is not a file, and no weights of that name ship. Check the "
         f"path, or give one of {ship}."
@@ -37,13 +31,14 @@ def model_path(name: str | os.PathLike[str]) -> Path:
 
 
 def load_model(model: SparseCoder | str | os.PathLike[str]) -> tuple[SparseCoder, str]:
-    """A SparseCoder, and the SHA-256 that tells it from another.
-
-    Raises:
-        ModelError: If there is none, or something else in its place.
-    """
     if isinstance(model, SparseCoder):
-        return model, _sha256_of(model)
+        config = {**model.encoder.get_config(), "name": None}
+        config["input"] = model.input_shape
+        content = json.dumps(config, sort_keys=True, default=str).encode()
+        digest = hashlib.sha256(content)
+        for weight in model.weights:
+            digest.update(ops.convert_to_numpy(weight).tobytes())
+        return model, digest.hexdigest()
     path = model_path(model)
     remedy = (
         "Give a .keras file that model.save wrote, and save it anew if it was cut off; "
@@ -60,11 +55,3 @@ def load_model(model: SparseCoder | str | os.PathLike[str]) -> tuple[SparseCoder
             "a model of sc2keras.applications."
         )
     return loaded, sha256
-
-
-def _sha256_of(model: SparseCoder) -> str:
-    config = {**model.encoder.get_config(), "name": None, "input": model.input_shape}
-    content = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for weight in model.weights:
-        content.update(ops.convert_to_numpy(weight).tobytes())
-    return content.hexdigest()

@@ -1,5 +1,6 @@
 """Where codes and decoded signals go: rows on their way to a file."""
 
+import abc
 import io
 import math
 import os
@@ -18,17 +19,12 @@ from sc2keras.validation import Shape
 Sizes = dict[str, int]
 
 
-class Store:
+class Store(abc.ABC):
     """A kind of output: rows in files of a folder, which only grow, until all are done.
 
-    Another kind is a subclass and its suffix in `STORES`. What it needs to know of the
-    rows that are done is in `sizes`, the bytes of them in each file: what was killed is
-    taken up by cutting the files off there.
-
-    Args:
-        folder: `pathlib.Path` of the folder.
-        shape: Tuple of integers, that of the whole array.
-        threshold: Float, the magnitude up to which entries are left out, or None.
+    Another kind is a subclass and its suffix in `STORES`. `shape` is that of the whole
+    array, and `sizes` are the bytes of the rows that are done in each file: what was
+    killed is taken up by cutting the files off there.
     """
 
     # The files that grow, and the one that is made of them.
@@ -42,28 +38,29 @@ class Store:
         self.folder, self.shape, self.threshold = folder, shape, threshold
         self.n_values = math.prod(shape[1:])
 
+    @abc.abstractmethod
     def start(self) -> dict[str, bytes]:
         """What the files hold before the first row."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def parts(self, rows: NDArray, sizes: Sizes) -> dict[str, NDArray]:
         """What rows add to each file, behind `sizes`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sizes_at(self, n_rows: int) -> Sizes:
         """The bytes of so many rows, which the files hold."""
-        raise NotImplementedError
 
     def n_bytes(self) -> int:
         """What all rows need, as far as that is known beforehand."""
         return 0
 
+    @abc.abstractmethod
     def finish(self, sizes: Sizes) -> Path:
         """The file of all rows; called again after a failure, it makes the same."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def description(self, sizes: Sizes) -> str:
-        raise NotImplementedError
+        """What a `Result` says of it."""
 
 
 class NpyStore(Store):
@@ -76,18 +73,17 @@ class NpyStore(Store):
         return {self.finished: np.ascontiguousarray(rows, "<f4")}
 
     def sizes_at(self, n_rows: int) -> Sizes:
-        header = len(npy_header("<f4", self.shape))
-        return {self.finished: header + 4 * n_rows * self.n_values}
+        n_bytes = 4 * n_rows * self.n_values
+        return {self.finished: len(npy_header("<f4", self.shape)) + n_bytes}
 
     def n_bytes(self) -> int:
         return self.sizes_at(self.shape[0])[self.finished]
 
     def finish(self, sizes: Sizes) -> Path:
-        path = self.folder / self.finished
-        with opened(path, os.O_RDWR) as file:
+        with opened(self.folder / self.finished, os.O_RDWR) as file:
             # Again: there may be more images than at the start.
             file.write(npy_header("<f4", self.shape))
-        return path
+        return self.folder / self.finished
 
     def description(self, sizes: Sizes) -> str:
         return f"float32 of shape {self.shape}"
@@ -96,12 +92,13 @@ class NpyStore(Store):
 class CSRStore(Store):
     """The entries that are not zero, as `scipy.sparse.save_npz` writes a CSR array."""
 
-    files, finished, summary = ("data", "indices", "indptr"), "rows.npz", "a CSR array"
+    dtypes: ClassVar = {"data": "<f4", "indices": "<i4", "indptr": "<i8"}
+    files, finished, summary = tuple(dtypes), "rows.npz", "a CSR array"
     only_codes = True
     warned = False
 
     def start(self) -> dict[str, bytes]:
-        return {"data": b"", "indices": b"", "indptr": np.zeros(1, "<i8").tobytes()}
+        return {"data": b"", "indices": b"", "indptr": bytes(8)}
 
     def parts(self, rows: NDArray, sizes: Sizes) -> dict[str, NDArray]:
         kept = np.abs(rows) > (self.threshold or 0)
@@ -114,11 +111,9 @@ class CSRStore(Store):
                 "larger than an .npy of all codes. A double tanh makes small codes, but"
                 " never an exact zero: threshold=T leaves out those of magnitude <= T."
             )
-        return {
-            "data": rows[kept].astype("<f4", copy=False),
-            "indices": np.nonzero(kept)[1].astype("<i4"),
-            "indptr": n_entries(sizes) + np.cumsum(n_kept, dtype="<i8"),
-        }
+        indptr = n_entries(sizes) + np.cumsum(n_kept)
+        found = {"data": rows[kept], "indices": np.nonzero(kept)[1], "indptr": indptr}
+        return {key: found[key].astype(self.dtypes[key], copy=False) for key in found}
 
     def sizes_at(self, n_rows: int) -> Sizes:
         with opened(self.folder / "indptr") as file:
@@ -128,13 +123,11 @@ class CSRStore(Store):
 
     def finish(self, sizes: Sizes) -> Path:
         path = self.folder / self.finished
-        indptr = "<i4" if n_entries(sizes) < 2**31 else "<i8"
         marks = {"format": b"csr", "shape": self.shape, "_is_array": True}
         try:
             with created(path) as whole, zipfile.ZipFile(whole, "w") as archive:
-                self._add(archive, "indices", "<i4", "<i4", sizes)
-                self._add(archive, "indptr", "<i8", indptr, sizes)
-                self._add(archive, "data", "<f4", "<f4", sizes)
+                for name in ("indices", "indptr", "data"):
+                    self._add(archive, name, sizes)
                 for name, value in marks.items():
                     with member(archive, name) as file:
                         npy_format.write_array(file, np.array(value))
@@ -143,9 +136,10 @@ class CSRStore(Store):
             raise
         return path
 
-    def _add(
-        self, archive: zipfile.ZipFile, name: str, held: str, dtype: str, sizes: Sizes
-    ) -> None:
+    def _add(self, archive: zipfile.ZipFile, name: str, sizes: Sizes) -> None:
+        held = dtype = self.dtypes[name]
+        if name == "indptr" and n_entries(sizes) < 2**31:
+            dtype = "<i4"
         n_values = sizes[name] // np.dtype(held).itemsize
         with opened(self.folder / name) as source, member(archive, name) as file:
             file.write(npy_header(dtype, (n_values,)))
@@ -153,19 +147,16 @@ class CSRStore(Store):
                 file.write(values.astype(dtype, copy=False).data)
 
     def description(self, sizes: Sizes) -> str:
-        n, all_values = n_entries(sizes), max(1, self.shape[0] * self.n_values)
-        share = f"{n:,} entries ({n / all_values:.1%})"
-        return f"float32 CSR of shape {self.shape}, {share}"
+        n, n_all = n_entries(sizes), max(1, self.shape[0] * self.n_values)
+        return f"float32 CSR of shape {self.shape}, {n:,} entries ({n / n_all:.1%})"
 
 
 STORES: dict[str, type[Store]] = {".npy": NpyStore, ".npz": CSRStore}
 
 
-def kind_of_output(
-    target: Path, threshold: float | None, of_codes: bool
-) -> type[Store]:
+def kind_of_output(target: Path, threshold: float | None, codes: bool) -> type[Store]:
     """The class that writes an output, or an OutputError."""
-    kinds = {s: kind for s, kind in STORES.items() if of_codes or not kind.only_codes}
+    kinds = {s: kind for s, kind in STORES.items() if codes or not kind.only_codes}
     kind = kinds.get(target.suffix)
     if kind is None:
         known = " or ".join(f"{s} ({kind.summary})" for s, kind in kinds.items())

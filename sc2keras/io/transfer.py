@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,14 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
+from sc2keras import signals
+from sc2keras.applications import preprocess_input
 from sc2keras.files import check_target, put_file
-from sc2keras.io.directions import Direction, decoding, encoding
+from sc2keras.io import errors
 from sc2keras.io.errors import InputChangedError, InputError, OutputError, failing_as
 from sc2keras.io.models import load_model
 from sc2keras.io.progress import Unfinished
-from sc2keras.io.sources import Progress, kind_of_input
+from sc2keras.io.sources import Progress, Source, kind_of_input
 from sc2keras.io.stores import kind_of_output
 from sc2keras.io.work import kept_in, locked, unfinished_folder
 from sc2keras.models import SparseCoder
@@ -27,19 +32,19 @@ PathLike = str | os.PathLike[str]
 
 # Progress that a kill may lose, in seconds.
 SAVE_EVERY = 2
+# What the signals and codes of a chunk take by default, in bytes of float32.
+CHUNK_BYTES = 2**24
+REMEDIES = {
+    "encoding": "Give uint8, which is scaled by 1/255, or floats, scaled as those that "
+    "the model was trained on.",
+    "decoding": "Give codes as floats, those that this model made.",
+}
 # What is called before a signal ends the program.
 UNSAVED: list[Callable[[], None]] = []
 
 
 class Result(NamedTuple):
-    """What a transfer wrote.
-
-    Attributes:
-        path: `pathlib.Path` of the output.
-        n_rows: Integer, the rows that it holds.
-        n_before: Integer, those that an earlier run had done.
-        description: String, its kind, shape and size.
-    """
+    """What a transfer wrote; `n_before` of the `n_rows` are of an earlier run."""
 
     path: Path
     n_rows: int
@@ -60,14 +65,12 @@ def encode_file(
 ) -> Result:
     """The codes of any number of signals, from one file into another.
 
-    The memory that it takes does not grow with their number. A call that is stopped at
-    any moment, by a kill too, is taken up by the same call where it was, also if images
-    were added behind those that are done. `target` is there only once it is whole, and
-    only if `source` did not change meanwhile.
+    Memory does not grow with their number. A call that is stopped, by a kill too, is
+    taken up by the same call where it was, also if images were added at the end.
+    `target` is there only once it is whole, and only if `source` did not change.
 
     Args:
-        model: `SparseCoder`; path of one; or the name of weights that ship, such as
-            `"SC2Net/mnist"`.
+        model: `SparseCoder`, its path, or the name of weights such as `"SC2Net/mnist"`.
         source: Path of an array of samples, `.npy` or `.npz` (a SciPy CSR array too);
             of a folder of images, the folders in it included, in sorted order, turned
             as their EXIF says and converted to grey or colour as the model takes them;
@@ -77,17 +80,12 @@ def encode_file(
         target: Path that ends in `.npy`, for all codes `(n_samples, n_atoms)`, float32;
             or in `.npz`, for a SciPy CSR array of those that are not zero.
         threshold: Float, the magnitude up to which entries are left out of a CSR array.
-        batch_rows: Integer, the samples that are held at a time; None: as many as take
-            16 MB with their codes.
+        batch_rows: Integer, the samples that are held at a time; None: 16 MB of them.
         overwrite: Boolean, whether a file at `target` is replaced.
         progress: Function that is called with what is done (`"encoding"`), how many of
             that are done, and how many there are or None.
-        **options: `key`, the array of an `.npz` that holds several; `split` of the
-            digits or a dataset (`"test"`); `data_dir` of TensorFlow Datasets; `resize`,
-            whether images are resized to the input of the model.
-
-    Returns:
-        A `Result` with `path`, `n_rows`, `n_before` and `description`.
+        **options: `key`, the array of an `.npz` that holds several; `split` (`"test"`)
+            and `data_dir` of a dataset; `resize`, whether images are made to fit.
 
     Raises:
         TransferError: If it cannot be done as asked: a `ModelError`, `InputError`,
@@ -102,7 +100,7 @@ def encode_file(
     'float32 of shape (360, 100)'
     """
     asked = batch_rows, overwrite, progress, options, threshold
-    return _Transfer(encoding, model, os.fspath(source), Path(target), *asked).run()
+    return _Transfer("encoding", model, os.fspath(source), Path(target), *asked).run()
 
 
 def decode_file(
@@ -117,20 +115,12 @@ def decode_file(
 ) -> Result:
     """x̂ = s D for any number of codes, from one file into another.
 
-    It can be stopped, and goes on, as `encode_file` does.
+    It can be stopped, and goes on, as `encode_file` does, with the same errors.
 
     Args:
-        model: As in `encode_file`.
         source: Path of codes, `.npy` or `.npz`, as `encode_file` writes them.
         target: Path that ends in `.npy`, for float32 in the shape of the model's input.
-        batch_rows, overwrite, progress: As in `encode_file`.
-        **options: `key`, the array of an `.npz` that holds several.
-
-    Returns:
-        A `Result`, as `encode_file`.
-
-    Raises:
-        TransferError, OSError: As in `encode_file`.
+        model, batch_rows, overwrite, progress, **options: As in `encode_file`.
 
     Example:
 
@@ -141,14 +131,75 @@ def decode_file(
     'float32 of shape (360, 8, 8, 1)'
     """
     asked = batch_rows, overwrite, progress, options
-    return _Transfer(decoding, model, os.fspath(source), Path(target), *asked).run()
+    return _Transfer("decoding", model, os.fspath(source), Path(target), *asked).run()
+
+
+class Direction:
+    """What a model makes of rows, of signals or of codes."""
+
+    def __init__(self, task: str, model: SparseCoder) -> None:
+        self.task, self.remedy = task, REMEDIES[task]
+        self.takes, self.gives = model.input_shape[1:], (model.encoder.n_atoms,)
+        self.apply: Callable[[NDArray, int], NDArray] = model.encode
+        if task == "decoding":
+            self.takes, self.gives = self.gives, self.takes
+            self.apply = model.decode
+
+    def default_batch_rows(self, batch_size: int) -> int:
+        """As many batches as `CHUNK_BYTES` hold, one at least."""
+        n_values = math.prod(self.takes) + math.prod(self.gives)
+        return batch_size * max(1, CHUNK_BYTES // (4 * n_values * batch_size))
+
+    def check(self, name: str, source: Source) -> None:
+        """Only whole rows, flattened rows and missing axes of size 1 are reshaped."""
+        is_pixels = self.task == "encoding" and source.dtype == np.uint8
+        if not is_pixels and source.dtype.kind != "f":
+            dtype = f"the input {name} has dtype {source.dtype}"
+            raise InputError(f"{dtype}. {self.remedy}")
+        same_size = math.prod(source.shape) == math.prod(self.takes)
+        one_is_flat = min(len(source.shape), len(self.takes)) == 1
+        long_axes = [[n for n in s if n != 1] for s in (source.shape, self.takes)]
+        if not (same_size and one_is_flat) and long_axes[0] != long_axes[1]:
+            raise InputError(
+                f"the input {name} has rows of shape {source.shape}, but the model "
+                f"takes {self.takes} or vectors of {math.prod(self.takes)} values here."
+                " Reshape them, or give the model that was trained on such samples."
+            )
+
+    def __call__(self, rows: NDArray, start: int, batch_size: int, n: int) -> NDArray:
+        n_held = len(rows)
+        if rows.dtype == np.uint8:
+            rows = preprocess_input(rows)
+        rows = rows.reshape(n_held, *self.takes)
+        if n_held < batch_size <= n:
+            # So few would be encoded without XLA, whose last bits are others.
+            rows = np.concatenate([rows, rows[-1:].repeat(batch_size - n_held, axis=0)])
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # It is found below.
+                made = self.apply(rows, batch_size)[:n_held]
+                made = made.astype("float32", copy=False)
+        except ValueError as error:
+            named = re.sub(
+                r"\b(?:x|codes)\[(\d+)\]",
+                lambda found: f"row {start + int(found[1])} of the input",
+                errors.one_line(error),
+            )
+            raise InputError(
+                f"{self.task} rows {start} to {start + n_held - 1} fails ({named}). "
+                f"{self.remedy}"
+            ) from error
+        row = signals.first_not_finite(made)
+        if row is not None:
+            raise InputError(
+                f"{self.task} row {start + row} of the input gives what is beyond "
+                f"float32. {self.remedy}"
+            )
+        return made
 
 
 @dataclasses.dataclass
 class _Transfer:
-    """What is asked, and the work between a source and a target."""
-
-    direction: Callable[[SparseCoder], Direction]
+    task: str
     model: SparseCoder | PathLike
     name: str
     target: Path
@@ -161,10 +212,8 @@ class _Transfer:
     def run(self) -> Result:
         self.folder = unfinished_folder(self.target)
         self.report = self.progress or (lambda task, n_done, n_rows: None)
-        of_codes = self.direction is decoding
-        options = {
-            key: value for key, value in self.options.items() if value is not None
-        }
+        of_codes = self.task == "decoding"
+        options = {key: v for key, v in self.options.items() if v is not None}
         with failing_as(OutputError, "a number is out of range", "Give another one."):
             if self.threshold is not None:
                 check_positive("threshold", self.threshold)
@@ -174,7 +223,7 @@ class _Transfer:
         kind_of_store = kind_of_output(self.target, self.threshold, not of_codes)
         self._check_target()
         model, sha256 = load_model(self.model)
-        self.way = self.direction(model)
+        self.way = Direction(self.task, model)
         self.source = kind(self.name, self.way.takes, self.report, **options)
         self.way.check(self.name, self.source)
         usual = model.batch_size_of_encode()
@@ -182,7 +231,7 @@ class _Transfer:
         batch_rows = min(batch_rows, sys.maxsize)
         self.batch_size = min(usual, batch_rows)
         settings = {
-            "task": self.way.task,
+            "task": self.task,
             "model_sha256": sha256,
             **self.source.fingerprint,
             "threshold": self.threshold,
@@ -199,33 +248,32 @@ class _Transfer:
                 if os.path.samefile(second_name, self.target):
                     second_name.unlink()  # A kill left it.
             work = Unfinished(store, settings, batch_rows, self.source.listing)
-            with contextlib.closing(work):
+            try:
                 work.check_disk()
                 n_before = work.n_done
-                try:
-                    self._fill(work)
-                    finished = store.finish(work.done.sizes)
-                    self.source.check()
-                except InputChangedError as change:
-                    raise self._after(change, work) from change
-                try:
-                    put_file(finished, self.target, self.overwrite)
-                except FileExistsError as error:
-                    raise self._refusal(error) from error
-                description = store.description(work.done.sizes)
+                self._fill(work)
+                finished = store.finish(work.sizes)
+                self.source.check()
+                put_file(finished, self.target, self.overwrite)
+                description = store.description(work.sizes)
                 work.discard()
+            except InputChangedError as change:
+                raise self._after(change, work) from change
+            except FileExistsError as error:
+                raise self._refusal(error) from error
+            finally:
+                if not work.n_done:
+                    work.discard()
         return Result(self.target, self.source.n_rows, n_before, description)
 
     def _check_target(self) -> None:
-        if not os.path.lexists(os.path.realpath(self.target)):
-            return
-        with contextlib.suppress(OSError):
-            if os.path.samefile(self.name, self.target):
-                raise OutputError(
-                    f"the output {self.target} is the input itself. Name another."
-                )
         try:
-            check_target(self.target, self.overwrite)
+            with contextlib.suppress(OSError):
+                if os.path.samefile(self.name, self.target):
+                    what = f"the output {self.target} is the input itself"
+                    raise OutputError(f"{what}. Name another.")
+            if os.path.lexists(os.path.realpath(self.target)):
+                check_target(self.target, self.overwrite)
         except OSError as error:
             raise self._refusal(error) from error
 
@@ -234,16 +282,15 @@ class _Transfer:
         return OutputError(f"the output cannot be written: {error}{kept}")
 
     def _fill(self, work: Unfinished) -> None:
-        """Does what is not yet done, a chunk at a time."""
         n_rows, saved = self.source.n_rows, time.monotonic()
         chunks = self.source.chunks(work.n_done, work.batch_rows)
         UNSAVED.append(work.save)
         try:
-            self.report(self.way.task, work.n_done, n_rows)
+            self.report(self.task, work.n_done, n_rows)
             while work.n_done < n_rows:
                 rows = self._next(chunks, work.n_done)
                 work.append(self.way(rows, work.n_done, self.batch_size, n_rows))
-                self.report(self.way.task, work.n_done, n_rows)
+                self.report(self.task, work.n_done, n_rows)
                 if time.monotonic() > saved + SAVE_EVERY:
                     work.save()
                     saved = time.monotonic()

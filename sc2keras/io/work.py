@@ -23,12 +23,8 @@ def unfinished_folder(target: str | os.PathLike[str]) -> Path:
 
 def kept_in(folder: Path, condition: str) -> str:
     """What an error says of the work that is done, if there is any."""
-    if not os.path.lexists(folder / "progress.json"):
-        return ""
-    return (
-        f" What is done is kept in {folder}: the same call goes on from there "
-        f"{condition}."
-    )
+    kept = f" What is done is kept in {folder}: the same call goes on from there "
+    return f"{kept}{condition}." if os.path.lexists(folder / "progress.json") else ""
 
 
 def opened(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
@@ -87,10 +83,8 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UnfinishedError(
-                    f"another run works in {folder}. Wait for it, or name another "
-                    "output."
-                ) from error
+                what = f"another run works in {folder}. Wait for it, or name another"
+                raise UnfinishedError(f"{what} output.") from error
             if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
                 break
     with file:

@@ -9,10 +9,8 @@ from sc2keras import datasets
 
 
 def make_parser(description, output):
-    """A parser with the options that every program has."""
     parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
     add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
@@ -27,6 +25,13 @@ def add_experiment(parser):
     add("--n-atoms", type=positive_integer, default=100, help="k")
     add("--epochs", type=positive_integer, help="by default the dataset's recipe")
     add("--tables", action="store_true", help="only write tables of the records again")
+
+
+def load_data(name, data_dir=None):
+    try:
+        return datasets.load(name, data_dir=data_dir)
+    except (datasets.DatasetUnavailableError, FileNotFoundError) as error:
+        sys.exit(f"error: {error} (The dataset digits needs no files.)")
 
 
 def positive_integer(text):

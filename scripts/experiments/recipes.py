@@ -1,6 +1,6 @@
 """How the networks are trained; chosen on held-out training images."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import sc2keras
 
@@ -16,12 +16,11 @@ class Recipe(sc2keras.Recipe):
     @property
     def settings(self):
         """What a record says of it: the optimizer only where it is another."""
-        usual = type(self)()
+        usual = asdict(type(self)())
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("optimizer", "options")
-            or getattr(self, field.name) != getattr(usual, field.name)
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("optimizer", "options") or value != usual[name]
         }
 
 
@@ -32,14 +31,9 @@ RECIPES = {
     "cifar10": Recipe(learning_rate=0.1),
 }
 # Where a dataset's own learning rate is not the best for a method.
-RATES = {
-    "slstm": {"cifar10": 0.3},
-    "slstm-shrinkage": {"cifar10": 0.3},
-    "slstm-factored": {"cifar10": 0.3},
-}
-# The learning rates that classify best at λ = 0.1 on held-out samples, where another
-# than the recipe's does: the study "ablation" tries them. Not for the untied LISTA on
-# CIFAR-10: at the rate that was best with one seed it diverges with others.
+RATES = {k: {"cifar10": 0.3} for k in ("slstm", "slstm-shrinkage", "slstm-factored")}
+# Those that classify best at λ = 0.1 in the study "ablation", where another than the
+# recipe's does. Untied LISTA's, of one seed, diverges with others on CIFAR-10.
 PAPER_RATES = {
     "lista": {"mnist": 10.0, "cifar10": 0.3},
     "lfista": {"mnist": 3.0, "cifar10": 1.0},
@@ -59,5 +53,4 @@ def recipe_of(dataset, key=None, **options):
 
 
 def with_options(recipe, **options):
-    """The recipe with those of the options that are not None."""
     return recipe.replace(**{k: v for k, v in options.items() if v is not None})

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -16,32 +15,17 @@ import numpy as np
 import sklearn
 
 import sc2keras
-from sc2keras.files import replace_file
+from sc2keras.files import whole_file
 
 
-@dataclass(frozen=True)
 class Store:
-    """Where the runs of a study are kept: `folder.jsonl`, and `folder/models/`.
+    """Where the runs of a study are kept, a line each, sorted, in `folder.jsonl`."""
 
-    The file has a line for each run, sorted by name. It is replaced as a whole: a kill
-    or a full disk loses no line, and processes that write to it take turns.
-    """
-
-    folder: Path
-
-    @property
-    def path(self):
-        return self.folder.with_name(f"{self.folder.name}.jsonl")
-
-    @property
-    def models(self):
-        return self.folder / "models"
+    def __init__(self, folder):
+        self.folder, self.path = folder, folder.with_name(f"{folder.name}.jsonl")
 
     def find(self, name, **expected):
-        """The record of that name, or an empty one; exits if it is of something else.
-
-        `expected` are entries that the record has if it is to be used.
-        """
+        """The record of that name, or an empty one; exits if it has other entries."""
         record = json.loads(self._lines().get(name, "{}"))
         for key, value in expected.items():
             if record and record[key] != value:
@@ -53,7 +37,6 @@ class Store:
         return record
 
     def records(self):
-        """All of them, `{name: record}`."""
         return {name: json.loads(line) for name, line in self._lines().items()}
 
     def write(self, name, record):
@@ -61,8 +44,7 @@ class Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _alone_in(self.path.parent):
             lines = self._lines() | {name: line}
-            text = "".join(f"{lines[key]}\n" for key in sorted(lines))
-            replace_file(self.path, lambda p: p.write_text(text, encoding="utf-8"))
+            replace_text(self.path, "".join(f"{lines[n]}\n" for n in sorted(lines)))
 
     def _lines(self):
         if not self.path.exists():
@@ -88,41 +70,39 @@ def _read(path, state):
 
 @contextlib.contextmanager
 def _alone_in(folder):
-    """Lets one process at a time write to a folder (on Windows, which has no flock,
-    whoever starts several must give them folders of their own)."""
-    try:
-        import fcntl
-    except ImportError:
+    """Lets one process at a time write to a folder, but on Windows."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+
+
+def replace_text(path, text):
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path, value):
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    replace_file(path, lambda p: p.write_text(text))
+    replace_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def environment(peers=()):
     """Versions and machine of a result; `peers` are further packages, if installed."""
-    cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        cpu = next((s.split(": ")[1] for s in lines if s.startswith("model name")), cpu)
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    cpu = names[0] if names else platform.processor() or platform.machine()
     installed = {d.metadata["Name"] for d in metadata.distributions()}
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
         "threads": int(os.environ.get("OMP_NUM_THREADS", joblib.cpu_count())),
         "device": _device(),
         "python": platform.python_version(),
-        "sc2keras": sc2keras.__version__,
-        "keras": keras.__version__,
+        **{module.__name__: module.__version__ for module in (sc2keras, keras)},
         "backend": keras.backend.backend(),
         "backend_version": sys.modules[keras.backend.backend()].__version__,
         "numpy": np.__version__,
@@ -132,7 +112,6 @@ def environment(peers=()):
 
 
 def _device():
-    """The name of the GPU that the backend computes on, or "CPU"."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from sc2keras.files import replace_file
+from .records import replace_text
 
 # How the figures of a record are printed, `%` without its sign.
 FORMATS = {
@@ -14,24 +14,24 @@ FORMATS = {
     "train_objective": ".3f",
     "optimum": ".3f",
     "gap": "z.2%",
+    "above": ".2%",
     "nonzero": ".2f",
     **dict.fromkeys(("paper", "full", "full_train", "head", "head_train"), ".2%"),
 }
 
 
 def write_text(path, text):
-    replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
+    replace_text(path, text)
     print("\n" + text)
 
 
 def paired_interval(differences):
     """`(mean, half)` of the 95 % interval of Student's t; half is NaN for one value."""
     n = len(differences)
-    mean = float(np.mean(differences))
     if n < 2:
-        return mean, math.nan
-    spread = float(np.std(differences, ddof=1)) / math.sqrt(n)
-    return mean, float(stats.t.ppf(0.975, n - 1)) * spread
+        return float(np.mean(differences)), math.nan
+    half = stats.t.ppf(0.975, n - 1) * stats.sem(differences)
+    return float(np.mean(differences)), float(half)
 
 
 def markdown(header, rows, n_text=2):
@@ -41,22 +41,21 @@ def markdown(header, rows, n_text=2):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def side_by_side(titles, measures, records, cells, groups=None):
+def side_by_side(titles, measures, records, figures, groups=None):
     """A Markdown table of `{(group, *labels): record}`, the groups side by side."""
     groups = groups or list(dict.fromkeys(group for group, *_ in records))
     header = [*titles, *(f"{group}: {m}" for group in groups for m in measures)]
-    rows = [
-        [*labels, *(cell for g in groups for cell in cells(records.get((g, *labels))))]
-        for labels in dict.fromkeys(tuple(labels) for _, *labels in records)
-    ]
+    rows = []
+    for labels in dict.fromkeys(tuple(labels) for _, *labels in records):
+        rows.append(list(labels))
+        for record in (records.get((group, *labels), {}) for group in groups):
+            gone = ["diverged", *[""] * (len(figures) - 1)]
+            rows[-1] += gone if record.get("diverged") else cells(record, *figures)
     return markdown(header, rows, n_text=len(titles))
 
 
 def cells(record, *names, **formats):
-    """Figures of a record as cells, by `FORMATS` or by formats of their own.
-
-    One that it does not have is nan; all are empty where there is no record.
-    """
+    """Figures of a record as cells: nan where it lacks one, empty where it is none."""
     formats = {name: FORMATS[name] for name in names} | formats
     if not record:
         return [""] * len(formats)
@@ -67,12 +66,10 @@ def cells(record, *names, **formats):
 
 
 def percent(record, protocol):
-    """Accuracy in percent; NaN where training diverged."""
     return 100 * float(np.mean(record.get(protocol, math.nan)))
 
 
 def panels(n, width, height, n_columns=None, **options):
-    """A figure of so many axes of one size, and these in a list."""
     n_columns = n_columns or n
     n_rows = math.ceil(n / n_columns)
     size = (width * n_columns + options.pop("margin", 0), height * n_rows)

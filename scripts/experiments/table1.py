@@ -1,11 +1,8 @@
-"""The paper's table: its runs, the choice of λ, and what is written of the records.
-
-`args` are the options of `reproduce_table1.py`.
-"""
+"""The paper's table, for the options of `reproduce_table1.py`."""
 
 import math
+from itertools import product
 
-import keras
 import numpy as np
 
 from sc2keras import datasets, plotting
@@ -30,47 +27,37 @@ def store(args, validation=False):
 
 
 def names(args):
-    """The datasets of the tables: those asked for, and those that runs are there of."""
     found = {record["dataset"] for record in store(args).records().values()}
     return [n for n in datasets.NAMES if n in found or n in args.datasets]
 
 
 def make_run(dataset, key, l1, seed, args, protocol="full", validation=False):
     rate = PAPER_RATES.get(key, {}).get(dataset) if protocol == "paper" else None
-    stem = f"{dataset}-{key}" + (f"-rate{rate:g}" if rate else "")
     recipe = recipe_of(dataset, key, n_steps=args.n_steps, epochs=args.epochs)
-    return Run(
-        name=f"{stem}-l1-{l1:g}-seed{seed}",
-        store=store(args, validation),
-        dataset=dataset,
-        method=METHODS[key],
-        recipe=with_options(recipe, learning_rate=rate),
-        l1=l1,
-        seed=seed,
-        n_atoms=args.n_atoms,
-        validation=validation,
-    )
+    name = f"{dataset}-{key}" + (f"-rate{rate:g}" if rate else "")
+    name += f"-l1-{l1:g}-seed{seed}"
+    recipe = with_options(recipe, learning_rate=rate)
+    made = {"method": METHODS[key], "l1": l1, "seed": seed, "n_atoms": args.n_atoms}
+    made["validation"] = validation
+    return Run(name, store(args, validation), dataset, recipe, **made)
 
 
 def search_runs(args):
     """The runs on held-out samples that choose λ, `{(dataset, method, λ): Run}`."""
-    if "full" not in args.protocols:
-        return {}
+    searched = product(names(args), args.l1_grid, args.methods)
     return {
         (name, key, l1): make_run(name, key, l1, args.seeds[0], args, validation=True)
-        for name in names(args)
-        for l1 in args.l1_grid
-        for key in args.methods
+        for name, l1, key in (searched if "full" in args.protocols else ())
     }
 
 
 def choose(found):
     """`{(dataset, method): λ}` of the best accuracy on held-out samples."""
     best = {}
-    for (name, key, l1), record in found.items():
+    for (*pair, l1), record in found.items():
         # One that diverged has no accuracy, and is chosen only where all did.
-        accuracy = record.get("full", 0.0)
-        best[name, key] = max(best.get((name, key), (0, 0)), (accuracy, l1))
+        tried = record.get("full", 0.0), l1
+        best[*pair] = max(best.get((*pair,), tried), tried)
     return {pair: l1 for pair, (_, l1) in best.items()}
 
 
@@ -79,33 +66,19 @@ def table_runs(protocol, chosen, args):
     runs = {}
     for name in names(args):
         # Seed by seed, so that a run that is stopped leaves whole seeds.
-        for seed in args.seeds:
-            for key in args.methods:
-                l1 = chosen.get((name, key)) if protocol == "full" else PAPER_L1
-                if l1 is not None:
-                    run = make_run(name, key, l1, seed, args, protocol)
-                    runs[name, key, seed] = run
+        for seed, key in product(args.seeds, args.methods):
+            l1 = chosen.get((name, key)) if protocol == "full" else PAPER_L1
+            if l1 is not None:
+                run = make_run(name, key, l1, seed, args, protocol)
+                runs[name, key, seed] = run
         # Last, because the classifier on thousands of raw features takes longest.
+        recipe = recipe_of(name, epochs=args.epochs)
         for kind in CEILINGS if protocol == "full" else ():
             for seed in args.seeds[:1] if kind in DETERMINISTIC else args.seeds:
-                runs[name, kind, seed] = Ceiling(
-                    name=f"{name}-{kind}-seed{seed}",
-                    store=store(args),
-                    dataset=name,
-                    kind=kind,
-                    recipe=recipe_of(name, epochs=args.epochs),
-                    seed=seed,
-                    n_atoms=args.n_atoms,
-                )
+                made = {"kind": kind, "seed": seed, "n_atoms": args.n_atoms}
+                where = f"{name}-{kind}-seed{seed}", store(args), name
+                runs[name, kind, seed] = Ceiling(*where, recipe, **made)
     return runs
-
-
-def write_up(tables, args):
-    """All tables `{protocol: {(dataset, row, seed): record}}` as Markdown."""
-    parts = [table(protocol, records, args) for protocol, records in tables.items()]
-    if "full" in tables:
-        parts.append(seen_and_unseen(tables["full"], args))
-    return "\n".join(parts)
 
 
 def groups_of(records):
@@ -117,14 +90,11 @@ def groups_of(records):
 
 
 def table(protocol, records, args):
-    """A protocol's table as Markdown, a row for each dataset and method."""
-    full = protocol == "full"
-    reference = REFERENCE[protocol]
+    full, reference = protocol == "full", REFERENCE[protocol]
     known = reference in args.methods
     header = ["dataset", "method", "λ" if full else "the paper, %"]
     header += ["rate", "accuracy, %"]
-    if known:
-        header.append(f"{METHODS[reference].label} − row")
+    header += [f"{METHODS[reference].label} − row"] if known else []
     header += ["objective", "optimum", "gap, %", "above the best, %", "nonzero"]
     rows, groups = [], groups_of(records)
     for (name, key), group in groups.items():
@@ -134,9 +104,8 @@ def table(protocol, records, args):
             against = groups.get((name, reference)) if key != reference else None
             row.insert(5, difference(against, group, protocol) if against else "")
         rows.append(row)
-    spread = (
-        "One seed." if full else "One seed, mean ± standard deviation over the draws."
-    )
+    spread = "One seed" + ("" if full else ", mean ± standard deviation over the draws")
+    spread += "."
     if len(args.seeds) > 1:
         spread = (
             f"Mean ± standard deviation over {len(args.seeds)} seeds; differences with "
@@ -159,20 +128,18 @@ def seen_and_unseen(records, args):
         header += [f"{name}: training split", "test split"]
     rows = []
     for (name, key), group in groups_of(records).items():
-        if key in CEILINGS:
-            continue
-        figures = means(group)
-        shown = cells(figures, "train_objective", "objective")
-        shown += cells(figures, train_nonzero=".3f", nonzero=".3f")
-        shown += cells(figures, "full_train", "full")
-        rows.append([name, METHODS[key].label, *shown])
+        if key not in CEILINGS:
+            figures = means(group)
+            shown = cells(figures, "train_objective", "objective")
+            shown += cells(figures, train_nonzero=".3f", nonzero=".3f")
+            shown += cells(figures, "full_train", "full")
+            rows.append([name, METHODS[key].label, *shown])
     return markdown(header, rows) + (
         f"\nThe models of the full protocol, means over {len(args.seeds)} seeds.\n"
     )
 
 
 def means(group):
-    """The figures of a row, `{name: mean over seeds}`; nan where one diverged."""
     return {
         name: np.mean([record.get(name, math.nan) for record in group.values()])
         for name in (*FORMATS, "train_nonzero")
@@ -180,16 +147,13 @@ def means(group):
 
 
 def best_optima(groups):
-    """The lowest optimum of these rows, each a mean over seeds, `{λ: optimum}`.
-
-    Only for a λ of two dictionaries or more: one alone would be compared with itself.
-    """
+    """The lowest optimum of these rows, each a mean over seeds, `{λ: optimum}`."""
     optima = {}
     for group in groups.values():
         optimum = means(group)["optimum"]
         if not math.isnan(optimum):
-            l1 = next(iter(group.values()))["settings"]["l1"]
-            optima.setdefault(l1, []).append(optimum)
+            optima.setdefault(setting(group, "l1"), []).append(optimum)
+    # One dictionary alone would be compared with itself.
     return {
         l1: min(each)
         for l1, each in optima.items()
@@ -197,13 +161,16 @@ def best_optima(groups):
     }
 
 
+def setting(group, name):
+    return next(iter(group.values()))["settings"].get(name)
+
+
 def difference(reference, group, protocol):
-    """The mean of the reference less the row, paired by seed, and its interval."""
-    if next(iter(group.values()))["settings"].get("kind") in DETERMINISTIC:
+    if setting(group, "kind") in DETERMINISTIC:
         group = dict.fromkeys(reference, *group.values())
     differences = [
-        percent(record, protocol) - percent(group[seed], protocol)
-        for seed, record in reference.items()
+        percent(reference[seed], protocol) - percent(group[seed], protocol)
+        for seed in reference
         if seed in group
     ]
     if not differences:
@@ -213,31 +180,29 @@ def difference(reference, group, protocol):
 
 
 def table_row(key, group, protocol, best):
-    values = [percent(record, protocol) for record in group.values()]
-    first = next(iter(group.values()))
-    spread = values
+    spread = values = [percent(record, protocol) for record in group.values()]
+    first, l1 = next(iter(group.values())), setting(group, "l1")
     if len(values) == 1 and protocol == "paper":
         spread = [100 * a for a in first.get("paper", [math.nan])]
     deviation = f" ± {np.std(spread, ddof=1):.2f}" if len(spread) > 1 else ""
     note = f" ({first['note']})" if first["note"] else ""
     row = [first["dataset"] + note, first["label"]]
     if protocol == "full":
-        row.append("" if key in CEILINGS else f"{first['settings']['l1']:g}")
+        row.append("" if key in CEILINGS else f"{l1:g}")
     else:
-        paper = METHODS[key].paper.get(first["dataset"])
-        row.append(f"{paper:.2f}" if paper else "")
-    rate = first["settings"].get("learning_rate")
-    row.append(f"{rate:g}" if rate else "")
-    row.append(f"{np.mean(values):.2f}{deviation}")
+        paper = zip(("mnist", "cifar10"), METHODS[key].paper, strict=False)
+        row += [f"{p:.2f}" for name, p in paper if name == first["dataset"]] or [""]
+    rate = setting(group, "learning_rate")
+    row += [f"{rate:g}" if rate else "", f"{np.mean(values):.2f}{deviation}"]
     if key in CEILINGS:
         return [*row, "", "", "", "", ""]
-    figures, best = means(group), best.get(first["settings"]["l1"])
+    figures, best = means(group), best.get(l1)
     row += cells(figures, "objective", "optimum", "gap")
     row.append(f"{100 * (figures['objective'] / best - 1):z.2f}" if best else "")
     return row + cells(figures, "nonzero")
 
 
-def draw_choice(found):
+def draw_choice(found, path):
     """Accuracy on held-out samples against the nonzero fraction, as λ varies."""
     names = list(dict.fromkeys(name for name, _, _ in found))
     figure, axes = panels(len(names), 6, 4.6, margin=2)
@@ -251,11 +216,10 @@ def draw_choice(found):
         ax.set_title(f"{name}, held-out samples; along a curve λ grows to the left")
         ax.get_legend().remove()
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
-    return figure
+    plotting.save_figure(figure, path)
 
 
 def draw(name, data, runs, args):
-    """Atoms and reconstructions of a dataset, from its models of the first seed."""
     models, dictionaries = {}, {}
     for (dataset, key, seed), run in runs.items():
         if (dataset, seed) != (name, args.seeds[0]) or key not in METHODS:
@@ -263,18 +227,16 @@ def draw(name, data, runs, args):
         if not run.model_path.exists():
             print(f"{run.model_path} is not there: no new pictures of {name}")
             return
-        models[run.label] = keras.saving.load_model(run.model_path)
+        models[run.label] = run.load()
         # The solvers share one dictionary where they share λ: it is drawn once.
         label = run.label if run.trained else f"scikit-learn, λ = {run.l1:g}"
         dictionaries[label] = models[run.label].dictionary
-    shape = data.x_test.shape[1:]
-    n_columns = min(3, len(dictionaries))
-    figure, axes = panels(len(dictionaries), 4, 4.3, n_columns)
+    shape, x = data.x_test.shape[1:], data.x_test[:12]
+    figure, axes = panels(len(dictionaries), 4, 4.3, min(3, len(dictionaries)))
     for ax, (label, dictionary) in zip(axes, dictionaries.items(), strict=True):
         plotting.plot_atoms(dictionary, shape, ax=ax)
         ax.set_title(label)
     plotting.save_figure(figure, args.output / f"{name}-atoms.png")
-    x = data.x_test[:12]
     reconstructions = {label: model.reconstruct(x) for label, model in models.items()}
     ax = plotting.plot_reconstructions(x, reconstructions, shape)
     plotting.save_figure(ax.figure, args.output / f"{name}-reconstructions.png")

@@ -7,17 +7,16 @@ import keras
 
 from sc2keras.applications.pretrained import file_sha256
 
-from .methods import METHODS
+from .methods import METHODS, UNTIED
 from .recipes import RECIPES
-from .records import Store, write_json
+from .records import write_json
 from .reports import cells, markdown
-from .runs import Run
 
 # The networks that come closest to the optimum: with a W_d of their own.
 BUILDERS = {
     "SC2Net": METHODS["slstm-untied"],
     "LISTA": METHODS["lista-untied"],
-    "LFISTA": replace(METHODS["lfista"], kwargs={"tied": False}),
+    "LFISTA": replace(METHODS["lfista"], kwargs=UNTIED),
 }
 # λ and the recipe of each dataset: of those that the full protocol chooses from, the λ
 # of the best codes on held-out training samples.
@@ -26,7 +25,6 @@ TRAINING = {
     "mnist": (0.5, RECIPES["mnist"].replace(epochs=60)),
     "cifar10": (1.0, RECIPES["cifar10"].replace(epochs=36)),
 }
-# Name and licence.
 DATA = {
     "digits": (
         "Optical Recognition of Handwritten Digits (scikit-learn's copy)",
@@ -42,23 +40,10 @@ DATA = {
 FIGURES = ("objective", "optimum", "gap", "nonzero", "full", "paper")
 
 
-def make_run(builder, dataset, folder):
-    l1, recipe = TRAINING[dataset]
-    return Run(
-        name=f"{builder.lower()}-{dataset}",
-        store=Store(folder / "runs"),
-        dataset=dataset,
-        method=BUILDERS[builder],
-        recipe=recipe,
-        l1=l1,
-    )
-
-
 def ship(builder, run, record, n_samples, output):
     """Writes the model without its optimizer, and the card beside it."""
     path, (data, licence) = output / f"{run.name}.keras", DATA[run.dataset]
-    model = keras.saving.load_model(run.model_path, compile=False)
-    model.save(path)
+    keras.saving.load_model(run.model_path, compile=False).save(path)
     note = f" ({record['note']})" if record["note"] else ""
     card = {
         "builder": builder,
@@ -73,8 +58,7 @@ def ship(builder, run, record, n_samples, output):
         },
         "settings": record["settings"],
         "seed": run.seed,
-        "training_seconds": record["training_seconds"],
-        "environment": record["environment"],
+        **{name: record[name] for name in ("training_seconds", "environment")},
         "command": f"python scripts/train_weights.py --datasets {run.dataset} "
         f"--builders {builder}",
         "train": {name: record[f"train_{name}"] for name in ("objective", "nonzero")},
@@ -84,18 +68,16 @@ def ship(builder, run, record, n_samples, output):
 
 
 def table(folder):
-    """All cards of the folder as a Markdown table."""
-    header = ["builder", "weights", "λ", "T", "objective", "gap, %", "nonzero"]
     rows = []
     for path in sorted(folder.glob("*.json")):
         card = json.loads(path.read_text())
         size = path.with_suffix(".keras").stat().st_size / 1000
         figures = card["settings"] | card["test"] | {"kb": size}
         shown = cells(figures, l1="g", n_steps=".0f")
-        shown += cells(
-            figures, "objective", "gap", "nonzero", "paper", "full", kb=",.0f"
-        )
+        names = ("objective", "gap", "nonzero", "paper", "full")
+        shown += cells(figures, *names, kb=",.0f")
         rows.append([card["builder"], card["weights"], *shown])
+    header = ["builder", "weights", "λ", "T", "objective", "gap, %", "nonzero"]
     header += ["paper protocol, %", "full protocol, %", "kB"]
     return markdown(header, rows) + (
         "\n100 atoms; figures of the test split, by the commands in the cards.\n"

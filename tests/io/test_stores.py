@@ -40,7 +40,7 @@ def test_indptr_is_of_int64_where_int32_is_too_small(tmp_path, monkeypatch):
     unfinished = Unfinished(store, {}, 1, lambda n_rows: None)
     unfinished.append(np.eye(2, 3, dtype="float32"))
     monkeypatch.setattr(stores, "n_entries", lambda sizes: 2**31)
-    with np.load(store.finish(unfinished.done.sizes)) as found:
+    with np.load(store.finish(unfinished.sizes)) as found:
         assert (found["indptr"].dtype, found["indices"].dtype) == ("int64", "int32")
 
 

@@ -22,7 +22,7 @@ from transfers import (
 
 import sc2keras
 from sc2keras import io
-from sc2keras.io import TransferError, directions, progress, transfer, work
+from sc2keras.io import TransferError, progress, transfer, work
 
 
 def test_by_default_the_codes_are_those_of_encode_too(saved, tmp_path):
@@ -75,14 +75,14 @@ def test_no_more_rows_are_held_than_asked_for(
     elif kind == "npz":
         x = tmp_path / "x.npz"
         np.savez_compressed(x, images())
-    held, apply = [], directions.Direction.__call__
+    held, apply = [], transfer.Direction.__call__
 
     def watched(way, rows, *args):
         codes = apply(way, rows, *args)
         held.extend([len(rows), len(codes)])
         return codes
 
-    monkeypatch.setattr(directions.Direction, "__call__", watched)
+    monkeypatch.setattr(transfer.Direction, "__call__", watched)
     calls = interrupt_after(100, monkeypatch)
     encode(saved[1], x, tmp_path / "codes.npz", batch_rows=3)
     assert max(held) == max(calls) == 3
@@ -90,9 +90,9 @@ def test_no_more_rows_are_held_than_asked_for(
 
 def test_by_default_a_chunk_is_a_few_batches(saved):
     model, _ = saved
-    n_rows = directions.encoding(model).default_batch_rows(100)
+    n_rows = transfer.Direction("encoding", model).default_batch_rows(100)
     assert n_rows % 100 == 0
-    assert n_rows * 4 * (16 + N_ATOMS) <= directions.CHUNK_BYTES
+    assert n_rows * 4 * (16 + N_ATOMS) <= transfer.CHUNK_BYTES
 
 
 def test_a_code_that_is_not_finite_is_an_error_that_names_the_row(

@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,7 +68,8 @@ def test_networks_keep_a_given_dictionary_or_learn_their_own(monkeypatch, fixed)
     x = datasets.load("digits").x_train[:300]
     dictionary = sc2keras.sample_dictionary(x, 8)
     shape = {"n_atoms": 8, "input_shape": x.shape[1:], "l1": 0.1}
-    networks = encoding._networks(x, dictionary, shape, fixed=fixed, quick=True)
+    args = SimpleNamespace(quick=True)
+    networks = encoding._networks(x, dictionary, shape, fixed, args)
     ((kind, label), network) = networks.popitem()
     assert ("own" in kind) != fixed and label == "LISTA, 2 steps"
     moved = np.abs(network.dictionary - dictionary).max()

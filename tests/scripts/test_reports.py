@@ -1,15 +1,16 @@
 import numpy as np
 import pytest
-from experiments import data, reports
+from experiments import reports
 from experiments.methods import METHODS
 from experiments.recipes import PAPER_RATES, RECIPES, Recipe, recipe_of
+from experiments.runs import hold_out
 
 from sc2keras import datasets
 
 
 def test_held_out_samples_come_from_the_end_of_the_training_split():
     full = datasets.load("digits")
-    held = data.hold_out(full)
+    held = hold_out(full)
     assert len(held.x_train) + len(held.x_test) == len(full.x_train)
     assert (held.x_test == full.x_train[len(held.x_train) :]).all()
     assert (held.y_test == full.y_train[len(held.x_train) :]).all()
@@ -36,10 +37,8 @@ def test_cells_are_empty_without_a_record_and_nan_where_it_diverged():
 
 def test_what_was_not_run_leaves_its_cells_empty():
     records = {("mnist", "a"): {"gap": 1.0}, ("cifar10", "b"): {"gap": 2.0}}
-    text = reports.side_by_side(
-        ["x"], ["gap"], records, lambda record: reports.cells(record, gap=".0f")
-    )
-    assert text.splitlines()[2:] == ["| a | 1 |  |", "| b |  | 2 |"]
+    text = reports.side_by_side(["x"], ["gap, %"], records, ["gap"])
+    assert text.splitlines()[2:] == ["| a | 100.00 |  |", "| b |  | 200.00 |"]
 
 
 def test_settings_name_the_optimizer_only_where_it_is_another():

@@ -1,5 +1,6 @@
 """Arrays in files: `.npy`, a member of an `.npz`, a CSR array as SciPy saves it."""
 
+import abc
 import contextlib
 import hashlib
 import math
@@ -19,19 +20,13 @@ from sc2keras.validation import Shape
 
 
 class Stream:
-    """An array in an open file; it is not mapped: one that is cut short would end all.
-
-    In an archive, what is read must follow what was read before.
-    """
+    """An array in an open file, not mapped: one that is cut short would end all."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        version = npy_format.read_magic(file)
-        read_header = {
-            (1, 0): npy_format.read_array_header_1_0,
-            (2, 0): npy_format.read_array_header_2_0,
-        }
-        self.shape, self.is_fortran, self.dtype = read_header[version](file)
+        major, _ = npy_format.read_magic(file)
+        read_header = getattr(npy_format, f"read_array_header_{major}_0")
+        self.shape, self.is_fortran, self.dtype = read_header(file)
         self.begin = file.tell()
         if self.dtype.hasobject:
             raise ValueError("it holds Python objects")
@@ -46,27 +41,28 @@ class Stream:
 
     def rows(self, part: slice) -> NDArray:
         first, n_rows = part.start, part.stop - part.start
-        n_values = math.prod(self.shape[1:])
+        n_values, shape = math.prod(self.shape[1:]), (n_rows, *self.shape[1:])
         if not self.is_fortran:
-            values = self.values(first * n_values, n_rows * n_values)
-            return values.reshape(n_rows, *self.shape[1:])
-        columns = [
-            self.values(column * self.shape[0] + first, n_rows)
-            for column in range(n_values)
-        ]
-        return np.stack(columns, 1).reshape(n_rows, *self.shape[1:], order="F")
+            return self.values(first * n_values, n_rows * n_values).reshape(shape)
+        starts = range(first, n_values * self.shape[0] + first, self.shape[0])
+        columns = [self.values(start, n_rows) for start in starts]
+        return np.stack(columns, 1).reshape(shape, order="F")
+
+
+@contextlib.contextmanager
+def members(path: str, *names: str | None) -> Iterator[list[Stream]]:
+    with contextlib.ExitStack() as stack:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        files = [stack.enter_context(archive.open(f"{name}.npy")) for name in names]
+        yield [Stream(file) for file in files]
 
 
 class ArrayFile(Source):
-    """A file that holds rows."""
-
     suffix: ClassVar[str]
     writer: ClassVar[str]
     holds_codes = True
 
-    def __init__(
-        self, name: str, shape: Shape, progress: Progress, key: str | None = None
-    ) -> None:
+    def __init__(self, name: str, shape: Shape, _: Progress, key: str | None = None):
         self.name, self.key = name, key
         self.before = self.state()
         what = f"the input {name} cannot be read as {self.suffix}"
@@ -84,17 +80,21 @@ class ArrayFile(Source):
     def reads(cls, name: str) -> bool:
         return name.lower().endswith(cls.suffix) and os.path.isfile(name)
 
+    @abc.abstractmethod
     def look(self) -> tuple[Shape, np.dtype]:
         """The shape and the dtype of the array."""
-        raise NotImplementedError
 
-    def stream(self) -> contextlib.AbstractContextManager[Stream]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def streams(self) -> contextlib.AbstractContextManager[list[Stream]]:
+        """What `rows` takes, opened."""
+
+    def rows(self, part: slice, *streams: Stream) -> NDArray:
+        return streams[0].rows(part)
 
     def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
-        with self.stream() as array:
+        with self.streams() as streams:
             for part in self.parts(start, n_rows):
-                yield array.rows(part)
+                yield self.rows(part, *streams)
 
     def state(self) -> tuple[int, int, int]:
         return file_state(self.name)
@@ -104,12 +104,12 @@ class NpyFile(ArrayFile):
     suffix, writer = ".npy", "numpy.save"
 
     @contextlib.contextmanager
-    def stream(self) -> Iterator[Stream]:
+    def streams(self) -> Iterator[list[Stream]]:
         with open(self.name, "rb") as file:
-            yield Stream(file)
+            yield [Stream(file)]
 
     def look(self) -> tuple[Shape, np.dtype]:
-        with self.stream() as array:
+        with self.streams() as (array,):
             needed = array.begin + array.dtype.itemsize * math.prod(array.shape)
             missing = needed - array.file.seek(0, os.SEEK_END)
         if missing > 0:
@@ -121,11 +121,8 @@ class NpzFile(ArrayFile):
     suffix, writer = ".npz", "numpy.savez"
     options = ("key",)
 
-    @contextlib.contextmanager
-    def stream(self) -> Iterator[Stream]:
-        member = f"{self.key}.npy"
-        with zipfile.ZipFile(self.name) as archive, archive.open(member) as file:
-            yield Stream(file)
+    def streams(self) -> contextlib.AbstractContextManager[list[Stream]]:
+        return members(self.name, self.key)
 
     def look(self) -> tuple[Shape, np.dtype]:
         with zipfile.ZipFile(self.name) as archive:
@@ -138,7 +135,7 @@ class NpzFile(ArrayFile):
                 f"the input {self.name} holds {len(names)} arrays{asked}. Choose one "
                 f"with key=NAME: {', '.join(names) or 'there is none'}."
             )
-        with self.stream() as array:
+        with self.streams() as (array,):
             if array.is_fortran and len(array.shape) > 1:
                 raise InputError(
                     f"array {self.key!r} of the input {self.name} is in Fortran order, "
@@ -161,38 +158,36 @@ class CSRFile(ArrayFile):
             names = {f"{part}.npy" for part in ("indptr", "indices", "data", "format")}
             return names <= set(archive.namelist())
 
+    def streams(self) -> contextlib.AbstractContextManager[list[Stream]]:
+        # Where rows start, and where they end: an archive is read in order.
+        return members(self.name, "indptr", "indptr", "indices", "data")
+
     def look(self) -> tuple[Shape, np.dtype]:
         with np.load(self.name) as held:
             kind, shape = held["format"].item(), tuple(held["shape"].tolist())
         if kind not in (b"csr", "csr"):
             raise ValueError(f"it is in {kind!r} format: convert it with tocsr()")
-        with zipfile.ZipFile(self.name) as archive, archive.open("data.npy") as file:
-            return shape, Stream(file).dtype
+        with self.streams() as (*_, data):
+            return shape, data.dtype
 
-    def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
+    def rows(self, part: slice, *streams: Stream) -> NDArray:
         from scipy import sparse
 
-        with zipfile.ZipFile(self.name) as archive, contextlib.ExitStack() as stack:
-            starts, ends, indices, data = (
-                Stream(stack.enter_context(archive.open(f"{name}.npy")))
-                for name in ("indptr", "indptr", "indices", "data")
-            )
-            for part in self.parts(start, n_rows):
-                n_held = part.stop - part.start
-                first = starts.values(part.start, 1)
-                indptr = np.append(first, ends.values(part.start + 1, n_held)) - first
-                entries = int(first[0]), int(indptr[-1])
-                arrays = data.values(*entries), indices.values(*entries), indptr
-                rows = sparse.csr_array(arrays, (n_held, *self.shape))
-                rows.check_format()
-                yield rows.toarray()
+        starts, ends, indices, data = streams
+        n_rows = part.stop - part.start
+        first = starts.values(part.start, 1)
+        indptr = np.append(first, ends.values(part.start + 1, n_rows)) - first
+        entries = int(first[0]), int(indptr[-1])
+        arrays = data.values(*entries), indices.values(*entries), indptr
+        rows = sparse.csr_array(arrays, (n_rows, *self.shape))
+        rows.check_format()
+        return rows.toarray()
 
 
 def file_fingerprint(path: str) -> dict[str, Any]:
     """What tells a file from another, between two runs and after a copy of it."""
-    status = os.stat(path)
+    status, content, n_bytes = os.stat(path), hashlib.sha256(), 2**14
     # A sample of the content too: a date can be set.
-    content, n_bytes = hashlib.sha256(), 2**14
     with open(path, "rb") as file:
         for block in range(64):
             file.seek(block * max(0, status.st_size - n_bytes) // 63)

@@ -1,5 +1,6 @@
 """What every kind of input has."""
 
+import abc
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -14,16 +15,12 @@ from sc2keras.validation import Shape
 Progress = Callable[[str, int, int | None], None]
 
 
-class Source:
+class Source(abc.ABC):
     """An input: its rows, what tells it from another, and how it is read.
 
-    Another kind is a subclass and its place in `sc2keras.io.sources.SOURCES`.
-
-    Args:
-        name: String, the input as the user names it.
-        shape: Tuple of integers, that of a row as the model takes it.
-        progress: Function that is told how far a long look at the input is.
-        **options: Those that `options` names, where they were given.
+    Another kind is a subclass and its place in `sc2keras.io.sources.SOURCES`. Its
+    `__init__` takes the name that the user gives, and the shape of a row as the model
+    takes it.
     """
 
     options: ClassVar[tuple[str, ...]] = ()
@@ -38,17 +35,17 @@ class Source:
     # What `state()` was at first.
     before: Any = None
 
-    def __init__(self, name: str, shape: Shape, progress: Progress, **options: Any):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __init__(self, name: str, shape: Shape, progress: Progress, **options: Any): ...
 
     @classmethod
+    @abc.abstractmethod
     def reads(cls, name: str) -> bool:
         """Whether it is for inputs of that name."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
         """Arrays of `n_rows` rows, the last perhaps of fewer, from row `start` on."""
-        raise NotImplementedError
 
     def parts(self, start: int, n_rows: int) -> Iterator[slice]:
         """Where those arrays lie."""

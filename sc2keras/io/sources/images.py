@@ -30,32 +30,27 @@ class ImageFolder(Source):
     options = ("resize",)
     dtype = np.dtype("uint8")
 
-    def __init__(
-        self, name: str, shape: Shape, progress: Progress, resize: bool = False
-    ) -> None:
+    def __init__(self, name: str, shape: Shape, report: Progress, resize: bool = False):
         self.folder, self.of_model, self.resize = Path(name), shape, resize
         # 16 bytes an image: name, size and date as a hash, and the time of any change.
         self.listed, self.changed = array("Q"), array("q")
         self.mode, self.size = self._of_model()
+        n_others, first, kinds = 0, self.folder, ", ".join(SUFFIXES)
         # All headers first: an image that does not fit shows before hours of work.
-        n_left_out, first_left_out = 0, None
         for path, is_image in self._entries():
             if is_image:
                 self._look(path)
-                progress("checking images", len(self.listed), None)
+                report("checking images", len(self.listed), None)
             else:
-                n_left_out += 1
-                first_left_out = first_left_out or path
-        kinds = ", ".join(SUFFIXES)
-        if n_left_out:
+                n_others, first = n_others + 1, first if n_others else path
+        if n_others:
             tell(
-                f"{n_left_out:,} other files are left out, the first is "
-                f"{first_left_out}. Read are {kinds} files that are not hidden."
+                f"{n_others:,} other files are left out, the first is {first}. Read "
+                f"are {kinds} files that are not hidden."
             )
         if not self.listed:
-            raise InputError(
-                f"the input {name} holds no image. Give a folder of {kinds} files."
-            )
+            what = f"the input {name} holds no image"
+            raise InputError(f"{what}. Give a folder of {kinds} files.")
         self.fingerprint = {"input": str(self.folder.resolve()), "resize": resize}
         channels = () if self.mode == "L" else (len(self.mode),)
         self.n_rows, self.shape = len(self.listed), (*self.size[::-1], *channels)
@@ -67,32 +62,29 @@ class ImageFolder(Source):
     def _of_model(self) -> tuple[Any, Any]:
         """The mode and the size of its inputs; None where the first image decides."""
         shape = self.of_model
+        if len(shape) == 1 and self.resize:
+            raise InputError(
+                f"resize=True needs height and width, but the model takes vectors of "
+                f"{shape[0]} values. Resize the images beforehand."
+            )
         if len(shape) == 1:
-            if self.resize:
-                raise InputError(
-                    f"resize=True needs height and width, but the model takes vectors "
-                    f"of {shape[0]} values. Resize the images beforehand."
-                )
             return None, None
-        channels = shape[2] if len(shape) == 3 else 1
+        height, width, channels, *_ = (*shape, 1)
         if len(shape) > 3 or channels not in MODES:
             raise InputError(
                 f"the model takes inputs of shape {shape}, which no image has. Save "
                 "the samples as .npy."
             )
-        return MODES[channels], (shape[1], shape[0])
+        return MODES[channels], (width, height)
 
     def _entries(self) -> Iterator[tuple[Path, bool]]:
-        """All files, sorted, then those of the folders, and whether each is an image.
-
-        Linked folders are followed, but not back to a folder that they are in.
-        """
+        """All files, sorted, then those in folders, and whether each is an image."""
         pending: list[tuple[Path, frozenset]] = [(self.folder, frozenset())]
         while pending:
             folder, above = pending.pop()
             status = os.stat(folder)
             here = above | {(status.st_dev, status.st_ino)}
-            if here == above:
+            if here == above:  # A link leads back to a folder that it is in.
                 yield folder, False
                 continue
             folders = []
@@ -108,7 +100,6 @@ class ImageFolder(Source):
         return (path for path, is_image in self._entries() if is_image)
 
     def _look(self, path: Path) -> None:
-        """Lists an image, after a look at its header."""
         with readable(path):
             listed, changed = self._state_of(path)
             with pillow().Image.open(path) as image:
@@ -134,7 +125,6 @@ class ImageFolder(Source):
         return hashlib.sha256(first).hexdigest() if len(first) == n_rows else None
 
     def check(self) -> None:
-        """All images: that none was changed, removed or added."""
         row = -1
         for row, path in enumerate(self._paths()):
             self._check_image(row, path)
@@ -151,15 +141,15 @@ class ImageFolder(Source):
         raise InputChangedError(path, row)
 
     def _check_size(self, path: Path, size: tuple[int, int]) -> None:
-        is_one = f"{path} is {size[0]} × {size[1]}"
+        is_one, n_values = f"{path} is {size[0]} × {size[1]}", self.of_model[0]
         if self.size is None:
             modes = {math.prod(size): "L", 3 * math.prod(size): "RGB"}
-            if self.of_model[0] not in modes:
+            if n_values not in modes:
                 raise InputError(
-                    f"{is_one}, but the model takes vectors of {self.of_model[0]} "
-                    "values. Resize the images."
+                    f"{is_one}, but the model takes vectors of {n_values} values. "
+                    "Resize the images."
                 )
-            self.mode, self.size = modes[self.of_model[0]], size
+            self.mode, self.size = modes[n_values], size
         if size != self.size and not self.resize:
             remedy = ", or give resize=True" if len(self.of_model) > 1 else ""
             raise InputError(
@@ -167,13 +157,14 @@ class ImageFolder(Source):
                 f"needed. Resize the images{remedy}."
             )
 
-    def chunks(self, start: int, n_rows: int) -> Iterator[NDArray]:
+    def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
         images = itertools.islice(enumerate(self._paths()), start, None)
         while held := [self._pixels(*one) for one in itertools.islice(images, n_rows)]:
             yield np.stack(held)
 
+    chunks = read  # It looks at the images of a chunk alone.
+
     def _pixels(self, row: int, path: Path) -> NDArray:
-        self._check_image(row, path)
         with readable(path), pillow().Image.open(path) as image:
             image = pillow().ImageOps.exif_transpose(image)
             self._check_size(path, image.size)
@@ -204,15 +195,12 @@ def check_kind(path: Path, image: Any) -> None:
             "is meant as a file of one image, and delete this one."
         )
     # Pillow cuts some kinds of 16 bits down to 8; BGR;16 is 16 bits a pixel.
-    modes = [image.mode, *re.findall(r"\b[RGBAL]+;16\w?", str(image.tile))]
-    many_bits = [
-        m for m in modes if m[0] in "IF" or ("16" in m and not m.startswith("BGR"))
-    ]
-    if many_bits:
-        raise InputError(
-            f"{path} has more than 8 bits a sample (mode {many_bits[0]} in Pillow). "
-            "Convert it to 8 bits, or save the samples as .npy of floats."
-        )
+    for mode in (image.mode, *re.findall(r"\b[RGBAL]+;16\w?", str(image.tile))):
+        if mode[0] in "IF" or ("16" in mode and not mode.startswith("BGR")):
+            raise InputError(
+                f"{path} has more than 8 bits a sample (mode {mode} in Pillow). "
+                "Convert it to 8 bits, or save the samples as .npy of floats."
+            )
 
 
 def upright_size(image: Any, thorough: bool) -> tuple[int, int]:

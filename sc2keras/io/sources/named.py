@@ -18,14 +18,10 @@ from sc2keras.validation import Shape
 class Digits(Source):
     options = ("split",)
 
-    def __init__(
-        self, name: str, shape: Shape, progress: Progress, split: str = "test"
-    ) -> None:
-        data = datasets.load("digits")
-        splits = {"test": data.x_test, "train": data.x_train}
-        if split not in splits:
+    def __init__(self, name: str, shape: Shape, _: Progress, split: str = "test"):
+        if split not in ("train", "test"):
             raise InputError(f"split={split!r} is not one of train, test.")
-        self._x = splits[split]
+        self._x = getattr(datasets.load("digits"), f"x_{split}")
         self.n_rows, self.shape = len(self._x), self._x.shape[1:]
         self.dtype = self._x.dtype
         self.fingerprint = {"input": "digits", "split": split}
@@ -44,12 +40,7 @@ class TensorFlowDataset(Source):
     options = ("split", "data_dir")
 
     def __init__(
-        self,
-        name: str,
-        shape: Shape,
-        progress: Progress,
-        split: str = "test",
-        data_dir: str | os.PathLike[str] | None = None,
+        self, name: str, shape: Shape, _: Progress, split: str = "test", data_dir=None
     ) -> None:
         self.name, self.split = name, split
         self._builder = prepared(name, data_dir)
@@ -84,24 +75,20 @@ class TensorFlowDataset(Source):
         return not os.path.exists(name) and not name.lower().endswith((".npy", ".npz"))
 
     def state(self) -> list[tuple[Any, ...]]:
-        """Of the files that hold it, where they are not on a server."""
         paths = sorted(Path(str(self._builder.data_path)).glob("*"))
         return [(path.name, *file_state(path)) for path in paths]
 
     def read(self, start: int, n_rows: int) -> Iterator[NDArray]:
         import tensorflow_datasets as tfds
 
-        config = tfds.ReadConfig(try_autocache=False)
-        data = self._builder.as_dataset(
-            self.split, shuffle_files=False, read_config=config
-        )
-        images = data.map(lambda example: example["image"])
+        options = {"read_config": tfds.ReadConfig(try_autocache=False)}
+        data = self._builder.as_dataset(self.split, shuffle_files=False, **options)
         # A split that begins at `start` would read the shards in another order.
-        yield from images.skip(start).batch(n_rows).as_numpy_iterator()
+        examples = data.map(lambda example: example["image"]).skip(start)
+        yield from examples.batch(n_rows).as_numpy_iterator()
 
 
 def prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
-    """The builder of a dataset, of which a prepared copy is there."""
     if data_dir is not None and not os.path.isdir(data_dir):
         raise InputError(f"data_dir={data_dir} is not a folder. Check the path.")
     what = f"the input {name} is neither a file, a folder, nor a dataset that is known"

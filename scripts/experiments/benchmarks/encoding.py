@@ -1,9 +1,10 @@
 """Encoding: against the bound of the matrix products, and against other solvers."""
 
+import itertools
 import sys
 import tempfile
 import warnings
-from pathlib import Path
+from functools import partial
 
 import keras
 import numpy as np
@@ -16,25 +17,12 @@ from sc2keras import applications, evaluation
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.objective import relative_duality_gap
 
-from .measure import (
-    encoder_products,
-    fast,
-    interleaved,
-    memory_mb,
-    products_only,
-    rates,
-    seconds_of,
-)
+from . import measure
+from .measure import fast, interleaved, memory_mb
 
 N_SLOW = 500  # Samples for the solvers that take a millisecond each.
 N_VERY_SLOW = 50
-OPTIMUM_TOL = 1e-4  # Of the duality gap; the objective is then closer by far.
-STREAMED = (
-    ("network", "SC2Net, 3 steps"),
-    ("network", "SC2Net, 10 steps"),
-    ("network", "LISTA, 16 steps"),
-    ("solver", "FISTA, 20 steps"),
-)
+STREAMED = "SC2Net, 3 steps", "SC2Net, 10 steps", "LISTA, 16 steps", "FISTA, 20 steps"
 NETWORKS = {"LISTA": [5, 16], "LFISTA": [5, 10], "SC2Net": [3, 10]}
 
 
@@ -44,10 +32,10 @@ def against_the_bound(x, n_steps, args):
     model = applications.SC2Net(args.n_atoms, (n_features,), n_steps=n_steps)
     n_rows = model.batch_size_of_encode()
     signals = np.resize(x, (n_chunks * n_rows, n_features))
-    products = encoder_products(n_steps, n_rows, n_features, args.n_atoms)
+    products = measure.encoder_products(n_steps, n_rows, n_features, args.n_atoms)
     out = np.empty((len(signals), args.n_atoms), dtype="float32")
     functions = {
-        "matrix products": products_only(products, n_chunks),
+        "matrix products": measure.products_only(products, n_chunks),
         "encode, array": lambda: model.encode(signals, out=out),
         "predict": lambda: model.predict(signals, batch_size=2048, verbose=0),
     }
@@ -56,13 +44,13 @@ def against_the_bound(x, n_steps, args):
 
         dataset = tf.data.Dataset.from_tensor_slices(signals).batch(1024)
         functions["encode, tf.data"] = lambda: model.encode(dataset, out=out)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "signals.npy"
-        np.save(path, signals)
-        mapped = np.load(path, mmap_mode="r")
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, signals)
+        file.flush()
+        mapped = np.load(file.name, mmap_mode="r")
         functions["encode, memory map"] = lambda: model.encode(mapped, out=out)
         _, seconds = interleaved(functions, 3 * args.repeats, f"encode, T = {n_steps}")
-    found = rates("codes_per_second", len(signals), seconds, products, n_chunks)
+    found = measure.rates("codes_per_second", len(signals), seconds, products, n_chunks)
     return {"n_steps": n_steps, "rows_at_a_time": n_rows, **found}
 
 
@@ -72,20 +60,17 @@ def against_solvers(x, x_test, l1, args):
     dictionary = sc2keras.learn_dictionary(x[:n_learn], args.n_atoms, l1)
     shape = {"n_atoms": args.n_atoms, "input_shape": x.shape[1:], "l1": l1}
     # Of (kind, label): a network may be there with either dictionary.
-    models = _solvers(dictionary, shape)
-    models |= _networks(x, dictionary, shape, True, args.quick)
-    models["network", "SC2Net, 3 steps, bfloat16"] = _in_bfloat16(
-        models["network", "SC2Net, 3 steps"], shape
-    )
+    models = _solvers(dictionary, shape) | _networks(x, dictionary, shape, True, args)
+    fixed = {"n_steps": 3, "trainable_dictionary": False}
+    narrow = applications.SC2Net(**shape, **fixed, dtype="mixed_bfloat16")
+    narrow.set_weights(models["network", "SC2Net, 3 steps"].get_weights())
+    models["network", "SC2Net, 3 steps, bfloat16"] = narrow
     if not args.quick:
-        models |= _networks(x, dictionary, shape, False, args.quick)
-    functions = {
-        key: lambda model=model: model.encode(x_test) for key, model in models.items()
-    }
+        models |= _networks(x, dictionary, shape, False, args)
+    functions = {key: partial(model.encode, x_test) for key, model in models.items()}
     for label, function in _peers(x_test, dictionary, l1, args).items():
         functions["peer", label] = function
     codes, seconds = interleaved(functions, args.repeats, f"λ = {l1:g}")
-
     exact = _optimal_codes(x_test, dictionary, shape)
     points = []
     for (kind, label), found in tqdm(codes.items(), "objectives", leave=False):
@@ -104,111 +89,87 @@ def against_solvers(x, x_test, l1, args):
             "nonzero": float(np.mean(np.abs(found) > NONZERO_THRESHOLD)),
             "seconds": seconds[kind, label],
         }
+    known = itertools.product(("network", "solver"), STREAMED)
     streams = [
         {"label": key[1], "l1": l1, **stream(models[key], x_test, args)}
-        for key in tqdm(STREAMED, "streams", leave=False)
-        if key in models
+        for key in tqdm([k for k in known if k in models], "streams", leave=False)
     ]
     return {"points": points, "streams": streams}
 
 
 def _solvers(dictionary, shape):
-    shape = shape | {"dictionary": dictionary}
-    solvers = {}
-    for build in (applications.ISTA, applications.FISTA):
-        for n in (20, 50, 100):
-            label = f"{build.__name__}, {n} steps"
-            solvers["solver", label] = build(**shape, n_steps=n)
+    shape, solvers = shape | {"dictionary": dictionary}, {}
+    for name, n in itertools.product(("ISTA", "FISTA"), (20, 50, 100)):
+        solver = getattr(applications, name)(**shape, n_steps=n)
+        solvers["solver", f"{name}, {n} steps"] = solver
     for tol in (1e-2, 1e-4):
         label = f"FISTA, duality gap ≤ {tol:g}"
         solvers["solver", label] = applications.FISTA(**shape, n_steps=5000, tol=tol)
     return solvers
 
 
-def _networks(x, dictionary, shape, fixed, quick):
-    """Trained for the given dictionary, or from it with one of their own."""
+def _networks(x, dictionary, shape, fixed, args):
     networks, kind = {}, "network" if fixed else "network, own dictionary"
+    start = {"dictionary": dictionary, "trainable_dictionary": not fixed}
     for builder, steps in tqdm(NETWORKS.items(), "training", leave=False):
-        for n_steps in steps if fixed and not quick else steps[:1]:
+        for n_steps in steps if fixed and not args.quick else steps[:1]:
             keras.utils.set_random_seed(0)
-            model = getattr(applications, builder)(
-                **shape,
-                n_steps=n_steps,
-                dictionary=dictionary,
-                trainable_dictionary=not fixed,
-            )
-            fit(model, x, 2 if quick else 6)
+            model = getattr(applications, builder)(**shape, n_steps=n_steps, **start)
+            fit(model, x, 2 if args.quick else 6)
             networks[kind, f"{builder}, {n_steps} steps"] = model
     return networks
 
 
 def _optimal_codes(x, dictionary, shape):
-    solver = applications.FISTA(
-        **shape, n_steps=10_000, dictionary=dictionary, tol=OPTIMUM_TOL
-    )
-    return solver.encode(x)
+    # Of the duality gap; the objective is then closer by far.
+    options = {"n_steps": 10_000, "tol": 1e-4}
+    return applications.FISTA(**shape, dictionary=dictionary, **options).encode(x)
 
 
 def fit(model, x, epochs, callbacks=()):
-    """The recipe of the benchmark's networks."""
     # Without the clipping, steps of 1.0 from a solver's weights diverge.
     recipe = sc2keras.Recipe(epochs=epochs, clipnorm=1.0)
     recipe.compile(model, len(x), **fast())
     recipe.fit(model, x, verbose=0, callbacks=list(callbacks))
 
 
-def _in_bfloat16(model, shape):
-    copy = applications.SC2Net(
-        **shape,
-        n_steps=model.encoder.n_steps,
-        trainable_dictionary=False,
-        dtype="mixed_bfloat16",
-    )
-    copy.set_weights(model.get_weights())
-    return copy
-
-
 def _peers(x, dictionary, l1, args):
     """`{label: function}`; each returns the codes of the first samples."""
-    few, atoms = x[:N_SLOW].astype("float64"), dictionary.astype("float64")
-    some = x[: 2 * N_SLOW]
-    peers = {
-        "NumPy FISTA, 50 steps": lambda: numpy_fista(x, dictionary, l1, 50),
-        "NumPy FISTA, 100 steps": lambda: numpy_fista(x, dictionary, l1, 100),
-        "NumPy FISTA, duality gap ≤ 0.0001": lambda: numpy_fista(
-            some, dictionary, l1, 5000, tol=1e-4
-        ),
-    }
-    for algorithm in ("lasso_cd", "lasso_lars", "omp"):
-        # OMP is told how many atoms to use: about as many as the LASSO at 0.1.
-        options = {"n_nonzero_coefs": args.n_atoms // 2} if algorithm == "omp" else {}
-
-        def encode(algorithm=algorithm, options=options):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                return sparse_encode(
-                    few, atoms, algorithm=algorithm, alpha=l1, n_jobs=-1, **options
-                )
-
-        peers[f"scikit-learn {algorithm}"] = encode
     try:
         import celer
         import spams
     except ImportError as error:
         sys.exit(f"error: {error}. Install the peers: pip install '.[benchmark]'")
+    few, atoms = x[:N_SLOW].astype("float64"), dictionary.astype("float64")
+    top, fista = x[: 2 * N_SLOW], partial(numpy_fista, dictionary=dictionary, l1=l1)
+    peers = {
+        "NumPy FISTA, 50 steps": lambda: fista(x, n_steps=50),
+        "NumPy FISTA, 100 steps": lambda: fista(x, n_steps=100),
+        "NumPy FISTA, duality gap ≤ 0.0001": lambda: fista(top, n_steps=5000, tol=1e-4),
+    }
+    for algorithm in ("lasso_cd", "lasso_lars", "omp"):
+        options = {"algorithm": algorithm, "alpha": l1, "n_jobs": -1}
+        # OMP is told how many atoms to use: about as many as the LASSO at 0.1.
+        if algorithm == "omp":
+            options["n_nonzero_coefs"] = args.n_atoms // 2
+
+        def encode(options=options):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                return sparse_encode(few, atoms, **options)
+
+        peers[f"scikit-learn {algorithm}"] = encode
     columns = np.asfortranarray(x.T), np.asfortranarray(dictionary.T)
     lars = {"lambda1": l1, "mode": 2, "numThreads": -1}
     peers["SPAMS lasso"] = lambda: spams.lasso(*columns, **lars).T.toarray()
     # celer minimises ‖y − Xw‖²/(2n) + alpha·‖w‖₁.
     lasso = celer.Lasso(l1 / x.shape[1], fit_intercept=False)
-    peers["celer Lasso"] = lambda: np.stack(
-        [lasso.fit(atoms.T, row).coef_ for row in few[:N_VERY_SLOW]]
-    )
+    rows = few[:N_VERY_SLOW]
+    peers["celer Lasso"] = lambda: np.stack([lasso.fit(atoms.T, r).coef_ for r in rows])
     return peers
 
 
 def numpy_fista(x, dictionary, l1, n_steps, tol=None):
-    """FISTA as one would write it in NumPy, in float32."""
     step_size = np.float32(1 / np.linalg.norm(dictionary, 2) ** 2)
     gram, correlation = dictionary @ dictionary.T, x @ dictionary.T
     y = codes = np.zeros_like(correlation)
@@ -228,8 +189,7 @@ def numpy_fista(x, dictionary, l1, n_steps, tol=None):
 
 def stream(model, x_test, args):
     """A million vectors from a generator to a memory map, and the memory it takes."""
-    n_samples = 20_000 if args.quick else 1_000_000
-    n_repeats = -(-n_samples // len(x_test))
+    n_repeats = -(-(20_000 if args.quick else 1_000_000) // len(x_test))
     model.encode(x_test)
     before, held = memory_mb(), []
 
@@ -238,14 +198,10 @@ def stream(model, x_test, args):
             held.append(memory_mb())
             yield x_test
 
-    with tempfile.TemporaryDirectory() as folder:
-        out = np.lib.format.open_memmap(
-            Path(folder) / "codes.npy",
-            mode="w+",
-            dtype="float32",
-            shape=(n_repeats * len(x_test), args.n_atoms),
-        )
-        elapsed = seconds_of(lambda: model.encode(batches(), out=out))
+    shape = n_repeats * len(x_test), args.n_atoms
+    with tempfile.NamedTemporaryFile() as file:
+        out = np.memmap(file, "float32", "w+", shape=shape)
+        elapsed = measure.seconds_of(lambda: model.encode(batches(), out=out))
     return {
         "n_samples": len(out),
         "codes_per_second": len(out) / elapsed,

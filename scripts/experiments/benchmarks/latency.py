@@ -16,7 +16,6 @@ from .measure import seconds_of
 
 
 def latency(x, args):
-    """Median and 99th percentile, in microseconds."""
     n_calls = 200 if args.quick else 2000
     row = aligned_empty((1, x.shape[1]), "float32")
     row[:] = x[:1]
@@ -25,9 +24,8 @@ def latency(x, args):
         model = applications.SC2Net(args.n_atoms, x.shape[1:], n_steps=n_steps)
         expected = model.encode(row)
         with tempfile.TemporaryDirectory() as folder:
-            calls = _calls(model, row, folder)
-            bar = tqdm(calls.items(), f"latency, T = {n_steps}", leave=False)
-            for way, call in bar:
+            calls = _calls(model, row, Path(folder)).items()
+            for way, call in tqdm(calls, f"latency, T = {n_steps}", leave=False):
                 # What is fast and wrong is not fast.
                 np.testing.assert_allclose(call(), expected, atol=1e-4)
                 n = n_calls // 10 if way == "model(x)" else n_calls
@@ -46,18 +44,13 @@ def _calls(model, row, folder):
         "compile_forward(model)(x)": lambda: forward(row),
     }
     if keras.backend.backend() == "tensorflow":
-        folder = Path(folder)
-        calls["exported SavedModel"] = _saved_model(model, row, folder / "saved")
+        import tensorflow as tf
+
+        model.export(folder / "saved", verbose=False)
+        loaded = tf.saved_model.load(folder / "saved")
+        calls["exported SavedModel"] = lambda: loaded.serve(row).numpy()
         calls["exported LiteRT, one thread"] = _litert(model, row, folder / "m.tflite")
     return calls
-
-
-def _saved_model(model, row, path):
-    import tensorflow as tf
-
-    model.export(path, verbose=False)
-    loaded = tf.saved_model.load(path)
-    return lambda: loaded.serve(row).numpy()
 
 
 def _litert(model, row, path):

@@ -21,11 +21,7 @@ def fast(steps_per_execution=20):
 
 
 def interleaved(functions, repeats, description):
-    """What each function returns, and the seconds it takes, `{label: [seconds, ...]}`.
-
-    After a call each to warm up, they take turns: a machine that slows down does so for
-    all of them, and a ratio of medians is not moved by it.
-    """
+    """What each function returns, and its seconds, as they take turns."""
     bar = tqdm(functions.items(), f"{description}, warm-up", leave=False)
     results = {label: function() for label, function in bar}
     seconds = {label: [] for label in functions}
@@ -54,10 +50,8 @@ def seconds_of(function):
 
 
 def memory_mb(field="RssAnon"):
-    """What this process holds, in MB, without files that it maps; "VmHWM": its peak.
-
-    By Linux's account: `getrusage` counts the process that this one was forked from.
-    """
+    """What this process holds, in MB, without files that it maps; "VmHWM": its peak."""
+    # `getrusage` counts the process that this one was forked from.
     status = Path("/proc/self/status")
     if not status.exists():
         unit = 1 if sys.platform == "darwin" else 1024
@@ -67,7 +61,6 @@ def memory_mb(field="RssAnon"):
 
 
 def encoder_products(n_steps, n_rows, n_features, n_atoms):
-    """The matrix products of an SLSTM, `[((m, k, n), how often)]`."""
     return [
         ((n_rows, n_features, n_atoms), 1),
         ((n_rows, n_features, 2 * n_atoms), 1),
@@ -77,20 +70,12 @@ def encoder_products(n_steps, n_rows, n_features, n_atoms):
 
 
 def training_products(n_steps, n_rows, n_features, n_atoms):
-    """Those of a training step: the encoder's, the decoder's, and of their gradients.
-
-    A product has two gradients; that for x is not needed.
-    """
-    return [
-        *encoder_products(n_steps, n_rows, n_features, n_atoms),
-        ((n_features, n_rows, 2 * n_atoms), 1),
-        ((n_atoms, n_rows, n_features), 1),
-        ((n_rows, 3 * n_atoms, n_atoms), n_steps - 1),
-        ((n_atoms, n_rows, 3 * n_atoms), n_steps - 1),
-        ((n_rows, n_atoms, n_features), 1),
-        ((n_rows, n_features, n_atoms), 1),
-        ((n_atoms, n_rows, n_features), 1),
-    ]
+    """Those of a training step: of the encoder, the decoder, and their gradients."""
+    products = encoder_products(n_steps, n_rows, n_features, n_atoms)
+    products.append(((n_rows, n_atoms, n_features), 1))
+    # A product has two gradients; that for x is not needed.
+    of_weights = [((k, m, n), count) for (m, k, n), count in products]
+    return products + of_weights + [((m, n, k), c) for (m, k, n), c in products[2:]]
 
 
 def operations(products):
@@ -104,12 +89,10 @@ class _Products(keras.layers.Layer):
     def __init__(self, products, repeats):
         super().__init__()
         self.products, self.repeats = products, repeats
-
-    def build(self, input_shape):
-        def random(*shape):
-            return self.add_weight(shape=shape, initializer="random_normal")
-
-        self.factors = [(random(m, k), random(k, n)) for (m, k, n), _ in self.products]
+        self.factors = []
+        for (m, k, n), _ in products:
+            pair = [self.add_weight(s, "random_normal") for s in ((m, k), (k, n))]
+            self.factors.append(pair)
 
     def call(self, inputs):
         factors = [tuple(map(ops.convert_to_tensor, pair)) for pair in self.factors]

@@ -16,24 +16,23 @@ from ..reports import markdown as table
 PEERS = ("spams-bin", "celer")
 SETTINGS = ("dataset", "n_atoms", "quick", "repeats")
 SIZES = ("n_atoms", "n_features", "n_steps", "batch_size")
+MARKERS = {"network": "o", "solver": "^", "peer": "X"}
+FLOOR = 1e-6
 
 
 class Results:
-    """The sections of a run, in one file that grows."""
-
     def __init__(self, path, args):
-        self.path = path
-        settings = {name: getattr(args, name) for name in SETTINGS}
-        self.content = {"settings": settings, "environment": environment(PEERS)}
-        self.content["seconds"] = {}
+        self.path, settings = path, {name: getattr(args, name) for name in SETTINGS}
         if path.exists():
-            found = json.loads(path.read_text())
-            if found["settings"] != settings:
+            self.content = json.loads(path.read_text())
+            if self.content["settings"] != settings:
                 sys.exit(
-                    f"error: {path} was made with {found['settings']}, but now "
+                    f"error: {path} was made with {self.content['settings']}, but now "
                     f"{settings} is asked for. Choose another --output, or delete it."
                 )
-            self.content = found
+        else:
+            self.content = {"settings": settings, "environment": environment(PEERS)}
+            self.content["seconds"] = {}
 
     def once(self, name, measure):
         if name not in self.content:
@@ -44,10 +43,11 @@ class Results:
 
 
 def markdown(results):
+    encoding = results["encoding"]
     parts = [
         rate_table("encoding, codes/s", results["bound"], "codes_per_second"),
-        point_table(results["encoding"]),
-        stream_table(results["encoding"]),
+        point_table([point for record in encoding for point in record["points"]]),
+        stream_table([stream for record in encoding for stream in record["streams"]]),
         rate_table("training, samples/s", results["training"], "samples_per_second"),
         objective_table(results["objective"]),
         latency_table(results["latency"]),
@@ -66,7 +66,6 @@ def markdown(results):
 
 
 def by_steps(title, cells):
-    """A table of `{(label, T): cell}`, a column for each T."""
     labels, steps = (list(dict.fromkeys(each)) for each in zip(*cells, strict=True))
     rows = [[label, *(cells[label, t] for t in steps)] for label in labels]
     return table([title, *(f"T = {t}" for t in steps)], rows, n_text=1)
@@ -83,8 +82,7 @@ def rate_table(title, records, rates):
     return by_steps(f"{title} (of the bound)", shown)
 
 
-def point_table(records):
-    points = [point for record in records for point in record["points"]]
+def point_table(points):
     header = ["encoding", "dictionary"]
     for l1 in dict.fromkeys(p["l1"] for p in points):
         header += [f"codes/s, λ = {l1:g}", "gap, %", "nonzero"]
@@ -96,39 +94,35 @@ def point_table(records):
     return table(header, rows.values(), n_text=1)
 
 
-def stream_table(records):
+def stream_table(streams):
     header = ["stream", "λ", "vectors", "codes/s", "more memory, MB", "codes, MB"]
     formats = {"l1": "g", "n_samples": ",.0f", "codes_per_second": ",.0f"}
     formats |= {"more_memory_mb": ".0f", "codes_mb": ".0f"}
-    streams = [stream for record in records for stream in record["streams"]]
     rows = [[stream["label"], *cells(stream, **formats)] for stream in streams]
     return table(header, rows, n_text=1)
 
 
 def objective_table(record):
     target, last = record["scikit_learn_objective"], record["curve"][-1]
-    times = record | {"at_the_end": last["seconds"]}
-    labels = {
-        "scikit_learn_seconds": f"scikit-learn, objective {target:.3f} with converged "
-        "codes",
-        "seconds_until_dictionary_as_good": "SC2Net: a dictionary as good",
-        "seconds_until_codes_within_3_percent": "SC2Net: its own codes within 3 %",
-        "seconds_until_codes_as_good": "SC2Net: its own codes as good",
-        "at_the_end": f"SC2Net at the end, objective {last['objective']:.3f}",
+    classical = f"scikit-learn, objective {target:.3f} with converged codes"
+    within = record["seconds_until_codes_within_3_percent"]
+    seconds = {
+        classical: record["scikit_learn_seconds"],
+        "SC2Net: a dictionary as good": record["seconds_until_dictionary_as_good"],
+        "SC2Net: its own codes within 3 %": within,
+        "SC2Net: its own codes as good": record["seconds_until_codes_as_good"],
+        f"SC2Net at the end, objective {last['objective']:.3f}": last["seconds"],
     }
-    rows = [
-        [label, "not reached" if times[name] is None else f"{times[name]:.0f} s"]
-        for name, label in labels.items()
-    ]
+    cells = ("not reached" if s is None else f"{s:.0f} s" for s in seconds.values())
+    rows = zip(seconds, cells, strict=True)
     header = ["time to the objective of scikit-learn's dictionary learning", ""]
     return table(header, rows, n_text=1)
 
 
 def latency_table(records):
-    shown = {
-        (r["way"], r["n_steps"]): f"{r['median_us']:,.0f} ({r['p99_us']:,.0f})"
-        for r in records
-    }
+    shown = {}
+    for r in records:
+        shown[r["way"], r["n_steps"]] = f"{r['median_us']:,.0f} ({r['p99_us']:,.0f})"
     return by_steps("one vector, median (99th percentile), µs", shown)
 
 
@@ -145,25 +139,21 @@ def scale_table(results):
     return table(header, rows, n_text=1)
 
 
-MARKERS = {"network": "o", "solver": "^", "peer": "X"}
-FLOOR = 1e-6
-
-
 def draw(records, path):
     """Gap against codes a second, and the front that nothing beats."""
     figure, axes = panels(len(records), 5.2, 5.2, margin=2.2, sharey=True)
     families = dict.fromkeys(family(p)[0] for r in records for p in r["points"])
     colours = dict(zip(families, plt.get_cmap("tab20").colors, strict=False))
     legend = {}
-    for ax, record in zip(axes, records, strict=True):
-        for point in record["points"]:
+    for ax, points in zip(axes, [r["points"] for r in records], strict=True):
+        for point in points:
             draw_point(ax, point, colours)
-        given = [p for p in record["points"] if "own" not in p["kind"]]
+        given = [p for p in points if "own" not in p["kind"]]
         front = np.array([position(p) for p in pareto_front(given)])
         style = {"color": "0.6", "linewidth": 1, "zorder": 0}
         ax.step(*front.T, where="post", label="front, for the given one", **style)
-        l1 = record["points"][0]["l1"]
-        ax.set(xscale="log", yscale="log", xlabel="codes a second", title=f"λ = {l1:g}")
+        title = f"λ = {points[0]['l1']:g}"
+        ax.set(xscale="log", yscale="log", xlabel="codes a second", title=title)
         ax.grid(alpha=0.3)
         handles, labels = ax.get_legend_handles_labels()
         legend |= dict(zip(labels, handles, strict=True))
@@ -175,13 +165,10 @@ def draw(records, path):
 
 def draw_point(ax, point, colours):
     (name, setting), own = family(point), "own" in point["kind"]
-    ax.plot(
-        *position(point),
-        MARKERS[point["kind"].split(",")[0]],
-        color=colours[name],
-        fillstyle="none" if own else "full",
-        label=f"{name}, its own dictionary" if own else name,
-    )
+    label = f"{name}, its own dictionary" if own else name
+    style = {"color": colours[name], "fillstyle": "none" if own else "full"}
+    marker = MARKERS[point["kind"].split(",")[0]]
+    ax.plot(*position(point), marker, label=label, **style)
     shift = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7}
     ax.annotate(setting, position(point), **shift)
 
@@ -202,9 +189,6 @@ def family(point):
 
 def pareto_front(points):
     """Those that no other point beats in both, from the fastest to the most exact."""
-    front, best = [], np.inf
-    for point in sorted(points, key=lambda p: -p["codes_per_second"]):
-        if point["gap"] < best:
-            front.append(point)
-            best = point["gap"]
-    return front
+    points = sorted(points, key=lambda p: -p["codes_per_second"])
+    best = np.minimum.accumulate([np.inf, *(p["gap"] for p in points)])
+    return [p for p, least in zip(points, best, strict=False) if p["gap"] < least]

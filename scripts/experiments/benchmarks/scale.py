@@ -39,17 +39,13 @@ def scale(args):
     for axis in axes:
         rows = [p for p in measured if all(p[k] == BASE[k] for k in BASE if k != axis)]
         rows.sort(key=lambda p: p[axis])
+        # The larger half, where constant costs no longer count.
+        rows = rows[len(rows) // 2 if len(rows) > 2 else 0 :]
         exponents[axis] = {
-            name: _exponent([p[axis] for p in rows], [p[name] for p in rows])
+            name: np.polyfit(*np.log([(p[axis], p[name]) for p in rows]).T, 1)[0]
             for name in ("encode_ms", "train_ms")
         }
     return {"points": measured, "exponents": exponents}
-
-
-def _exponent(sizes, values):
-    """The slope over the larger half, where constant costs no longer count."""
-    half = len(sizes) // 2 if len(sizes) > 2 else 0
-    return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
 
 
 def _measure(sizes):
@@ -63,7 +59,13 @@ def _measure(sizes):
     model.compile(**fast(steps_per_execution=2))
 
     def fit(n_steps):
-        model.fit(_repeated(rows, n_steps), verbose=0, shuffle=False)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            data = tf.data.Dataset.from_tensors(rows).repeat(n_steps)
+        else:
+            data = ((rows,) for _ in range(n_steps))
+        model.fit(data, verbose=0, shuffle=False)
 
     # A fit takes a constant time too, which would hide small steps.
     few = _best(lambda: fit(2))
@@ -75,14 +77,6 @@ def _measure(sizes):
         "train_ms": 1e3 * step,
         "peak_mb": memory_mb("VmHWM") - before,
     }
-
-
-def _repeated(rows, n_steps):
-    if keras.backend.backend() != "tensorflow":
-        return ((rows,) for _ in range(n_steps))
-    import tensorflow as tf
-
-    return tf.data.Dataset.from_tensors(rows).repeat(n_steps)
 
 
 def _best(function):

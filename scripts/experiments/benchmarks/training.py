@@ -19,20 +19,16 @@ RHO, EPSILON = 0.95, 1e-6
 
 def against_a_loop(x, args, n_steps=3):
     """Samples a second of `fit`, and of what it is compared with."""
-    n_samples, epochs = (5_120, 2) if args.quick else (25_600, 2)
+    n_samples, epochs = 5_120 if args.quick else 25_600, 2
     x = np.resize(x, (n_samples, x.shape[1]))
     n_batches = n_samples // BATCH_SIZE * epochs
     model = applications.SC2Net(args.n_atoms, x.shape[1:], n_steps=n_steps, l1=L1)
     model.compile(**fast())
     loop = HandWrittenLoop(model)
-    autoencoder = keras.Sequential(
-        [
-            keras.Input(x.shape[1:]),
-            keras.layers.RepeatVector(n_steps),
-            keras.layers.LSTM(args.n_atoms, unroll=True),
-            keras.layers.Dense(x.shape[1]),
-        ]
-    )
+    autoencoder = keras.Sequential([keras.Input(x.shape[1:])])
+    autoencoder.add(keras.layers.RepeatVector(n_steps))
+    autoencoder.add(keras.layers.LSTM(args.n_atoms, unroll=True))
+    autoencoder.add(keras.layers.Dense(x.shape[1]))
     autoencoder.compile(sc2keras.Recipe().make_optimizer(), loss="mse", **fast())
     settings = {"batch_size": BATCH_SIZE, "epochs": epochs, "verbose": 0}
     products = training_products(n_steps, BATCH_SIZE, x.shape[1], args.n_atoms)
@@ -44,13 +40,10 @@ def against_a_loop(x, args, n_steps=3):
     }
     _, seconds = interleaved(functions, args.repeats, f"fit, T = {n_steps}")
     pairs = zip(seconds["hand-written loop"], seconds["fit"], strict=True)
-    name, n_seen = "samples_per_second", n_samples * epochs
-    return {
-        "n_steps": n_steps,
-        "batch_size": BATCH_SIZE,
-        "best_fit_over_loop": max(loop / ours for loop, ours in pairs),
-        **rates(name, n_seen, seconds, products, n_batches),
-    }
+    best = {"best_fit_over_loop": max(loop / ours for loop, ours in pairs)}
+    n_seen = n_samples * epochs
+    found = rates("samples_per_second", n_seen, seconds, products, n_batches)
+    return {"n_steps": n_steps, "batch_size": BATCH_SIZE, **best, **found}
 
 
 class HandWrittenLoop:
@@ -104,35 +97,33 @@ class HandWrittenLoop:
         return weights, squares, steps
 
     def _compile(self):
-        """The function `(state, x) -> state`, compiled where the backend compiles."""
         if keras.backend.backend() == "jax":
             import jax
 
             gradient = jax.grad(self.loss)
             return jax.jit(lambda state, x: self.update(gradient(state[0], x), state))
-
         if keras.backend.backend() == "torch":
-            import torch
-
-            def step(state, x):
-                weights = [w.detach().requires_grad_() for w in state[0]]
-                loss = self.loss(weights, ops.convert_to_tensor(x))
-                gradients = torch.autograd.grad(loss, weights)
-                with torch.no_grad():
-                    return self.update(gradients, state)
-
-            return step
-
+            return self._torch_step
         import tensorflow as tf
 
-        @tf.function(jit_compile=True, autograph=False)
-        def compiled(state, x):
-            with tf.GradientTape() as tape:
-                tape.watch(state[0])
-                loss = self.loss(state[0], x)
-            return self.update(tape.gradient(loss, state[0]), state)
+        return tf.function(self._tensorflow_step, jit_compile=True, autograph=False)
 
-        return compiled
+    def _torch_step(self, state, x):
+        import torch
+
+        weights = [w.detach().requires_grad_() for w in state[0]]
+        loss = self.loss(weights, ops.convert_to_tensor(x))
+        gradients = torch.autograd.grad(loss, weights)
+        with torch.no_grad():
+            return self.update(gradients, state)
+
+    def _tensorflow_step(self, state, x):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(state[0])
+            loss = self.loss(state[0], x)
+        return self.update(tape.gradient(loss, state[0]), state)
 
     def fit(self, x, epochs):
         generator = np.random.default_rng(0)
@@ -146,17 +137,13 @@ class HandWrittenLoop:
 
 
 def time_to_objective(x, x_test, args):
-    """How long SC2Net takes to what scikit-learn's dictionary learning reaches.
-
-    The clock of each holds its start and its training, not the measuring.
-    """
+    """How long SC2Net takes to what scikit-learn reaches, the measuring left out."""
     started = time.perf_counter()
     dictionary = sc2keras.learn_dictionary(x, args.n_atoms, L1)
     classical_seconds = time.perf_counter() - started
     shape = {"n_atoms": args.n_atoms, "input_shape": x.shape[1:], "l1": L1}
     solver = applications.FISTA(**shape, n_steps=200, dictionary=dictionary)
     target = evaluation.mean_objective(x_test, solver.encode(x_test), dictionary, L1)
-
     keras.utils.set_random_seed(0)
     started = time.perf_counter()
     start = sc2keras.sample_dictionary(x, args.n_atoms)
@@ -168,9 +155,8 @@ def time_to_objective(x, x_test, args):
         def on_epoch_end(self, epoch, logs=None):
             seconds = time.perf_counter() - started - self.measuring
             atoms = model.dictionary
-            solver.encoder.set_weights(
-                [atoms, np.float32(1 / np.linalg.norm(atoms, 2) ** 2)]
-            )
+            step_size = np.float32(1 / np.linalg.norm(atoms, 2) ** 2)
+            solver.encoder.set_weights([atoms, step_size])
             figures = {
                 name: evaluation.mean_objective(x_test, m.encode(x_test), atoms, L1)
                 for name, m in [("objective", model), ("optimum", solver)]
@@ -178,12 +164,10 @@ def time_to_objective(x, x_test, args):
             curve.append({"seconds": seconds, **figures})
             self.measuring = time.perf_counter() - started - seconds
 
-    epochs = 2 if args.quick else 20
-    fit(model, x, epochs, callbacks=[Measure()])
+    fit(model, x, 2 if args.quick else 20, callbacks=[Measure()])
 
     def first(name, value):
-        reached = (p["seconds"] for p in curve if p[name] <= value)
-        return next(reached, None)
+        return next((p["seconds"] for p in curve if p[name] <= value), None)
 
     return {
         "scikit_learn_seconds": classical_seconds,

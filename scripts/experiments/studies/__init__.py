@@ -2,12 +2,5 @@
 
 from . import ablation, cascade, convergence, gap, recipe, stopping, transfer
 
-STUDIES = {
-    "recipe": recipe,
-    "gap": gap,
-    "convergence": convergence,
-    "stopping": stopping,
-    "ablation": ablation,
-    "cascade": cascade,
-    "transfer": transfer,
-}
+_MODULES = (recipe, gap, convergence, stopping, ablation, cascade, transfer)
+STUDIES = {module.__name__.split(".")[-1]: module for module in _MODULES}

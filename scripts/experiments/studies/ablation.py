@@ -30,22 +30,12 @@ ABLATED_RATES = {
 
 
 def ablation_run(study, dataset, key, start, form, rate):
-    base = METHODS[key]
-    return study.new_run(
-        dataset,
-        f"{key}-{start}-{form}-rate{rate:g}",
-        replace(base, start=start, kwargs=base.kwargs | {"recurrent": form}),
-        study.recipe(dataset, key).replace(learning_rate=rate),
-        store=Store(study.output / "ablation"),
-        validation=True,
-    )
-
-
-def beside(dataset, rate):
-    """The rate and its neighbours."""
-    ladder = ABLATED_RATES[dataset]
-    place = ladder.index(rate)
-    return {*ladder[max(0, place - 1) : place + 2]}
+    kwargs = METHODS[key].kwargs | {"recurrent": form}
+    method = replace(METHODS[key], start=start, kwargs=kwargs)
+    recipe = study.recipe(dataset, key).replace(learning_rate=rate)
+    name, store = f"{key}-{start}-{form}-rate{rate:g}", Store(study.output / "ablation")
+    made = {"store": store, "validation": True}
+    return study.new_run(dataset, name, method, recipe, **made)
 
 
 def run(study):
@@ -71,20 +61,24 @@ def run(study):
             network: max(tried, key=lambda rate: np.nan_to_num(tried[rate]))
             for network, tried in by_rate.items()
         }
-        wider = rates | {n: rates[n] | beside(n[0], best[n]) for n in best}
+        wider = dict(rates)
+        for network, rate in best.items():  # And its neighbours.
+            ladder = ABLATED_RATES[network[0]]
+            place = ladder.index(rate)
+            wider[network] = rates[network] | {*ladder[max(0, place - 1) : place + 2]}
     header = ["dataset", "network", "rate", "objective", "nonzero", "accuracy, %"]
     rows = []
-    for network, rate in best.items():
-        name, key, start, form = network
+    for (name, key, start, form), rate in best.items():
+        network = name, key, start, form
         label = METHODS[key].label.replace("classical start", "shrinkage")
         label += f", from {ABLATED_STARTS[start]}, {form}"
         shown = cells(records[*network, rate], "objective", "nonzero", "paper")
         tried = ", ".join(f"{r:g}: {a:.2f}" for r, a in by_rate[network].items())
         rows.append([name, label, f"{rate:g}", *shown, tried])
     return markdown([*header, "accuracy by rate"], rows) + (
-        f"\nHeld-out samples, {study.note}, the "
-        "paper's protocol. Full: W_e (and the gates' U) are matrices of their own; "
-        "factored: W_e = I − D W_d, U = −D W. Rate: that of Adadelta's learning rates "
-        "which classifies best (nan: diverged). To be the best of several flatters a "
-        "row by some tenths of a point.\n"
+        f"\nHeld-out samples, {study.note}, the paper's protocol. Full: W_e (and the "
+        "gates' U) are matrices of their own; factored: W_e = I − D W_d, U = −D W. "
+        "Rate: that of Adadelta's learning rates which classifies best (nan: "
+        "diverged). To be the best of several flatters a row by some tenths of a "
+        "point.\n"
     )

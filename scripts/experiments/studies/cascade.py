@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 from ..methods import METHODS
 from ..recipes import Recipe, with_options
 from ..reports import cells, markdown
 
-# The weight of the objective beside the cross-entropy.
 CASCADE_WEIGHTS = (1.0, 0.1, 0.01, 0.001)
 CASCADE_L1 = 0.5
+FIGURES = ("objective", "train_objective", "nonzero")
 # The task can take larger steps than the objective alone, if they are clipped.
 CASCADE_RECIPE = Recipe(epochs=40, learning_rate=1.0, clipnorm=1.0)
 
@@ -17,21 +18,22 @@ CASCADE_RECIPE = Recipe(epochs=40, learning_rate=1.0, clipnorm=1.0)
 def run(study):
     search = {
         (name, weight): cascade_run(study, name, weight, held=True)
-        for name in study.datasets
-        for weight in CASCADE_WEIGHTS
+        for name, weight in product(study.datasets, CASCADE_WEIGHTS)
     }
     found = study.make(search, study.held, optimum=False, may_diverge=True)
-    runs = {}
+    runs, longer = {}, with_options(CASCADE_RECIPE, epochs=study.epochs)
+    method = METHODS["slstm-untied"]
     for name in study.datasets:
-        runs |= runs_without_labels(study, name)
+        for label, stem, recipe in [
+            ("codes alone", "codes", study.recipe(name, "slstm-untied")),
+            ("codes alone, trained as the cascade", "codes-longer", longer),
+        ]:
+            run = study.new_run(name, stem, method, recipe, CASCADE_L1)
+            runs[name, label] = run
         for weight in shown_weights(study, name, found):
-            run = cascade_run(study, name, weight, held=False)
-            runs[name, label_of(weight)] = run
+            runs[name, weight] = cascade_run(study, name, weight, held=False)
     records = study.make(runs, study.data, ["full"], optimum=False)
-    rows = [
-        cascade_row(name, label_of(weight), "held out", record)
-        for (name, weight), record in found.items()
-    ]
+    rows = [cascade_row(*key, "held out", each) for key, each in found.items()]
     rows += [cascade_row(*key, "test split", each) for key, each in records.items()]
     header = ["dataset", "model", "measured on", "its classifier, %", "on train, %"]
     header += ["full protocol, %", "objective", "on train", "nonzero"]
@@ -45,25 +47,9 @@ def run(study):
 def cascade_run(study, name, weight, held):
     base, stem = METHODS["slstm-untied"], "held-out" if held else "cascade"
     method = replace(base, kwargs=base.kwargs | {"classes": 10})
-    recipe = long_recipe(study).replace(objective_weight=weight)
+    recipe = with_options(CASCADE_RECIPE, epochs=study.epochs, objective_weight=weight)
     stem += f"-weight-{weight:g}"
     return study.new_run(name, stem, method, recipe, CASCADE_L1, validation=held)
-
-
-def long_recipe(study):
-    return with_options(CASCADE_RECIPE, epochs=study.epochs)
-
-
-def runs_without_labels(study, name):
-    recipes = {
-        "codes alone": ("codes", study.recipe(name, "slstm-untied")),
-        "codes alone, trained as the cascade": ("codes-longer", long_recipe(study)),
-    }
-    method = METHODS["slstm-untied"]
-    return {
-        (name, label): study.new_run(name, stem, method, recipe, CASCADE_L1)
-        for label, (stem, recipe) in recipes.items()
-    }
 
 
 def shown_weights(study, name, found):
@@ -82,13 +68,9 @@ def heaviest_as_good(accuracies, n_samples):
     return max(w for w, accuracy in accuracies.items() if accuracy >= least)
 
 
-def label_of(weight):
-    return f"cascade, {weight:g} × objective"
-
-
-def cascade_row(dataset, label, split, record):
+def cascade_row(dataset, model, split, record):
+    label = model if isinstance(model, str) else f"cascade, {model:g} × objective"
     shown = []
     for name in ("head", "head_train", "full"):
         shown += cells(record, name) if name in record else [""]
-    shown += cells(record, "objective", "train_objective", "nonzero")
-    return [dataset, label, split, *shown]
+    return [dataset, label, split, *shown, *cells(record, *FIGURES)]

@@ -21,12 +21,9 @@ TRANSFERRED = ("fista", "lista", "lfista", "slstm-shrinkage", "slstm-untied")
 
 
 def transferred_recipe(x):
-    """The recipe for data that nothing was tuned on.
-
-    As many updates as on MNIST. The learning rate falls with E‖x‖², by which an update
-    of the weights changes the gates and codes: 1.0 on MNIST, 0.1 on CIFAR-10.
-    """
-    updates = RECIPES["mnist"].epochs * math.ceil(60_000 / RECIPES["mnist"].batch_size)
+    """As many updates as on MNIST, at a learning rate that falls with E‖x‖²."""
+    # By which an update of the weights changes the gates and codes.
+    updates = RECIPES["mnist"].n_updates(60_000)
     squared_norm = float(np.mean(np.sum(x.reshape(len(x), -1) ** 2, axis=1)))
     return Recipe(
         epochs=math.ceil(updates / math.ceil(len(x) / Recipe.batch_size)),
@@ -43,12 +40,9 @@ def breast_cancer():
 
 
 def photo_patches():
-    """8 × 8 colour patches of two photographs, less their mean; the label: which.
-
-    Those of the test split come from the right fifth of each photograph, so that no
-    pixel is in both splits.
-    """
+    """8 × 8 colour patches of two photographs, less their mean; the label: which."""
     images = [image / 255.0 for image in load_sample_images().images]
+    # No pixel is in both splits.
     border = images[0].shape[1] * 4 // 5
     x = [
         np.concatenate([patches(image[:, :border], 10_000) for image in images]),
@@ -72,17 +66,14 @@ OTHERS = {"breast-cancer": breast_cancer, "photo-patches": photo_patches}
 
 
 def run(study):
-    others = {name: load() for name, load in OTHERS.items()}
-    runs = {}
+    others, runs = {name: load() for name, load in OTHERS.items()}, {}
     for name, other in others.items():
         recipe = with_options(transferred_recipe(other.x_train), epochs=study.epochs)
         for key in TRANSFERRED:
             run = study.new_run(name, key, METHODS[key], recipe)
-            runs[name, METHODS[key].label] = run
-        ceiling = {"dataset": name, "kind": "pixels", "recipe": recipe}
-        runs[name, CEILINGS["pixels"]] = Ceiling(
-            name=f"{name}-pixels", store=study.store, **ceiling
-        )
+            runs[name, run.label] = run
+        where = f"{name}-pixels", study.store, name
+        runs[name, CEILINGS["pixels"]] = Ceiling(*where, recipe, kind="pixels")
     records = study.make(runs, {} if study.only_reads else others, ["full"])
     header = ["dataset", "method", "objective", "optimum", "gap, %", "nonzero"]
     rows, figures = [], ("objective", "optimum", "gap", "nonzero")

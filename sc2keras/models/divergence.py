@@ -57,6 +57,8 @@ class LastGoodState(keras.callbacks.Callback):
     # A mean loss that is not finite stays so: a look now and then is enough, and does
     # not make an accelerator wait after every batch.
     _PERIOD = 50
+    # Keras then need not wait for a batch's logs before it begins the next.
+    async_safe = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +87,9 @@ class LastGoodState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._check_loss(logs)
         _project_averages(self.model)
-        if time.monotonic() > self._kept_at + self._cost / _SHARE_OF_COPIES:
+        is_last = epoch + 1 == self.params.get("epochs")  # `check_end` looks as well.
+        due = self._kept_at + self._cost / _SHARE_OF_COPIES
+        if not is_last and time.monotonic() > due:
             self._keep(f"at the end of epoch {epoch + 1}")
 
     def check_end(self) -> None:

@@ -13,6 +13,7 @@ DESCRIPTION = """Sparse codes of files, and what is known of the models that mak
     sc2keras encode model.keras photos/ codes.npy --resize
     sc2keras encode SC2Net/mnist mnist codes.npy --split train
     sc2keras decode SC2Net/mnist codes.npy images.npy
+    sc2keras view SC2Net/mnist mnist -o page.html        # for a browser
     sc2keras info SC2Net/mnist
 
 MODEL is a .keras file, or BUILDER/WEIGHTS of what `sc2keras list` lists.
@@ -33,10 +34,21 @@ zero, for scipy.sparse.load_npz."""
 DECODE = """INPUT holds codes, .npy or .npz, as encode writes them; OUTPUT is .npy:
 float32, in the shape of MODEL's input. It can be stopped, and goes on, as encode."""
 
+VIEW = """A page to look inside MODEL with: one file of HTML that needs no network. DATA
+is what encode reads; of more than 10,000 samples as many evenly spread ones are taken.
+Without it the page shows the atoms, and what is known of MODEL."""
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "MODEL", "help": ".keras file, or BUILDER/WEIGHTS"},
     "input": {"metavar": "INPUT", "help": "file, folder or name, as said above"},
     "output": {"metavar": "OUTPUT", "help": "file, as said above"},
+    "data": {"metavar": "DATA", "nargs": "?", "help": "samples that MODEL encodes"},
+    "-o": {
+        "dest": "output",
+        "metavar": "OUTPUT",
+        "required": True,
+        "help": "file that ends in .html",
+    },
     "--split": {"help": "of digits or a TensorFlow dataset, such as train (test)"},
     "--data-dir": {"help": "where TensorFlow Datasets keeps its datasets"},
     "--resize": {
@@ -67,14 +79,20 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
 }
 FILES = ("model", "input", "output", "--key", "--batch-rows", "--overwrite", "--import")
+OF_IMAGES = ("--split", "--data-dir", "--resize")
 # What each does in a line, more of it, and its arguments.
 COMMANDS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "encode": (
         "codes of a file, into a file",
         ENCODE,
-        (*FILES, "--split", "--data-dir", "--resize", "--threshold"),
+        (*FILES, *OF_IMAGES, "--threshold"),
     ),
     "decode": ("signals of codes, from a file into a file", DECODE, FILES),
+    "view": (
+        "a page of a model's atoms and codes, for a browser",
+        VIEW,
+        ("model", "data", "-o", "--key", "--overwrite", "--import", *OF_IMAGES),
+    ),
     "info": ("a model's encoder, sizes, and figures", None, ("model", "--import")),
     "list": ("the builders, and the weights that ship", None, ("--import",)),
 }

@@ -11,22 +11,17 @@ import textwrap
 import warnings
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from sc2keras import applications, io
+from sc2keras.explorer import view_file
+from sc2keras.explorer.facts import card_facts, card_of, model_facts
 from sc2keras.io import transfer
 from sc2keras.io.errors import failing_as
 from sc2keras.io.work import kept_in, unfinished_folder
 from sc2keras.registry import entries
-from sc2keras.validation import at_least_float32
 
 OPTIONS = ("key", "split", "data_dir", "resize", "threshold", "batch_rows", "overwrite")
-# What Keras adds to the configuration of every layer.
-_OF_KERAS = {
-    *("name", "trainable", "dtype", "return_sequences", "return_state"),
-    *("go_backwards", "stateful", "unroll", "zero_output_for_mask"),
-}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
             for name in args.modules:
                 with failing_as(io.ModelError, f"--import {name} fails", remedy):
                     importlib.import_module(name)
-            others = {"info": info, "list": list_all}
+            others = {"view": view, "info": info, "list": list_all}
             others.get(args.command, run_transfer)(args)
     except (io.TransferError, OSError) as error:
         sys.exit(f"error: {as_command(str(error))}")
@@ -94,36 +89,22 @@ class Bar:
             self.bar.close()
 
 
+def view(args: argparse.Namespace) -> None:
+    options = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    with contextlib.closing(Bar()) as bar:
+        path = view_file(args.model, args.data, args.output, progress=bar, **options)
+    print(f"{path}: open it in a browser, {path.stat().st_size:,} bytes")
+
+
 def info(args: argparse.Namespace) -> None:
     path = io.model_path(args.model)
     model, sha256 = io.load_model(path)
-    encoder: Any = model.encoder
-    shown = [
-        # A configured object by its class.
-        f"{key}={value.get('class_name') if isinstance(value, dict) else value}"
-        for key, value in encoder.get_config().items()
-        if key not in _OF_KERAS
-    ]
+    card = card_of(sha256)
     tell("model", args.model)
     tell("file", f"{path.name}, {path.stat().st_size:,} bytes")
-    tell("encoder", f"{type(encoder).__name__}({', '.join(shown)})")
-    tell("input shape", model.input_shape[1:])
-    tell("n_atoms", encoder.n_atoms)
-    tell("weights", f"{model.count_params():,} numbers")
-    tell("codes", at_least_float32(model.outputs[0].dtype))
-    known = applications.list_weights().items()
-    cards = (applications.weights_card(b, name) for b, names in known for name in names)
-    card = next((card for card in cards if card["sha256"] == sha256), None)
-    if card is None:
-        return
-    data, test = card["data"], card["test"]
-    tell("data", f"{data['name']}: {data['split']}")
-    tell("licence", f"{card['licence']}; data: {data['licence']}")
-    tell("objective", f"{test['objective']:.4f} on test, optimum {test['optimum']:.4f}")
-    tell("gap", f"{test['gap']:.2%}")
-    tell("nonzero", f"{test['nonzero']:.1%} of the entries")
-    tell("accuracy", f"{test['full']:.1%} (full), {np.mean(test['paper']):.1%} (paper)")
-    tell("made by", card["command"])
+    known = {**model_facts(model), **(card_facts(card) if card else {})}
+    for name, value in known.items():
+        tell(name, value)
 
 
 def list_all(args: argparse.Namespace) -> None:

@@ -1,4 +1,7 @@
-"""Pictures of dictionaries, reconstructions and convergence, with matplotlib."""
+"""Pictures of dictionaries, reconstructions and convergence, with matplotlib.
+
+`explorer` makes a page to look inside a model with.
+"""
 
 import io
 import math
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sc2keras.evaluation import mean_objective, step_codes
+from sc2keras.explorer import explorer as explorer
 from sc2keras.files import whole_file
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder

@@ -1,0 +1,72 @@
+"""What is known of a model before it sees a sample: its encoder, and its card."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from sc2keras import applications
+from sc2keras.models import SparseCoder
+from sc2keras.validation import at_least_float32
+
+# What Keras adds to the configuration of every layer.
+_OF_KERAS = {
+    *("name", "trainable", "dtype", "return_sequences", "return_state"),
+    *("go_backwards", "stateful", "unroll", "zero_output_for_mask"),
+}
+
+
+def model_facts(model: SparseCoder) -> dict[str, str]:
+    """A model's encoder and sizes, in words.
+
+    Example:
+
+    >>> model_facts(applications.LISTA(4, input_shape=(8,)))["n_atoms"]
+    '4'
+    """
+    encoder: Any = model.encoder
+    shown = [
+        # A configured object by its class.
+        f"{key}={value.get('class_name') if isinstance(value, dict) else value}"
+        for key, value in encoder.get_config().items()
+        if key not in _OF_KERAS
+    ]
+    return {
+        "encoder": f"{type(encoder).__name__}({', '.join(shown)})",
+        "input shape": str(model.input_shape[1:]),
+        "n_atoms": str(encoder.n_atoms),
+        "weights": f"{model.count_params():,} numbers",
+        "codes": at_least_float32(model.outputs[0].dtype),
+    }
+
+
+def card_facts(card: Mapping[str, Any]) -> dict[str, str]:
+    """The card of trained weights, `sc2keras.applications.weights_card`, in words.
+
+    Example:
+
+    >>> card_facts(applications.weights_card("SC2Net", "digits"))["licence"]
+    'Apache-2.0; data: CC BY 4.0 (UCI Machine Learning Repository)'
+    """
+    data, test = card["data"], card["test"]
+    accuracy = f"{test['full']:.1%} (full), {np.mean(test['paper']):.1%} (paper)"
+    return {
+        "data": f"{data['name']}: {data['split']}",
+        "licence": f"{card['licence']}; data: {data['licence']}",
+        "objective": f"{test['objective']:.4f} on test, optimum {test['optimum']:.4f}",
+        "gap": f"{test['gap']:.2%}",
+        "nonzero": f"{test['nonzero']:.1%} of the entries",
+        "accuracy": accuracy,
+        "made by": card["command"],
+    }
+
+
+def card_of(sha256: str) -> dict[str, Any] | None:
+    """The card of the weights with that SHA-256, if they ship."""
+    return next((card for card in _cards() if card["sha256"] == sha256), None)
+
+
+def _cards() -> Iterator[dict[str, Any]]:
+    for builder, names in applications.list_weights().items():
+        for name in names:
+            yield applications.weights_card(builder, name)

@@ -117,13 +117,14 @@ def _read(
     n_at_a_time = max(1, 2**22 // n_features)
     kept, start = [], 0
     what, remedy = f"the input {name} cannot be read", "Write it anew: it is damaged."
+    report = progress or (lambda task, n_done, n_rows: None)
+    report("reading samples", 0, source.n_rows)
     with failing_as(InputError, what, remedy):
         for rows in source.chunks(0, n_at_a_time):
             inside = wanted[(wanted >= start) & (wanted < start + len(rows))] - start
             kept.append(rows[inside])
             start += len(rows)
-            if progress is not None:
-                progress("reading samples", start, source.n_rows)
+            report("reading samples", start, source.n_rows)
         x = np.concatenate(kept)
     x = preprocess_input(x) if x.dtype == np.uint8 else x
     return x.reshape(len(x), *model.input_shape[1:])

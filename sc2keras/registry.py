@@ -16,15 +16,7 @@ _Class = TypeVar("_Class", bound=type["Encoder"])
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One method.
-
-    Attributes:
-        name: The name of its builder, such as `"LISTA"`.
-        layer: Its encoder, a class.
-        reference: Paper and equation.
-        defaults: Arguments of the encoder that its builder has for defaults.
-        variants: Further arguments, by a name each, that the laws are tested with.
-    """
+    """One method, its attributes as `register_encoder` takes them."""
 
     name: str
     layer: type["Encoder"]
@@ -52,11 +44,10 @@ def register_encoder(
 ) -> Callable[[_Class], _Class]:
     """Decorator of a `sc2keras.layers.Encoder`, which makes it a method by name.
 
-    It then has a builder, `sc2keras.applications.build(name)`, and stands wherever a
-    method is named: `SparseCodeTransformer(builder=name)`, saved files, the command
-    line (`--import` of its module). A class that is not registered with Keras is
-    registered there, in the package "Custom": its file loads where its module was
-    imported.
+    It then stands wherever a method is named: `sc2keras.applications.build(name)`,
+    `SparseCodeTransformer(builder=name)`, saved files, the command line (`--import` of
+    its module). A class that is not registered with Keras is registered there, in the
+    package "Custom": its file loads where its module was imported.
 
     Args:
         name: String, the name of the builder.
@@ -85,18 +76,17 @@ def register_encoder(
     """
 
     def register(layer: _Class) -> _Class:
-        found = _ENTRIES.get(name)
+        held = _ENTRIES[name].layer if name in _ENTRIES else layer
         # The same class again is what reloading a module gives.
-        if found is not None and _path(found.layer) != _path(layer):
+        if _path(held) != _path(layer):
             raise ValueError(
-                f"The name {name!r} is that of {_path(found.layer)}; received "
-                f"{_path(layer)}. Choose another name."
+                f"The name {name!r} is that of {_path(held)}; received {_path(layer)}. "
+                "Choose another name."
             )
-        if not _is_registered(layer):
+        registered_name = keras.saving.get_registered_name(layer)
+        if keras.saving.get_registered_object(registered_name) is not layer:
             keras.saving.register_keras_serializable()(layer)
-        _ENTRIES[name] = Entry(
-            name, layer, reference, dict(defaults or {}), dict(variants or {})
-        )
+        _ENTRIES[name] = Entry(name, layer, reference, defaults or {}, variants or {})
         return layer
 
     return register
@@ -110,19 +100,13 @@ def entries() -> list[Entry]:
 def get_entry(name: str) -> Entry:
     """The method of that name, or a ValueError that lists the names."""
     if name not in _ENTRIES:
+        names = ", ".join(entry.name for entry in entries())
         raise ValueError(
-            "builder must be one of "
-            f"{', '.join(entry.name for entry in entries())}; received builder="
-            f"{name!r}. sc2keras.register_encoder adds others, once their module is "
-            "imported."
+            f"builder must be one of {names}; received builder={name!r}. "
+            "sc2keras.register_encoder adds others, once their module is imported."
         )
     return _ENTRIES[name]
 
 
 def _path(layer: type) -> str:
     return f"{layer.__module__}.{layer.__qualname__}"
-
-
-def _is_registered(layer: type) -> bool:
-    name = keras.saving.get_registered_name(layer)
-    return keras.saving.get_registered_object(name) is layer

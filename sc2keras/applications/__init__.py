@@ -41,10 +41,8 @@ def __getattr__(name: str) -> Any:
     except ValueError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     builder = functools.partial(build, name)
-    builder.__doc__ = (
-        f"{entry.summary}\n\nSee `build` for the arguments of the model, and "
-        f"`{entry.layer.__module__}.{entry.layer.__name__}` for those of the encoder."
-    )
+    layer = f"{entry.layer.__module__}.{entry.layer.__name__}"
+    builder.__doc__ = f"{entry.summary}\n\nSee `build`, and `{layer}` for `kwargs`."
     return builder
 
 

@@ -23,11 +23,7 @@ def SC2Net(
     `activation="double_tanh"` is that of the paper's eq. 17, whose codes are small
     where those of the default, the soft threshold, are exactly zero.
 
-    Args:
-        n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`, which also says what is returned and raised.
-        **kwargs: Of `sc2keras.layers.SLSTM`:
-            `n_steps`, `l1`, `dictionary`, `activation`, `use_bias`, `tied` and others.
+    The arguments are those of `build`, and of `sc2keras.layers.SLSTM`.
 
     Example:
 
@@ -42,16 +38,8 @@ def SC2Net(
     Reference:
         Zhou et al., An End-to-End Sparse Coding, section 3.
     """
-    return build(
-        "SC2Net",
-        n_atoms,
-        input_shape,
-        weights,
-        classes,
-        classifier_activation,
-        name,
-        **kwargs,
-    )
+    shared = (n_atoms, input_shape, weights, classes, classifier_activation, name)
+    return build("SC2Net", *shared, **kwargs)
 
 
 def LISTA(
@@ -70,11 +58,7 @@ def LISTA(
     `trainable_dictionary=False`, compile with a regression loss and
     `objective_weight=0`, and `fit(x, codes)`.
 
-    Args:
-        n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`, which also says what is returned and raised.
-        **kwargs: Of `sc2keras.layers.LISTABlock`:
-            `n_steps`, `l1`, `dictionary`, `activation`, `shared`, `tied` and others.
+    The arguments are those of `build`, and of `sc2keras.layers.LISTABlock`.
 
     Example:
 
@@ -91,16 +75,8 @@ def LISTA(
         Gregor and LeCun, Learning Fast Approximations of Sparse Coding, 2010. Zhou et
         al., An End-to-End Sparse Coding, section 2.
     """
-    return build(
-        "LISTA",
-        n_atoms,
-        input_shape,
-        weights,
-        classes,
-        classifier_activation,
-        name,
-        **kwargs,
-    )
+    shared = (n_atoms, input_shape, weights, classes, classifier_activation, name)
+    return build("LISTA", *shared, **kwargs)
 
 
 def LFISTA(
@@ -116,11 +92,7 @@ def LFISTA(
 
     It is trained in either of the two ways of `LISTA`.
 
-    Args:
-        n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`, which also says what is returned and raised.
-        **kwargs: Of `sc2keras.layers.LFISTABlock`:
-            `n_steps`, `l1`, `dictionary`, `activation`, `shared`, `tied` and others.
+    The arguments are those of `build`, and of `sc2keras.layers.LFISTABlock`.
 
     Example:
 
@@ -133,16 +105,8 @@ def LFISTA(
         Moreau and Bruna, Understanding Neural Sparse Coding with Matrix Factorization,
         2017. Zhou et al., An End-to-End Sparse Coding, section 4.1.
     """
-    return build(
-        "LFISTA",
-        n_atoms,
-        input_shape,
-        weights,
-        classes,
-        classifier_activation,
-        name,
-        **kwargs,
-    )
+    shared = (n_atoms, input_shape, weights, classes, classifier_activation, name)
+    return build("LFISTA", *shared, **kwargs)
 
 
 def AdaptiveISTA(
@@ -156,11 +120,7 @@ def AdaptiveISTA(
 ) -> SparseCoder:
     """Adaptive ISTA: sparse codes by `n_steps` steps with trained momentum vectors.
 
-    Args:
-        n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`, which also says what is returned and raised.
-        **kwargs: Of `sc2keras.layers.AdaptiveISTA`:
-            `n_steps`, `l1`, `dictionary`, `activation`, `tied` and others.
+    The arguments are those of `build`, and of `sc2keras.layers.AdaptiveISTA`.
 
     Example:
 
@@ -172,16 +132,8 @@ def AdaptiveISTA(
     Reference:
         Zhou et al., An End-to-End Sparse Coding, section 3.1.
     """
-    return build(
-        "AdaptiveISTA",
-        n_atoms,
-        input_shape,
-        weights,
-        classes,
-        classifier_activation,
-        name,
-        **kwargs,
-    )
+    shared = (n_atoms, input_shape, weights, classes, classifier_activation, name)
+    return build("AdaptiveISTA", *shared, **kwargs)
 
 
 def ISTA(
@@ -197,11 +149,7 @@ def ISTA(
 
     It has nothing to train: it encodes with the dictionary that it is given.
 
-    Args:
-        n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`, which also says what is returned and raised.
-        **kwargs: Of `sc2keras.layers.ISTA`:
-            `dictionary`, `l1`, `n_steps`, `tol` and others.
+    The arguments are those of `build`, and of `sc2keras.layers.ISTA`.
 
     Example:
 
@@ -214,16 +162,8 @@ def ISTA(
     Reference:
         Zhou et al., An End-to-End Sparse Coding, eq. 4 to 6.
     """
-    return build(
-        "ISTA",
-        n_atoms,
-        input_shape,
-        weights,
-        classes,
-        classifier_activation,
-        name,
-        **kwargs,
-    )
+    shared = (n_atoms, input_shape, weights, classes, classifier_activation, name)
+    return build("ISTA", *shared, **kwargs)
 
 
 def FISTA(
@@ -239,11 +179,7 @@ def FISTA(
 
     It has nothing to train: it encodes with the dictionary that it is given.
 
-    Args:
-        n_atoms, input_shape, weights, classes, classifier_activation, name: See
-            `build`, which also says what is returned and raised.
-        **kwargs: Of `sc2keras.layers.FISTA`:
-            `dictionary`, `l1`, `n_steps`, `tol` and others.
+    The arguments are those of `build`, and of `sc2keras.layers.FISTA`.
 
     Example:
 
@@ -257,13 +193,5 @@ def FISTA(
         Beck and Teboulle, A Fast Iterative Shrinkage-Thresholding Algorithm for Linear
         Inverse Problems, 2009.
     """
-    return build(
-        "FISTA",
-        n_atoms,
-        input_shape,
-        weights,
-        classes,
-        classifier_activation,
-        name,
-        **kwargs,
-    )
+    shared = (n_atoms, input_shape, weights, classes, classifier_activation, name)
+    return build("FISTA", *shared, **kwargs)

@@ -28,7 +28,7 @@ def build(
     name: str | None = None,
     **kwargs: Any,
 ) -> SparseCoder:
-    """A model of any method by its name, `SC2Net` and the others included.
+    """A model of any method by its name.
 
     Args:
         builder: String, the name of a method: of this module, or one that
@@ -38,21 +38,17 @@ def build(
             flattened inside.
         weights: None; or the path of a `.keras` or `.weights.h5` file of such a model;
             or a name of `list_weights()`, such as `"mnist"`: weights that ship with the
-            package, with a card (`weights_card`). All arguments that are left open,
-            those of a classifier in a file included, follow the weights; one that
-            contradicts them is an error. (A `.weights.h5` file of before version 0.2
-            tells nothing but its shapes.)
+            package, with a card (`weights_card`). Arguments that are left open follow
+            the weights; one that contradicts them is an error. (A `.weights.h5` file of
+            before version 0.2 tells nothing but its shapes.)
         classes: Integer or None. If given, a dense layer of that many classes stands on
             the codes, and the model's outputs are `[codes, predictions]`. Train it with
             `compile(loss=...)` and `fit(x, y)`.
-        classifier_activation: The activation of that layer, such as `"softmax"`, or
-            None for logits.
+        classifier_activation: Of that layer; None for logits.
         name: String, the name of the model; None: that of the builder, in lower case.
         **kwargs: Of the encoder: `n_steps` (5 by default, 300 of a solver), `l1`
-            (0.1), `dictionary` (an array `(n_atoms, n_features)` where it starts, for
-            instance of `sc2keras.learn_dictionary`; random atoms of unit norm by
-            default), and what its layer takes besides, such as `activation`, `tied`,
-            `trainable_dictionary`, `tol` or `dtype`.
+            (0.1), `dictionary` (where it starts, `(n_atoms, n_features)`; random by
+            default), and what its layer takes besides, such as `activation` or `dtype`.
 
     Returns:
         A `sc2keras.SparseCoder`, not compiled.
@@ -105,14 +101,13 @@ def _around(
         name="inputs",
         dtype=at_least_float32(encoder.compute_dtype),
     )
-    signals = inputs
+    outputs = inputs
     if len(inputs.shape) > 2:
         # By default the order would depend on a global setting.
-        flatten = keras.layers.Flatten(
+        outputs = keras.layers.Flatten(
             data_format="channels_last", name="flatten", dtype=encoder.dtype_policy
-        )
-        signals = flatten(inputs)
-    outputs = encoder(signals)
+        )(inputs)
+    outputs = encoder(outputs)
     if classes is not None:
         head = keras.layers.Dense(
             check_positive_integer("classes", classes),

@@ -8,13 +8,7 @@ from sc2keras.validation import Tensor
 
 
 def preprocess_input(x: Tensor) -> Tensor:
-    """Scales integer images, 0 to 255, to float32 in [0, 1].
-
-    Args:
-        x: Array or tensor of an integer dtype, such as uint8, of any shape.
-
-    Returns:
-        An array or tensor of float32, x / 255.
+    """Scales integer images of any shape, 0 to 255, to float32 in [0, 1].
 
     Raises:
         TypeError: If `x` has a float dtype, of which the scale is not known; or a wider

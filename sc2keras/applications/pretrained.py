@@ -38,10 +38,9 @@ def weights_card(builder: str, weights: str) -> dict[str, Any]:
         Dictionary with the `data` (name, split, licence), the `settings` and `seed` of
         the training, the versions (`environment`), the `command` that makes the weights
         again, the `sha256` of the file, and under `test` and `train` what was measured
-        on these splits: the `objective`, and on `test` its `gap` to the LASSO `optimum`
-        of the same dictionary, the fraction of `nonzero` entries, and the accuracies of
-        a logistic regression on the codes: by the `full` protocol, and a draw each by
-        the `paper` protocol (see `sc2keras.evaluation`).
+        on these splits, as `sc2keras.evaluation` says: the `objective`, its `gap` to
+        the `optimum`, the fraction of `nonzero` entries, and the accuracies by the
+        `full` and the `paper` protocol.
 
     Raises:
         ValueError: If there are no such weights.
@@ -54,9 +53,9 @@ def weights_card(builder: str, weights: str) -> dict[str, Any]:
     """
     path = _FOLDER / f"{_stem(builder, weights)}.json"
     if not path.is_file():
-        known = list_weights()
         others = ", ".join(
-            f"{name}: {', '.join(map(repr, names))}" for name, names in known.items()
+            f"{name}: {', '.join(map(repr, names))}"
+            for name, names in list_weights().items()
         )
         raise ValueError(
             f"weights must be None, the path of an existing .keras or .weights.h5 file,"
@@ -70,8 +69,7 @@ def weights_path(builder: str, weights: str) -> Path:
     """The `.keras` file of trained weights, once its SHA-256 is that of its card.
 
     Args:
-        builder: String, the name of a builder, such as `"SC2Net"`.
-        weights: String, the name of weights of it, such as `"mnist"`.
+        builder, weights: As in `weights_card`.
 
     Returns:
         `pathlib.Path`, for `keras.saving.load_model`.

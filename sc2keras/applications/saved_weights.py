@@ -52,9 +52,7 @@ class SavedWeights:
                 "with weights=None."
             )
 
-    def check_shape(
-        self, input_shape: tuple[int, ...] | None
-    ) -> tuple[int, ...] | None:
+    def check_shape(self, input_shape: Any) -> tuple[int, ...] | None:
         """The shape of the input, if it is that of the weights, or flat."""
         if input_shape is None or self.config is None:
             return input_shape or self.input_shape
@@ -86,9 +84,8 @@ class SavedWeights:
         self.check("classes", self.head["units"], classes)
         is_open = classes is None and activation == "softmax"  # The default.
         if not is_open and keras.activations.get(activation) != own:
-            self.check(
-                "classifier_activation", self.head["activation"], str(activation)
-            )
+            name = "classifier_activation"
+            self.check(name, self.head["activation"], str(activation))
         return self.head["units"], own
 
     def put_into(self, model: SparseCoder) -> None:
@@ -98,38 +95,23 @@ class SavedWeights:
                 head = self.model.outputs[1]._keras_history.operation
                 model.get_layer("predictions").set_weights(head.get_weights())
             return
-        with self.named_misfit(model.name, model.encoder, model.input_shape[1:]):
-            try:
-                model.load_weights(self.weights)
-            except ValueError:
-                raise
-            # A damaged file fails in many ways, all of them with the same remedy.
-            except Exception as error:
-                raise _unreadable(self.weights, error) from error
-
-
-def _unreadable(path: str, error: Exception) -> OSError:
-    return OSError(
-        f"The weights in {path!r} cannot be read: the file is truncated or altered "
-        f"({type(error).__name__}: {error}). Save the model again."
-    )
+        with (
+            self.named_misfit(model.name, model.encoder, model.input_shape[1:]),
+            _damage_named(self.weights, may_misfit=True),
+        ):
+            model.load_weights(self.weights)
 
 
 def open_weights(
     builder: str, layer_class: type, weights: str | os.PathLike[str]
 ) -> SavedWeights:
-    """The weights of a builder by their name or their path.
-
-    Raises:
-        ValueError: If there are none, or they are those of another builder.
-        OSError: If the file is damaged.
-    """
+    """The weights of a builder by their name or their path."""
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
             "weights must be None, the path of a .keras or .weights.h5 file, or a name "
             f"of list_weights(); received weights={weights!r}."
         )
-    path = os.fspath(weights)
+    path, model = os.fspath(weights), None
     is_file = path.endswith((".keras", ".weights.h5"))
     if is_file and not os.path.isfile(path):
         raise ValueError(
@@ -137,45 +119,41 @@ def open_weights(
             f"file, or a name; received weights={path!r}, which is no file."
         )
     if path.endswith(".weights.h5"):
-        try:
+        with _damage_named(path):
             found = saving.read_weights_config(path)
-        # As above.
-        except Exception as error:
-            raise _unreadable(path, error) from error
         if found is None:
             return SavedWeights(path, is_file)
-        _check_encoder(path, builder, layer_class, found["encoder"])
-        shape = tuple(found["input_shape"])
-        return SavedWeights(path, is_file, found["config"], shape, found["head"])
-    try:
-        model = keras.saving.load_model(
-            path if is_file else weights_path(builder, path), compile=False
-        )
-    except ValueError as error:
-        if not is_file or "NaN" in str(error):
-            raise
-        raise _unreadable(path, error) from error
-    except Exception as error:
-        if not is_file:
-            raise
-        raise _unreadable(path, error) from error
-    if not isinstance(model, SparseCoder):
+    else:
+        file = path if is_file else weights_path(builder, path)
+        with _damage_named(path) if is_file else contextlib.nullcontext():
+            model = keras.saving.load_model(file, compile=False)
+        if not isinstance(model, SparseCoder):
+            raise ValueError(
+                f"weights={path!r} holds a {type(model).__name__}, and no SparseCoder. "
+                "Open it with keras.saving.load_model."
+            )
+        found = describe(model)
+    if found["encoder"] != keras.saving.get_registered_name(layer_class):
         raise ValueError(
-            f"weights={path!r} holds a {type(model).__name__}, and no SparseCoder. Open"
-            " it with keras.saving.load_model."
+            f"weights={path!r} were made with the encoder {found['encoder']}, and not "
+            f"with that of {builder}. Use its builder, or keras.saving.load_model."
         )
-    found = describe(model)
-    _check_encoder(path, builder, layer_class, found["encoder"])
     shape = tuple(found["input_shape"])
     return SavedWeights(path, is_file, found["config"], shape, found["head"], model)
 
 
-def _check_encoder(path: str, builder: str, layer_class: type, name: str) -> None:
-    if name != keras.saving.get_registered_name(layer_class):
-        raise ValueError(
-            f"weights={path!r} were made with the encoder {name}, and not with that of "
-            f"{builder}. Use its builder, or keras.saving.load_model."
-        )
+@contextlib.contextmanager
+def _damage_named(path: str, may_misfit: bool = False) -> Iterator[None]:
+    """A damaged file fails in many ways, all of them with the same remedy."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and (may_misfit or "NaN" in str(error)):
+            raise
+        raise OSError(
+            f"The weights in {path!r} cannot be read: the file is truncated or altered "
+            f"({type(error).__name__}: {error}). Save the model again."
+        ) from error
 
 
 def check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:

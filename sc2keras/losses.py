@@ -17,13 +17,10 @@ class ReconstructionLoss(keras.losses.Loss):
     the features too, which changes what an l1 weight means.
 
     Args:
-        reduction: Of `keras.losses.Loss`; `"sum_over_batch_size"` averages over the
-            batch.
-        name, dtype: Of `keras.losses.Loss`.
+        reduction, name, dtype: Of `keras.losses.Loss`.
 
     Call arguments:
-        y_true: Tensor `(batch, ...)`, the signals.
-        y_pred: Tensor of the same shape, the reconstructions.
+        y_true, y_pred: Tensors `(batch, ...)`, the signals and their reconstructions.
 
     Example: the paper's objective in a plain functional model.
 
@@ -66,8 +63,7 @@ class SparseCodingLoss(keras.losses.Loss):
 
     Call arguments:
         y_true: Tensor `(batch, ...)`, the signals.
-        y_pred: `(reconstruction, codes)`: a tensor of the shape of the signals, and one
-            of shape `(batch, n_atoms)`.
+        y_pred: `(reconstruction, codes)`, the latter `(batch, n_atoms)`.
 
     Example:
 
@@ -94,9 +90,8 @@ class SparseCodingLoss(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: tuple[Tensor, Tensor]) -> Tensor:
         reconstruction, codes = y_pred
-        error = reconstruction_error(
-            flatten_samples(y_true), flatten_samples(reconstruction)
-        )
+        signals = flatten_samples(y_true)
+        error = reconstruction_error(signals, flatten_samples(reconstruction))
         return error + self.l1 * l1_norm(codes)
 
     def get_config(self) -> dict[str, Any]:

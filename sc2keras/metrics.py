@@ -65,7 +65,7 @@ class NonzeroFraction(keras.metrics.Mean):
 
     Args:
         threshold: Float, by default 1e-3, so that a smooth activation's small entries
-            count as zero and larger ones do not.
+            count as zero.
         name, dtype: Of `keras.metrics.Metric`.
 
     Example:
@@ -99,8 +99,7 @@ class NonzeroFraction(keras.metrics.Mean):
 class DualityGap(keras.metrics.Mean):
     """Mean over samples of the relative duality gap of codes for a dictionary.
 
-    A gap of 0.01 proves that the LASSO objective of the codes is within 1 % of the
-    optimum for the same dictionary; see `sc2keras.objective.relative_duality_gap`.
+    See `sc2keras.objective.relative_duality_gap`.
 
     Args:
         l1: Float, λ, the weight of the ℓ1 term.

@@ -21,13 +21,6 @@ _MAX_L1 = 1e15
 def reconstruction_error(x: Tensor, reconstruction: Tensor) -> Tensor:
     """Half the squared error of each sample, ½‖x − x̂‖².
 
-    Args:
-        x: Tensor `(..., n_features)`, the signals.
-        reconstruction: Tensor `(..., n_features)`, their reconstructions.
-
-    Returns:
-        Tensor `(...)`.
-
     Example:
 
     >>> float(reconstruction_error(ops.ones((1, 4)), ops.zeros((1, 4)))[0])
@@ -43,15 +36,6 @@ def l1_norm(codes: Tensor) -> Tensor:
 
 def lasso_objective(x: Tensor, codes: Tensor, dictionary: Tensor, l1: float) -> Tensor:
     """The LASSO objective of each sample, ½‖x − sD‖² + l1·‖s‖₁.
-
-    Args:
-        x: Tensor `(..., n_features)`, the signals.
-        codes: Tensor `(..., n_atoms)`.
-        dictionary: Tensor `(n_atoms, n_features)`.
-        l1: Float, the weight of the ℓ1 term.
-
-    Returns:
-        Tensor `(...)`.
 
     Example:
 
@@ -80,17 +64,8 @@ def relative_duality_gap(
 
     where no term is negative, so that nothing cancels in float32. Each row is taken in
     units of its own magnitude: signals, codes and l1 times any factor from 1e-30 to
-    1e30 have the same gap. Where a row is not finite it is NaN.
-
-    Args:
-        x: Tensor `(..., n_features)`, the signals.
-        codes: Tensor `(..., n_atoms)`.
-        dictionary: Tensor `(n_atoms, n_features)`.
-        l1: Float, the weight of the ℓ1 term. At 0 nothing but v = 0 is sure to be
-            feasible, and the gap proves nothing.
-
-    Returns:
-        Tensor `(...)`, in [0, 1].
+    1e30 have the same gap, in [0, 1]. Where a row is not finite it is NaN. At l1 = 0
+    nothing but v = 0 is sure to be feasible, and the gap proves nothing.
 
     Example: the optimum of an orthonormal dictionary is known, soft thresholding.
 

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 Tensor = Any
 # Of integers, or None where a size is known only at run time, such as the batch's.
 Shape = tuple[Any, ...]
-
-
 # Packages whose frames a warning does not point at.
-_INNER = ("sc2keras", "keras", "torch")
+_INNER = ("sc2keras.", "keras.", "torch.")
 # What stands in JSON as it is in Python.
 JSON_TYPES = (str, int, float, bool, dict, list, type(None))
 
@@ -43,10 +41,8 @@ def check_positive(name: str, value: float) -> float:
 
 
 def at_least_float32(dtype: str) -> str:
-    """float64 for float64, and float32 for what is narrower.
-
-    `keras.backend.result_type` gives float32 for float64 too on some backends.
-    """
+    """float64 for float64, and float32 for what is narrower."""
+    # `keras.backend.result_type` gives float32 for float64, too, on some backends.
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -59,8 +55,6 @@ def is_finite(value: NDArray) -> bool:
 def depth_of_caller() -> int:
     """The `stacklevel` of the first frame outside of this package and Keras."""
     frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None:
-        if frame.f_globals.get("__name__", "").split(".")[0] not in _INNER:
-            break
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_INNER):
         frame, depth = frame.f_back, depth + 1
     return depth

@@ -18,6 +18,7 @@ Keras runs on, whose module is imported when it is first asked for.
 
 import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -26,6 +27,10 @@ from numpy.typing import NDArray
 
 _MODULES = ("tensorflow", "jax", "torch")
 ALIGNMENT = 64
+
+# Of a tensor, and from NumPy to NumPy, with a row for each row of the input.
+TensorFunction = Callable[[Any], tuple[Any, ...]]
+ArrayFunction = Callable[[NDArray], tuple[NDArray, ...]]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:

@@ -1,12 +1,12 @@
 """JAX."""
 
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+
+from sc2keras.backend import ArrayFunction, TensorFunction
 
 batches_of_arrays = None
 MAY_CHOOSE_XLA = False
@@ -19,10 +19,8 @@ FLOAT64_REMEDY = "Call jax.config.update('jax_enable_x64', True) first, or use"
 
 
 def compile_function(
-    model: keras.Model,
-    function: Callable[[Any], tuple[Any, ...]],
-    jit_compile: bool = True,
-) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    model: keras.Model, function: TensorFunction, jit_compile: bool = True
+) -> ArrayFunction:
     """As on TensorFlow, always with XLA.
 
     Under `keras.distribution` the rows are divided among the devices.
@@ -36,7 +34,7 @@ def compile_function(
         with keras.StatelessScope(state_mapping=mapping):
             return function(x)
 
-    jitted: dict[Any, Callable] = {}
+    plain, jitted = jax.jit(forward), {}
     lock = threading.Lock()
 
     def call(array: NDArray) -> tuple[NDArray, ...]:
@@ -45,9 +43,7 @@ def compile_function(
         values = [v.value for v in variables]
         distribution = keras.distribution.distribution()
         if distribution is None:
-            if None not in jitted:
-                jitted[None] = jax.jit(forward)
-            return tuple(map(np.asarray, jitted[None](values, array)))
+            return tuple(map(np.asarray, plain(values, array)))
         n_rows, n_missing = len(array), -len(array) % distribution.num_model_replicas
         array = np.pad(array, [(0, n_missing)] + [(0, 0)] * (array.ndim - 1))
         layout = distribution.get_data_layout(array.shape).backend_layout

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from numpy.typing import NDArray
 
-from sc2keras.backend import ALIGNMENT, aligned_empty
+from sc2keras.backend import ALIGNMENT, ArrayFunction, TensorFunction, aligned_empty
 
 # Batches that lie ready: as many as an execution of twenty steps takes at once, unless
 # they are large.
@@ -22,20 +22,11 @@ FLOAT64_REMEDY = "Use"
 
 
 def compile_function(
-    model: keras.Model,
-    function: Callable[[Any], tuple[Any, ...]],
-    jit_compile: bool = True,
-) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    model: keras.Model, function: TensorFunction, jit_compile: bool = True
+) -> ArrayFunction:
     """A function of a tensor, with the weights of a model, from NumPy to NumPy.
 
-    Args:
-        model: A built `keras.Model`, whose weights `function` reads.
-        function: Function of one tensor that returns a tuple of tensors, with a row for
-            each of its rows.
-        jit_compile: Boolean, whether XLA compiles, once for every number of rows.
-
-    Returns:
-        A function of one array of the dtype of the model's input.
+    With `jit_compile` XLA compiles it once for every number of rows.
     """
     import tensorflow as tf
 
@@ -62,22 +53,19 @@ def batches_of_arrays(
 ) -> Any:
     """A `tf.data.Dataset` of batches of equally long arrays, in a new order each epoch.
 
-    As Keras's own for arrays, it gathers the rows of a batch from the whole array. It
-    differs in two ways. Its threads are few: where a step takes milliseconds on the
-    same processor, those of Keras's take a fifth of it away from the matrix products.
-    And after `keras.utils.set_random_seed` every epoch still has an order of its own,
-    where Keras's has the same one in all.
+    It differs from Keras's own in two ways. Its threads are few: where a step takes
+    milliseconds on the same processor, those of Keras's take a fifth of it away from
+    the matrix products. And after `keras.utils.set_random_seed` every epoch still has
+    an order of its own, where Keras's has the same one in all.
 
     Args:
         arrays: Arrays `(n_samples, ...)`.
         batch_size: Integer, the rows of a batch; the last one may have fewer.
-        shuffle: Boolean, whether the order changes. It follows
-            `keras.utils.set_random_seed`.
+        shuffle: Boolean, whether the order changes.
         dtype: String, what floats become, `keras.config.floatx()` by default.
 
     Returns:
-        A `tf.data.Dataset` of tensors, or of tuples of them where there are several
-        arrays.
+        A `tf.data.Dataset` of tensors, of several arrays of tuples of them.
 
     Example:
 
@@ -127,11 +115,7 @@ def is_recorded() -> bool:
 
 
 def make_deterministic() -> None:
-    """Switches TensorFlow's deterministic operations on where it computes on a GPU.
-
-    For the whole process: TensorFlow has no other way. On its CPU what this package
-    computes is the same at every call without them.
-    """
+    """Switches deterministic operations on, on a GPU; a CPU's are without that."""
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):
@@ -149,8 +133,8 @@ def _tensor(array: NDArray) -> Any:
 
 def _aligned(array: NDArray, dtype: str | None) -> NDArray:
     # TensorFlow's own copy is slower by far: its memory is not in huge pages.
-    is_float = array.dtype.kind == "f"
     of_floats = dtype or keras.config.floatx()
-    copy = aligned_empty(array.shape, of_floats if is_float else array.dtype.name)
+    name = of_floats if array.dtype.kind == "f" else array.dtype.name
+    copy = aligned_empty(array.shape, name)
     copy[...] = array
     return copy

@@ -1,11 +1,12 @@
 """PyTorch."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 from numpy.typing import NDArray
+
+from sc2keras.backend import ArrayFunction, TensorFunction
 
 batches_of_arrays = None
 MAY_CHOOSE_XLA = False
@@ -16,10 +17,8 @@ FLOAT64_REMEDY = "Keras brings it to float32 there. Use TensorFlow or JAX, or"
 
 
 def compile_function(
-    model: keras.Model,
-    function: Callable[[Any], tuple[Any, ...]],
-    jit_compile: bool = True,
-) -> Callable[[NDArray], tuple[NDArray, ...]]:
+    model: keras.Model, function: TensorFunction, jit_compile: bool = True
+) -> ArrayFunction:
     """As on TensorFlow, but nothing is compiled."""
     import torch
 

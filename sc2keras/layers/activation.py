@@ -17,13 +17,16 @@ class Activation(FiniteWeights):
     """Base of the activations of encoders: h, and the penalty that it belongs to.
 
     h is the proximal step of a penalty, or stands in for one. A subclass gives `call`,
-    and `penalty` where there is one; `register_activation` gives it the name that
-    encoders take as `activation="name"`. Encoders take an instance, too.
+    and `penalty` where there is one. Encoders take an instance, or the name that
+    `register_activation` gives.
 
     Attributes:
         solves: `"lasso"` where the penalty is λ·‖s‖₁, so that the duality gap of the
             LASSO says how far codes are from the optimum; None otherwise.
         shows_non_finite: Boolean, whether h of a NaN or an infinity is one.
+
+    Call arguments:
+        inputs: Tensor `(..., n_atoms)`; the result has the same shape.
 
     Example: see `register_activation`.
 
@@ -41,21 +44,11 @@ class Activation(FiniteWeights):
 
     @classmethod
     def proximal(cls, threshold: float, **kwargs: Any) -> "Activation":
-        """The activation by name: the proximal step of `threshold` times the penalty.
-
-        Args:
-            threshold: Float >= 0, λτ of the step that an encoder starts with.
-            **kwargs: Of `keras.layers.Layer`.
-        """
+        """The activation by name: the proximal step of λτ times the penalty."""
         return cls(**kwargs)
 
     def penalty(self, codes: Tensor, l1: float) -> Tensor:
-        """What codes cost in the objective, `(batch, n_atoms)` to `(batch,)`: nothing.
-
-        Args:
-            codes: Tensor `(batch, n_atoms)`.
-            l1: Float, λ.
-        """
+        """What codes `(batch, n_atoms)` cost in the objective, `(batch,)`: nothing."""
         return ops.zeros_like(codes[..., 0])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -85,11 +78,6 @@ def register_activation(name: str) -> Callable[[_Class], _Class]:
     return register
 
 
-def list_activations() -> list[str]:
-    """The names that encoders take as `activation`."""
-    return sorted(_BY_NAME)
-
-
 def check_activation(value: Any) -> str | dict[str, Any]:
     """A name of an activation, or the config of an instance; else a ValueError."""
     if isinstance(value, Activation):
@@ -97,7 +85,7 @@ def check_activation(value: Any) -> str | dict[str, Any]:
     if isinstance(value, dict) or value in _BY_NAME:
         return value
     raise ValueError(
-        f"activation must be one of {list_activations()} or a sc2keras.layers."
+        f"activation must be one of {sorted(_BY_NAME)} or a sc2keras.layers."
         f"Activation; received activation={value!r}."
     )
 
@@ -105,13 +93,7 @@ def check_activation(value: Any) -> str | dict[str, Any]:
 def make_activation(
     value: str | dict[str, Any], threshold: float, **kwargs: Any
 ) -> Activation:
-    """A new activation of that name or config.
-
-    Args:
-        value: As `check_activation` gives it.
-        threshold: Float, λτ, for an activation by name.
-        **kwargs: Of `keras.layers.Layer`.
-    """
+    """A new activation, of what `check_activation` gives; by name, of λτ."""
     if isinstance(value, str):
         return _BY_NAME[value].proximal(threshold, **kwargs)
     layer = keras.saving.deserialize_keras_object(value)

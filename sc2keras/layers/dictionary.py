@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,11 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from sc2keras import backend
 from sc2keras.layers.rebuilding import (
     FiniteWeights,
-    FixedArguments,
     Given,
     GivenDictionary,
+    MadeFromConfig,
     RememberedFreezing,
-    remake,
 )
 from sc2keras.signals import as_array
 from sc2keras.validation import (
@@ -27,7 +26,7 @@ from sc2keras.validation import (
 )
 
 
-class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
+class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
     """Base of every layer that owns a dictionary D, `(n_atoms, n_features)`.
 
     It holds D with its atoms in the unit ball, and the step size τ = 1/L, with
@@ -67,22 +66,16 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
         self._is_given = dictionary is not None
         # From a config: words where it came from a file, and an array otherwise.
         is_words = isinstance(dictionary, str) and "in the weights" in dictionary
-        self._is_to_be_loaded = is_words and not hasattr(dictionary, "array")
-        if is_words:
-            array = getattr(dictionary, "array", None)
-            self._initial_dictionary = None if array is None else array.astype(float)
-        else:
-            self._initial_dictionary = check_dictionary(dictionary, self.n_atoms)
+        initial = getattr(dictionary, "array", None)
+        self._is_to_be_loaded = is_words and initial is None
+        if not is_words:
+            initial = check_dictionary(dictionary, self.n_atoms)
+        self._initial_dictionary = initial
         self.dictionary: keras.Variable = None
         self.n_features: int | None = None
 
     def build_dictionary(self, n_features: int) -> tuple[float, NDArray]:
-        """Creates the weights D and τ.
-
-        Returns:
-            `(tau, D)`: a float and an array in float64, for the initial values of what
-            the layer adds.
-        """
+        """Creates the weights D and τ, and returns where they start, `(tau, D)`."""
         initial = self._initial_dictionary
         self._initial_dictionary = None
         if self._is_to_be_loaded and initial is None:
@@ -113,6 +106,11 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
         )
         return step_size, initial
 
+    def add_weight_from(self, name: str, value: ArrayLike) -> keras.Variable:
+        """A weight that starts at an array."""
+        start = Given(value)
+        return self.add_weight(name=name, shape=start.value.shape, initializer=start)
+
     def synthesis(self, codes: Tensor) -> Tensor:
         """s D, the signals that codes stand for (eq. 7 of the paper)."""
         return ops.matmul(codes, self.dictionary)
@@ -128,7 +126,7 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
     def check_call(self, inputs: Tensor, reverse: bool) -> None:
         """Raises a ValueError if a call's last axis is not n_features (n_atoms)."""
         name = "n_atoms" if reverse else "n_features"
-        expected = self.n_atoms if reverse else self.n_features
+        expected = getattr(self, name)
         if inputs.shape[-1] != expected:
             raise ValueError(
                 f"{type(self).__name__} expects inputs of shape (..., {name}) with "
@@ -159,16 +157,10 @@ class DictionaryLayer(FixedArguments, RememberedFreezing, FiniteWeights):
             return {}
         array = self._initial_dictionary
         if self.built:
-            array = np.array(ops.convert_to_numpy(self.dictionary))
+            array = np.array(ops.convert_to_numpy(self.dictionary), float)
         if array is not None:
             return {"initial_dictionary": GivenDictionary.of(array)}
         return {"initial_dictionary": "in the weights"} if self._is_given else {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        layer, overrides = remake(cls, config)
-        layer.override_trainable(overrides)
-        return layer
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
@@ -204,11 +196,8 @@ def check_has_dtype(policy: keras.DTypePolicy) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # JAX warns, and takes float32.
         x = ops.convert_to_tensor(np.ones((1, 1)), dtype="float64")
-        found = {keras.backend.standardize_dtype(x.dtype)}
-        found |= {
-            keras.backend.standardize_dtype(operation(x, x).dtype)
-            for operation in (ops.matmul, ops.maximum)
-        }
+        results = (x, ops.matmul(x, x), ops.maximum(x, x))
+        found = {keras.backend.standardize_dtype(result.dtype) for result in results}
     if found != {"float64"}:
         raise ValueError(
             f"dtype={policy.name!r} is not what {keras.backend.backend()} would compute"

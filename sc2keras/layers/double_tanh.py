@@ -25,12 +25,6 @@ class DoubleTanh(ThresholdActivation):
         scale: Float, where every D_j starts. Defaults to 1.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
-    Call arguments:
-        inputs: Tensor `(..., n_atoms)`.
-
-    Returns:
-        Tensor of the shape of `inputs`.
-
     Raises:
         ValueError: If `threshold` is negative.
 

@@ -1,6 +1,6 @@
 """The contract of encoders: a dictionary, an activation and a step rule."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -21,10 +21,6 @@ class Encoder(keras.layers.Layer):
     2. an activation, `activation_layer`, with its penalty;
     3. a step rule: `initial_state(x)` and `step(x, state, t)`, of states that begin
        with the codes. `prepare(x)` is what all steps on x share.
-
-    Models, metrics and the evaluation ask the encoder: what codes stand for
-    (`layer(codes, reverse=True)`), what they cost (`penalty`), and what problem they
-    solve (`solves`).
 
     Attributes:
         recipe: `sc2keras.Recipe`, how the encoder is trained by default.
@@ -57,10 +53,7 @@ class Encoder(keras.layers.Layer):
 
     @property
     def shows_non_finite(self) -> bool:
-        """Whether a NaN or an infinity in a signal is sure to make its code one.
-
-        It is where nothing after the product with W_d is bounded.
-        """
+        """Whether a NaN or an infinity in a signal is sure to make its code one."""
         return self.last_activation().shows_non_finite
 
     def penalty(self, codes: Tensor) -> Tensor:
@@ -118,6 +111,12 @@ class UnfoldedEncoder(Encoder):
             `(..., n_atoms)`.
         reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
 
+    Returns:
+        Tensor `(..., n_atoms)`, the codes; in reverse `(..., n_features)`.
+
+    Raises:
+        ValueError: If an argument, the dictionary or the shape of inputs is unusable.
+
     Example: two steps of ISTA with a trained relaxation.
 
     >>> import keras, numpy as np, sc2keras
@@ -154,19 +153,16 @@ class UnfoldedEncoder(Encoder):
         self.check_call(inputs, reverse)
         if reverse:
             return self.synthesis(inputs)
-        states = self.unfold(self.in_unit(inputs))
-        return self.out_of_unit(
-            collect_steps((state[0] for state in states), self.return_sequences)
-        )
+        codes = [state[0] for state in self.unfold(self.in_unit(inputs))]
+        return self.out_of_unit(collect_steps(codes, self.return_sequences))
 
     def compute_output_spec(
         self, inputs: Tensor, reverse: bool = False
     ) -> keras.KerasTensor:
         self.check_call(inputs, reverse)
+        shape = self.compute_output_shape(inputs.shape)
         if reverse:
             shape = (*inputs.shape[:-1], self.n_features)
-        else:
-            shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -181,9 +177,8 @@ class UnfoldedEncoder(Encoder):
         }
 
 
-def collect_steps(steps: Iterable[Tensor], return_sequences: bool) -> Tensor:
-    """The last of the codes that `steps` yields, or all of them on axis -2."""
-    steps = list(steps)
+def collect_steps(steps: list[Tensor], return_sequences: bool) -> Tensor:
+    """The last of the codes, or all of them on axis -2."""
     return ops.stack(steps, axis=-2) if return_sequences else steps[-1]
 
 

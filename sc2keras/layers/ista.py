@@ -31,25 +31,16 @@ class ISTA(ProximalGradient):
             use only before weights are loaded.
         tol: Float or None. If given, the steps of a sample end at the first check, one
             in 10 steps or a few more, that finds its relative duality gap at most
-            `tol`; the others of its batch have no part in its code. Each is solved in
-            units of its own magnitude: inputs and `l1` times a factor, from 1e-30 to
-            1e30, give the codes times that factor. The code of a sample that is not
-            finite is NaN. If `n_steps` end with gaps above `tol`, an eager call warns,
-            with `sklearn.exceptions.ConvergenceWarning`. In float32 1e-4 can be
-            reached, and 1e-5 where the codes are not much larger than the inputs.
+            `tol`. Each is solved in units of its own magnitude: inputs and `l1` times a
+            factor, from 1e-30 to 1e30, give the codes times that factor. The code of a
+            sample that is not finite is NaN. If `n_steps` end with gaps above `tol`, an
+            eager call warns, with `sklearn.exceptions.ConvergenceWarning`. In float32
+            1e-4 can be reached, and 1e-5 where codes are not much larger than inputs.
         return_sequences: Boolean. If True, the codes after every step are returned,
             `(batch, n_steps, n_atoms)`. Needs `tol=None`.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `dtype`.
 
-    Call arguments:
-        inputs: Tensor `(batch, n_features)`, or codes `(batch, n_atoms)` in reverse.
-        reverse: Boolean. If True, decode: x̂ = s D.
-
-    Returns:
-        Tensor `(batch, n_atoms)`, the codes; in reverse `(batch, n_features)`.
-
-    Raises:
-        ValueError: If an argument or the dictionary is unusable.
+    The call and the errors are those of `UnfoldedEncoder`.
 
     Example:
 

@@ -4,7 +4,6 @@ import keras
 
 from sc2keras.layers.fista import fista_momentum
 from sc2keras.layers.lista import LISTABlock
-from sc2keras.layers.rebuilding import Given
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
 
@@ -44,11 +43,8 @@ class LFISTABlock(LISTABlock):
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         if self.n_steps > 1:
-            self.momentum = self.add_weight(
-                name="momentum",
-                shape=(self.n_steps - 1,),
-                initializer=Given(fista_momentum(self.n_steps)[1:]),
-            )
+            later = fista_momentum(self.n_steps)[1:]
+            self.momentum = self.add_weight_from("momentum", later)
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
         # So each code has two uses: the sum of three gradients is not reproducible.

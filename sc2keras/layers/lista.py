@@ -9,7 +9,6 @@ from keras import ops
 from sc2keras.layers.activation import Activation
 from sc2keras.layers.encoder import UnfoldedEncoder, minus_shared
 from sc2keras.layers.matrices import MatrixLayer, is_factored, is_product_cheaper
-from sc2keras.layers.rebuilding import Given
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
 
@@ -44,15 +43,7 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
             `(batch, n_steps, n_atoms)`.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
-    Call arguments:
-        inputs: Tensor `(batch, n_features)`, or codes `(batch, n_atoms)` in reverse.
-        reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
-
-    Returns:
-        Tensor `(batch, n_atoms)`, the codes; in reverse `(batch, n_features)`.
-
-    Raises:
-        ValueError: If an argument or the dictionary is unusable.
+    The call and the errors are those of `UnfoldedEncoder`.
 
     Example:
 
@@ -76,21 +67,18 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
     def build(self, input_shape: Shape) -> None:
         n_features = input_shape[-1]
         step_size, dictionary = self.build_dictionary(n_features)
-        n_sets = 1 if self.shared else self.n_steps
+        # Of thresholds and W_d.
+        self.n_sets = 1 if self.shared else self.n_steps
         if not (self.shared and self.tied and self.trainable_dictionary):
-            self.build_kernel(dictionary, n_sets)
+            self.build_kernel(dictionary, self.n_sets)
         # PyTorch knows the weights by their paths: each needs one of its own.
-        suffixes = [""] if self.shared else [f"_{step}" for step in range(n_sets)]
+        suffixes = [""] if self.shared else [f"_{t}" for t in range(self.n_sets)]
         self.factored = is_factored(self.recurrent, self.n_atoms, n_features, 1)
         self.recurrent_kernels = []
         if self.n_steps > 1 and not self.factored:
             recurrent = np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
             self.recurrent_kernels = [
-                self.add_weight(
-                    name=f"recurrent_kernel{suffix}",
-                    shape=recurrent.shape,
-                    initializer=Given(recurrent),
-                )
+                self.add_weight_from(f"recurrent_kernel{suffix}", recurrent)
                 # The first step starts at zero and needs none.
                 for suffix in (suffixes if self.shared else suffixes[1:])
             ]
@@ -142,11 +130,6 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
             return self.project(inputs)
         kernel = self.kernel[:, i * self.n_atoms : (i + 1) * self.n_atoms]
         return self.step_size * ops.matmul(inputs, kernel)
-
-    @property
-    def n_sets(self) -> int:
-        """The number of sets of thresholds and W_d: 1, or one a step."""
-        return len(self.activations)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shared": self.shared}

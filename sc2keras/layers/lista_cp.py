@@ -8,7 +8,6 @@ from keras import ops
 from sc2keras.layers.activation import Activation
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.network import NetworkLayer
-from sc2keras.layers.rebuilding import Given
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
 
@@ -24,29 +23,9 @@ class LISTACPBlock(UnfoldedEncoder, NetworkLayer):
     in the residual is also the decoder's. Thresholds are one an atom; the paper has one
     a step.
 
-    Args:
-        n_atoms: Integer, k, the number of atoms.
-        n_steps: Integer, T, the number of steps.
-        l1: Float >= 0, λ, the weight of the ℓ1 term.
-        dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
-            of at most 1. None: random atoms of unit norm.
-        activation: `"shrinkage"`, `"double_tanh"` or an `Activation`, h.
-        trainable_dictionary: Boolean. If False, D stays as it is given, as in the
-            paper.
-        unit: See `DictionaryLayer`.
-        return_sequences: Boolean. If True, the codes after every step are returned,
-            `(batch, n_steps, n_atoms)`.
-        **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
-
-    Call arguments:
-        inputs: Tensor `(batch, n_features)`, or codes `(batch, n_atoms)` in reverse.
-        reverse: Boolean. If True, decode: x̂ = s D, with the same weights.
-
-    Returns:
-        Tensor `(batch, n_atoms)`, the codes; in reverse `(batch, n_features)`.
-
-    Raises:
-        ValueError: If an argument or the dictionary is unusable.
+    The arguments, the call and the errors are those of `LISTABlock`, without `shared`,
+    `tied`, `recurrent` and `trainable_step_size`. In the paper D is not trained:
+    `trainable_dictionary=False`.
 
     Example:
 
@@ -66,12 +45,7 @@ class LISTACPBlock(UnfoldedEncoder, NetworkLayer):
         steps = range(self.n_steps)
         # W_t over τ, as an optimizer's first steps are as large as D's entries.
         self.kernels = [
-            self.add_weight(
-                name=f"kernel_{t}",
-                shape=dictionary.T.shape,
-                initializer=Given(dictionary.T),
-            )
-            for t in steps
+            self.add_weight_from(f"kernel_{t}", dictionary.T) for t in steps
         ]
         self.activations = [
             self.build_activation(step_size, f"activation_{t}") for t in steps

@@ -1,6 +1,6 @@
 """The matrices of the paper's methods, W_d and W_e, and their factored form."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -8,11 +8,10 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras.layers.network import NetworkLayer
-from sc2keras.layers.rebuilding import Given
 from sc2keras.validation import Tensor
 
 Recurrent = Literal["auto", "full", "factored"]
-_RECURRENTS = ("auto", "full", "factored")
+_RECURRENTS = get_args(Recurrent)
 _MIN_ATOMS_TO_FACTOR = 2048
 _USUAL_BATCH = 256
 
@@ -28,9 +27,8 @@ class MatrixLayer(NetworkLayer):
             starts at τDᵀ: the codes come much closer to the optimum.
         recurrent: `"full"`: W_e, and what else s_{t−1} is multiplied with, is a weight
             of its own, k × k. `"factored"`: W_e = I − D W_d, so that
-            s W_e + x W_d = s + (x − s D) W_d; computed as it stands, or by W_e,
-            whichever takes fewer operations. `"auto"`: factored from 2,048 atoms on
-            where it takes fewer operations.
+            s W_e + x W_d = s + (x − s D) W_d, computed in either form. `"auto"`:
+            factored from 2,048 atoms on where it takes fewer operations.
         trainable_step_size: Boolean. If True, τ, the scale of W_d, is trained from
             1/L on.
     """
@@ -48,8 +46,12 @@ class MatrixLayer(NetworkLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(n_atoms, **kwargs)
+        if recurrent not in _RECURRENTS:
+            raise ValueError(
+                f"recurrent must be one of {_RECURRENTS}; received {recurrent=!r}."
+            )
         self.tied = bool(tied)
-        self.recurrent = check_recurrent(recurrent)
+        self.recurrent = recurrent
         self.trainable_step_size = bool(trainable_step_size)
         self.kernel: keras.Variable = None
 
@@ -58,9 +60,7 @@ class MatrixLayer(NetworkLayer):
         # W_d over τ: its entries have the size of D's, whatever τ is, and where τ is
         # small the first steps of an optimizer do not wipe them out.
         kernel = np.tile(initial.T, (1, n_kernels))
-        self.kernel = self.add_weight(
-            name="kernel", shape=kernel.shape, initializer=Given(kernel)
-        )
+        self.kernel = self.add_weight_from("kernel", kernel)
 
     def project(self, inputs: Tensor) -> Tensor:
         """W_d x for every sample, the part of a step that depends on x alone."""
@@ -88,8 +88,7 @@ def is_factored(
 ) -> bool:
     """Whether products with D replace `n_products` matrices of k × k.
 
-    "auto": where there are thousands of atoms, and a step then takes fewer operations,
-    (n_products + 1)·d·k in place of n_products·k².
+    By "auto" where a step then takes fewer operations, (n + 1)·d·k in place of n·k².
     """
     if recurrent != "auto":
         return recurrent == "factored"
@@ -108,12 +107,3 @@ def is_product_cheaper(
     n_rows = n_steps * (n_samples if isinstance(n_samples, int) else _USUAL_BATCH)
     product = n_products * n_atoms * (n_features + n_rows)
     return product < (n_products + 1) * n_features * n_rows
-
-
-def check_recurrent(value: Recurrent) -> Recurrent:
-    """`value` if it names a recurrent form, or a ValueError that lists them."""
-    if value not in _RECURRENTS:
-        raise ValueError(
-            f"recurrent must be one of {_RECURRENTS}; received recurrent={value!r}."
-        )
-    return value

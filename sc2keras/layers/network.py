@@ -45,13 +45,9 @@ class NetworkLayer(DictionaryLayer):
     ) -> Activation:
         """A new activation, built; by its name, the proximal step of l1·τ."""
         # A dictionary that is to be loaded has no step size yet.
-        layer = make_activation(
-            self.activation,
-            np.nan_to_num(self.l1 / self.unit * step_size),
-            dtype=self.dtype_policy,
-            name=name,
-            trainable=self.trainable,
-        )
+        threshold = np.nan_to_num(self.l1 / self.unit * step_size)
+        options = {"dtype": self.dtype_policy, "trainable": self.trainable}
+        layer = make_activation(self.activation, threshold, name=name, **options)
         layer.build((None, self.n_atoms))
         for variable in layer.weights:
             self.watch(f"{name}/{variable.name}", variable, by_default=True)

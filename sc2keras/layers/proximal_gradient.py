@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from keras import ops
-from numpy.typing import NDArray
 
 from sc2keras import backend
 from sc2keras.layers.convergence import warn_if_open
@@ -73,9 +72,12 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         if self.tol is None:
             return self._unfold(inputs)
         codes, gaps = self.solve(inputs)
-        values = _concrete(gaps)
-        if values is not None:
-            warn_if_open(values, self.tol, self.n_steps)
+        try:
+            values = ops.convert_to_numpy(gaps)
+        # While a function is traced: each backend has an error of its own for it.
+        except Exception:
+            return codes
+        warn_if_open(values, self.tol, self.n_steps)
         return codes
 
     def solve(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,13 +85,9 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
         It never warns: who compiles it passes the gaps to `warn_if_open`.
 
-        Args:
-            inputs: Tensor `(..., n_features)`.
-
         Returns:
-            `(codes, gaps)`: the tensor `(..., n_atoms)` that a call returns, and the
-            relative duality gaps at the last check, `(...)`, both NaN where a row of
-            inputs is not finite.
+            `(codes, gaps)`: what a call returns, and the relative duality gaps at the
+            last check, `(...)`, both NaN where a row of inputs is not finite.
         """
         if self.tol is None:
             raise ValueError(
@@ -199,18 +197,15 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         def advance(n_done, gaps, x, l1, correlation, *state):
             n_next = ops.minimum(n_done + n_between, self.n_steps)
             center, threshold = state[0], step_size * l1
-            codes, *others = ops.fori_loop(
-                0,
-                n_next - n_done,
-                lambda _, s: step(s, correlation, threshold, center),
-                state,
-            )
+
+            def advance_one(_, s):
+                return step(s, correlation, threshold, center)
+
+            codes, *others = ops.fori_loop(0, n_next - n_done, advance_one, state)
             is_open = gaps > self.tol
             codes = ops.where(is_open[:, None], codes, center)
-            new_gaps, correlation = gap_and_correlation_in_units(
-                x, codes, dictionary, l1
-            )
-            gaps = ops.where(is_open, new_gaps, gaps)
+            new, correlation = gap_and_correlation_in_units(x, codes, dictionary, l1)
+            gaps = ops.where(is_open, new, gaps)
             return n_next, gaps, x, l1, correlation, codes, *others
 
         def solve(n_halvings, n_done, *rows):
@@ -232,35 +227,24 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
             still_open = [ops.take(part, first, axis=0) for part in rows]
             solved = solve(n_halvings - 1, n_done, *still_open)
             inverse = ops.argsort(order)
-            codes, gaps = (
-                ops.take(
-                    ops.concatenate([part, ops.take(whole, rest, axis=0)]),
-                    inverse,
-                    axis=0,
-                )
-                for part, whole in zip(solved, (codes, gaps), strict=True)
-            )
-            return codes, gaps
+
+            def merged(part, whole):
+                together = ops.concatenate([part, ops.take(whole, rest, axis=0)])
+                return ops.take(together, inverse, axis=0)
+
+            return merged(solved[0], codes), merged(solved[1], gaps)
 
         n_first = min(n_between, self.n_steps)
         correlation = ops.matmul(x, ops.transpose(dictionary))
         threshold = step_size * l1
+        first = self._first_state(step_size * correlation, threshold)
         state = ops.fori_loop(
-            1,
-            n_first,
-            lambda _, s: step(s, correlation, threshold),
-            self._first_state(step_size * correlation, threshold),
+            1, n_first, lambda _, s: step(s, correlation, threshold), first
         )
         gaps, correlation = gap_and_correlation_in_units(x, state[0], dictionary, l1)
-        return solve(
-            self._n_halvings(x.shape[0]),
-            ops.convert_to_tensor(n_first, dtype="int32"),
-            gaps,
-            x,
-            l1,
-            correlation,
-            *state,
-        )
+        n_done = ops.convert_to_tensor(n_first, dtype="int32")
+        rows = (gaps, x, l1, correlation, *state)
+        return solve(self._n_halvings(x.shape[0]), n_done, *rows)
 
     @staticmethod
     def _n_halvings(n_samples: Any) -> int:
@@ -274,12 +258,3 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "tol": self.tol}
-
-
-def _concrete(tensor: Tensor) -> NDArray | None:
-    """The values of a tensor, or None while a function is traced or compiled."""
-    try:
-        return ops.convert_to_numpy(tensor)
-    # Each backend has an error of its own for a tensor without values.
-    except Exception:
-        return None

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -18,9 +19,8 @@ _ALWAYS_FREE = ("self", "args", "kwargs", "name", "trainable")
 class GivenDictionary(str):
     """A dictionary in the config of a layer: words in a file, the array in memory.
 
-    A config does not hold arrays: a file would hold the dictionary twice, once as text.
-    Within a process it passes the array on, so that a clone or a wrapper starts from
-    the same dictionary. Read from a file it is plain words; the layer then holds NaN
+    A file would hold the array twice, once as text. Within a process a clone or a
+    wrapper starts from it. Read from a file it is plain words; the layer then holds NaN
     until its weights are loaded.
     """
 
@@ -60,12 +60,24 @@ class SideBySide(keras.initializers.Initializer):
         return ops.concatenate(blocks, axis=1)
 
 
-class FixedArguments(keras.layers.Layer):
-    """A layer whose arguments cannot be changed once it is built.
+class MadeFromConfig(keras.layers.Layer):
+    """A layer that its config makes again, and whose arguments cannot be changed.
 
-    What was compiled from them would keep the old value: weights, thresholds, functions
-    of `fit`, `predict` and `encode`.
+    Once it is built, what was compiled from them would keep the old value: weights,
+    thresholds, functions of `fit`, `predict` and `encode`.
     """
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        config = dict(config)
+        overrides = config.pop("trainable_overrides", {})
+        given = config.pop("initial_dictionary", None)
+        if config.get("dictionary") is None and given is not None:
+            config["dictionary"] = given
+        layer: Any = cls(**config)
+        # The weights of a layer around a cell are the cell's.
+        getattr(layer, "cell", layer)._freezing.overrides = overrides
+        return layer
 
     def __setattr__(self, name: str, value: Any) -> None:
         if getattr(self, "built", False) and name in _arguments(type(self)):  # type: ignore[arg-type]
@@ -81,24 +93,11 @@ class FixedArguments(keras.layers.Layer):
 def _arguments(layer_class: Any) -> frozenset[str]:
     names = {"dtype_policy"}
     # Of a layer around a cell, those of the cell, too.
-    for base in (
-        *layer_class.__mro__,
-        *getattr(layer_class, "cell_class", object).__mro__,
-    ):
+    cell_class = getattr(layer_class, "cell_class", object)
+    for base in (*layer_class.__mro__, *cell_class.__mro__):
         if issubclass(base, keras.layers.Layer) and base is not keras.layers.Layer:
             names |= set(inspect.signature(base).parameters)
     return frozenset(names.difference(_ALWAYS_FREE))
-
-
-class _Freezing:
-    """The weights of a layer, and which are trainable.
-
-    No list of the layer's own: Keras would write the weights in it to a file twice.
-    """
-
-    def __init__(self) -> None:
-        self.weights: list[tuple[str, keras.Variable, bool]] = []
-        self.overrides: dict[str, bool] = {}
 
 
 class RememberedFreezing(keras.layers.Layer):
@@ -110,7 +109,8 @@ class RememberedFreezing(keras.layers.Layer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._freezing = _Freezing()
+        # No list of the layer's own: Keras would write its weights to a file twice.
+        self._freezing = types.SimpleNamespace(weights=[], overrides={})
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         variable = super().add_weight(*args, **kwargs)
@@ -139,28 +139,10 @@ class RememberedFreezing(keras.layers.Layer):
             if bool(variable.trainable) != by_default
         }
 
-    def override_trainable(self, overrides: dict[str, bool]) -> None:
-        """Sets what a config says of the weights that `build` will add."""
-        self._freezing.overrides = overrides
-
     def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
         overrides = self.trainable_overrides() if self.trainable else {}
-        return {
-            **super().get_config(),
-            **({"trainable_overrides": overrides} if overrides else {}),
-        }
-
-
-def remake(
-    layer_class: Callable[..., Any], config: dict[str, Any]
-) -> tuple[Any, dict[str, bool]]:
-    """A layer from its config, and which of its weights are to be frozen or freed."""
-    config = dict(config)
-    overrides = config.pop("trainable_overrides", {})
-    given = config.pop("initial_dictionary", None)
-    if config.get("dictionary") is None and given is not None:
-        config["dictionary"] = given
-    return layer_class(**config), overrides
+        return config | ({"trainable_overrides": overrides} if overrides else {})
 
 
 class FiniteWeights(keras.layers.Layer):
@@ -174,9 +156,8 @@ def load_finite_weights_only(layer: keras.layers.Layer) -> None:
     """Makes a layer of any class refuse a NaN or an infinity, as `FiniteWeights`."""
     if not isinstance(layer, FiniteWeights) and not hasattr(layer, "_refusal"):
         layer._refusal = None
-        layer.load_own_variables = functools.partial(
-            _load_finite, layer, layer.load_own_variables
-        )
+        load = functools.partial(_load_finite, layer, layer.load_own_variables)
+        layer.load_own_variables = load
 
 
 def _load_finite(
@@ -191,10 +172,10 @@ def _load_finite(
     for key in sorted(keys):
         if not is_finite(np.asarray(store[key])):
             is_index = key.isdigit() and int(key) < len(variables)
+            name = variables[int(key)].path if is_index else key
             layer._refusal = (
-                f"Weight {variables[int(key)].path if is_index else key!r} in the "
-                "file holds a NaN or an infinity. Load an earlier file, or train "
-                "the model again."
+                f"Weight {name!r} in the file holds a NaN or an infinity. Load an "
+                "earlier file, or train the model again."
             )
             raise ValueError(layer._refusal)
     layer._refusal = None

@@ -1,7 +1,9 @@
 """What recurrent cells share, and the `keras.layers.RNN` around a cell."""
 
+import inspect
+import operator
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -11,21 +13,11 @@ from numpy.typing import NDArray
 from sc2keras.layers.activation import Activation
 from sc2keras.layers.encoder import Encoder, collect_steps, minus_shared
 from sc2keras.layers.matrices import MatrixLayer, is_factored, is_product_cheaper
-from sc2keras.layers.rebuilding import FixedArguments, remake
+from sc2keras.layers.rebuilding import MadeFromConfig
 from sc2keras.validation import Shape, Tensor, check_positive_integer
 
-_OF_THE_RNN = {
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "zero_output_for_mask",
-    "name",
-    "dtype",
-    "trainable",
-    "autocast",
-    "activity_regularizer",
-}
+_OF_ANY_LAYER = {"name", "dtype", "trainable", "autocast", "activity_regularizer"}
+_OF_THE_RNN = _OF_ANY_LAYER | inspect.signature(keras.layers.RNN).parameters.keys()
 
 
 class MomentumCell(MatrixLayer):
@@ -36,11 +28,8 @@ class MomentumCell(MatrixLayer):
     products with s_{t−1}. It counts in `n_products` the matrices of these products.
     """
 
-    n_products: int = 1
-
     def __init__(self, n_atoms: int, **kwargs: Any) -> None:
         super().__init__(n_atoms, **kwargs)
-        # === State ===
         self.state_size = [self.n_atoms, self.n_atoms]
         self.output_size = self.n_atoms
 
@@ -50,9 +39,8 @@ class MomentumCell(MatrixLayer):
         if not (self.tied and self.trainable_dictionary):
             self.build_kernel(dictionary)
         self.activation_layer = self.build_activation(step_size)
-        self.factored = is_factored(
-            self.recurrent, self.n_atoms, n_features, self.n_products
-        )
+        sizes = (self.n_atoms, n_features, self.n_products)
+        self.factored = is_factored(self.recurrent, *sizes)
         if self.factored:
             return None
         return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
@@ -68,32 +56,19 @@ class MomentumCell(MatrixLayer):
         s_{t−1} is multiplied with; or, in the factored form where D times the other
         matrices would take more operations than it spares, `(x, None)`.
         """
-        kernel = None
+        sizes = (*self.dictionary.shape, inputs.shape[0], n_steps)
         if not self.factored:
             kernel = self.recurrent_kernel
+        elif is_product_cheaper(self.n_products, *sizes):
+            kernel = self.recurrent_product()
         else:
-            sizes = (*self.dictionary.shape, inputs.shape[0], n_steps)
-            if is_product_cheaper(self.n_products, *sizes):
-                kernel = self.recurrent_product()
-        if kernel is None:
             return inputs, None
         return [-part for part in self.parts(inputs)], kernel
 
     def step(
-        self,
-        prepared: tuple[Any, Tensor | None],
-        states: Sequence[Tensor] | None = None,
+        self, prepared: tuple[Any, Tensor | None], states: Any = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """One step from what `prepare` returns.
-
-        Args:
-            prepared: `prepare(inputs)`.
-            states: `[codes, cell]`, two tensors `(batch, n_atoms)`; None for zeros,
-                which saves the products with them.
-
-        Returns:
-            `(codes, [codes, cell])`.
-        """
+        """One step from what `prepare` returns; None for states of zeros, for speed."""
         codes, cell = (None, None) if states is None else states
         shared, kernel = prepared
         if kernel is None:
@@ -128,27 +103,12 @@ class MomentumCell(MatrixLayer):
         return states[0], states
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
-        return [
-            ops.zeros((batch_size, size), dtype=self.compute_dtype)
-            for size in self.state_size
-        ]
+        shape, dtype = (batch_size, self.n_atoms), self.compute_dtype
+        return [ops.zeros(shape, dtype=dtype) for _ in self.state_size]
 
 
-class RecurrentEncoder(Encoder, FixedArguments, keras.layers.RNN):
-    """Base of the encoders that hold a cell.
-
-    On a 2-D input the cell is stepped `n_steps` times on the same x, which it projects
-    once. On a 3-D input this is `keras.layers.RNN` over the sequence. A call in reverse
-    decodes.
-
-    Args:
-        n_atoms: Integer, k, the number of atoms.
-        n_steps: Integer, T, the number of steps on a 2-D input.
-        return_sequences: Boolean. If True, the codes after every step are returned,
-            `(batch, n_steps, n_atoms)`.
-        **kwargs: Of `keras.layers.RNN`, such as `return_state`, `name`, `dtype`, and of
-            `cell_class`.
-    """
+class RecurrentEncoder(Encoder, MadeFromConfig, keras.layers.RNN):
+    """Base of the encoders that hold a cell, of `cell_class`; see `SLSTM`."""
 
     cell_class: ClassVar[type[MomentumCell]]
 
@@ -169,21 +129,21 @@ class RecurrentEncoder(Encoder, FixedArguments, keras.layers.RNN):
     def build(
         self, sequences_shape: Shape, initial_state_shape: Sequence[Shape] | None = None
     ) -> None:
-        if len(sequences_shape) not in (2, 3):
+        shape = tuple(sequences_shape)
+        if len(shape) not in (2, 3):
             raise ValueError(
                 f"{type(self).__name__} expects inputs of shape (batch, n_features) or "
-                "(batch, time, n_features), with samples flattened; received "
-                f"{tuple(sequences_shape)}."
+                f"(batch, time, n_features), with samples flattened; received {shape}."
             )
-        if len(sequences_shape) == 2:
-            if self.stateful:
-                raise ValueError(
-                    "stateful=True is for 3-D inputs, (batch, time, features); "
-                    f"received inputs of shape {tuple(sequences_shape)}. Pass "
-                    "initial_state instead."
-                )
-            sequences_shape = (sequences_shape[0], self.n_steps, sequences_shape[1])
-        super().build(sequences_shape, initial_state_shape)
+        if len(shape) == 2 and self.stateful:
+            raise ValueError(
+                "stateful=True is for 3-D inputs, (batch, time, features); received "
+                f"inputs of shape {shape}. Pass initial_state instead."
+            )
+        super().build(self._with_time(shape), initial_state_shape)
+
+    def _with_time(self, shape: Shape) -> Shape:
+        return (shape[0], self.n_steps, shape[1]) if len(shape) == 2 else shape
 
     def last_activation(self) -> Activation:
         return self.cell.activation_layer
@@ -221,9 +181,8 @@ class RecurrentEncoder(Encoder, FixedArguments, keras.layers.RNN):
         if initial_state is not None:
             state = [in_unit(ops.cast(s, self.compute_dtype)) for s in initial_state]
         states = list(self.unfold(in_unit(sequences), state))
-        output = out_of_unit(
-            collect_steps((codes for codes, _ in states), self.return_sequences)
-        )
+        steps = [codes for codes, _ in states]
+        output = out_of_unit(collect_steps(steps, self.return_sequences))
         if not self.return_state:
             return output
         return (output, *(out_of_unit(state) for state in states[-1]))
@@ -248,39 +207,17 @@ class RecurrentEncoder(Encoder, FixedArguments, keras.layers.RNN):
     def compute_output_shape(
         self, sequences_shape: Shape, initial_state_shape: Sequence[Shape] | None = None
     ) -> Shape | tuple[Shape, ...]:
-        if len(sequences_shape) == 2:
-            sequences_shape = (sequences_shape[0], self.n_steps, sequences_shape[1])
-        return super().compute_output_shape(sequences_shape, initial_state_shape)
+        shape = self._with_time(sequences_shape)
+        return super().compute_output_shape(shape, initial_state_shape)
 
-    @property
-    def dictionary(self) -> keras.Variable:
-        """D, the weight `(n_atoms, n_features)` of the cell; None before `build`."""
-        return self.cell.dictionary
-
-    @property
-    def n_atoms(self) -> int:
-        return self.cell.n_atoms
-
-    @property
-    def n_features(self) -> int | None:
-        return self.cell.n_features
-
-    @property
-    def l1(self) -> float:
-        return self.cell.l1
-
-    @property
-    def unit(self) -> float:
-        return self.cell.unit
-
-    def synthesis(self, codes: Tensor) -> Tensor:
-        return self.cell.synthesis(codes)
-
-    def correlation(self, residual: Tensor) -> Tensor:
-        return self.cell.correlation(residual)
-
-    def lipschitz(self) -> float:
-        return self.cell.lipschitz()
+    dictionary = property(operator.attrgetter("cell.dictionary"))
+    n_atoms = property(operator.attrgetter("cell.n_atoms"))
+    n_features = property(operator.attrgetter("cell.n_features"))
+    l1 = property(operator.attrgetter("cell.l1"))
+    unit = property(operator.attrgetter("cell.unit"))
+    synthesis = property(operator.attrgetter("cell.synthesis"))
+    correlation = property(operator.attrgetter("cell.correlation"))
+    lipschitz = property(operator.attrgetter("cell.lipschitz"))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of `RNN`, of the cell and `n_steps`, in one flat dictionary."""
@@ -292,9 +229,3 @@ class RecurrentEncoder(Encoder, FixedArguments, keras.layers.RNN):
         if self.trainable and overrides:
             config["trainable_overrides"] = overrides
         return config
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        layer, overrides = remake(cls, config)
-        layer.cell.override_trainable(overrides)
-        return layer

@@ -47,12 +47,6 @@ class Shrinkage(ThresholdActivation):
         threshold: Float >= 0, where every θ_j starts. Defaults to 0.1.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
-    Call arguments:
-        inputs: Tensor `(..., n_atoms)`.
-
-    Returns:
-        Tensor of the shape of `inputs`.
-
     Raises:
         ValueError: If `threshold` is negative.
 

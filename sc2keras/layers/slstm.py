@@ -22,9 +22,8 @@ class SLSTMCell(MomentumCell):
         s_t = h(c_t)
 
     There is no output gate: the paper discards it, though its eq. 14 still lists it.
-    The candidate starts as ISTA's step, W_d = τDᵀ and W_e = I − τ D Dᵀ. The states are
-    `[codes, cell]`. `prepare(x)` is the part that depends on x alone;
-    `step(prepared, states)` is the rest; `call` composes both.
+    The candidate starts as ISTA's step, W_d = τDᵀ and W_e = I − τ D Dᵀ. `prepare(x)` is
+    the part that depends on x alone; `step(prepared, states)` is the rest.
 
     Args:
         n_atoms: Integer, k, the number of atoms.
@@ -36,11 +35,10 @@ class SLSTMCell(MomentumCell):
         use_bias: Boolean, whether the gates have biases b_i and b_f. The paper's have
             none.
         gate_initializer: Initializer of W_i, W_f, U_i and U_f. Zeros: every gate
-            starts at σ(b), the same for all x, and training opens and closes it.
+            starts at σ(b), the same for all x.
         bias_initializer: Initializer of b_i and b_f.
-        recurrent: `"full"` or `"factored"`, as in `MatrixLayer`. Factored, the gates
-            are of what is left of x, too: σ((x_t − s_{t−1} D) W_i + b_i), that is
-            U_i = −D W_i.
+        recurrent: See `MatrixLayer`. Factored, the gates are of what is left of x, too:
+            σ((x_t − s_{t−1} D) W_i + b_i), that is U_i = −D W_i.
         trainable_dictionary, tied, trainable_step_size, unit: See `MatrixLayer`.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
 
@@ -77,7 +75,6 @@ class SLSTMCell(MomentumCell):
         **kwargs: Any,
     ) -> None:
         super().__init__(n_atoms, **kwargs)
-        # === Config ===
         self.use_bias = bool(use_bias)
         self.gate_initializer = keras.initializers.get(gate_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -139,10 +136,9 @@ class SLSTMCell(MomentumCell):
 class SLSTM(RecurrentEncoder):
     """The Sparse LSTM: `n_steps` steps of `SLSTMCell` on the same x.
 
-    On a 2-D input `(batch, n_features)` the cell is stepped `n_steps` times on x, which
-    is projected once, as the paper unfolds it; weights are shared over steps. On a 3-D
-    input `(batch, time, n_features)` it is stepped over the sequence, as in any
-    `keras.layers.RNN`.
+    On a 2-D input the cell is stepped `n_steps` times on x, which is projected once, as
+    the paper unfolds it; weights are shared over steps. On a 3-D input it is stepped
+    over the sequence, as in any `keras.layers.RNN`.
 
     Args:
         n_atoms: Integer, k, the number of atoms.

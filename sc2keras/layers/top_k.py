@@ -30,12 +30,6 @@ class TopK(Activation):
             TopK autoencoder.
         **kwargs: Of `keras.layers.Layer`, such as `name`, `dtype`.
 
-    Call arguments:
-        inputs: Tensor `(..., n_atoms)`.
-
-    Returns:
-        Tensor of the shape of `inputs`.
-
     Raises:
         ValueError: If `k` is no integer from 1 to n_atoms.
 
@@ -89,10 +83,6 @@ def top_k_mask(x: Tensor, count: Tensor) -> Tensor:
         x: Tensor `(..., n)`, >= 0.
         count: Integer, or integers `(..., 1)`, one a row.
 
-    Returns:
-        Tensor of booleans of the shape of `x`, True `count` times in a row, or as
-        often as entries are above zero.
-
     Example:
 
     >>> ops.convert_to_numpy(top_k_mask(ops.array([[3.0, 1.0, 2.0, 0.0]]), 2)).tolist()
@@ -112,6 +102,5 @@ def top_k_mask(x: Tensor, count: Tensor) -> Tensor:
     low, high = ops.fori_loop(0, _N_HALVINGS, halve, (ops.zeros_like(high), high))
     is_tied = ops.logical_and(x > low, x <= high)
     rank = ops.cumsum(ops.cast(is_tied, "int32"), axis=-1)
-    return ops.logical_or(
-        x > high, ops.logical_and(is_tied, rank <= count - n_above(high))
-    )
+    is_first = ops.logical_and(is_tied, rank <= count - n_above(high))
+    return ops.logical_or(x > high, is_first)

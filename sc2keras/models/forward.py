@@ -9,6 +9,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import backend
+from sc2keras.backend import ArrayFunction
 from sc2keras.signals import as_array
 from sc2keras.validation import Tensor
 
@@ -29,9 +30,7 @@ def compile_forward(
             for every number of rows. JAX always does, PyTorch never.
 
     Returns:
-        A function of one array, the model's input. One of another dtype is converted;
-        `sc2keras.backend.aligned_empty` makes one that TensorFlow and JAX read without
-        a copy.
+        A function of one array, which `sc2keras.backend.aligned_empty` spares a copy.
 
     Example:
 
@@ -40,9 +39,11 @@ def compile_forward(
     [[1.0, 1.0]]
     """
     dtype = np.dtype(model.inputs[0].dtype)
-    run = backend.compile_function(
-        model, lambda x: (_first_output(model(x, training=False)),), jit_compile
-    )
+
+    def codes(x: Tensor) -> tuple[Tensor, ...]:
+        return (keras.tree.flatten(model(x, training=False))[0],)
+
+    run = backend.compile_function(model, codes, jit_compile)
 
     def call(array: NDArray) -> NDArray:
         if getattr(array, "dtype", None) != dtype or not isinstance(array, np.ndarray):
@@ -58,28 +59,19 @@ def compile_forward(
     return call
 
 
-def compile_codes(
-    model: Any, jit_compile: bool
-) -> Callable[[NDArray], tuple[NDArray, ...]]:
-    """A function that returns codes; of a solver, also how far each is off.
-
-    The second only of a solver with a tolerance.
-    """
+def compile_codes(model: Any, jit_compile: bool) -> ArrayFunction:
+    """A function that returns codes; of a solver to a tolerance, also their gaps."""
     encoder = model.encoder
 
     def codes(x: Tensor) -> tuple[Tensor, ...]:
         if getattr(encoder, "tol", None) is None:
-            return (_first_output(model(x, training=False)),)
+            return (keras.tree.flatten(model(x, training=False))[0],)
         return encoder.solve(ops.reshape(x, (-1, encoder.n_features)))
 
     return backend.compile_function(model, codes, jit_compile)
 
 
-def compile_synthesis(model: Any) -> Callable[[NDArray], tuple[NDArray, ...]]:
+def compile_synthesis(model: Any) -> ArrayFunction:
     """A function from codes to the signals, flat, that they stand for."""
     encoder = model.encoder
     return backend.compile_function(model, lambda s: (encoder.synthesis(s),), False)
-
-
-def _first_output(outputs: Any) -> Any:
-    return keras.tree.flatten(outputs)[0]

@@ -20,19 +20,16 @@ from sc2keras.validation import check_positive_integer
 class Checkpoint(keras.callbacks.Callback):
     """Saves the whole training at the ends of epochs, and goes on with it.
 
-    The file is a `.keras` file of the model with its optimizer, which also holds the
-    number of finished epochs. It is whole after a kill at any moment. When `fit` begins
-    and the file is there, weights and optimizer are loaded from it, and the epoch after
-    the last one that it holds is the first: the same command, run again after a kill,
-    ends after as many updates as if it had not been disturbed. If the training in the
-    file has ended, no epoch is trained, and the model is as it was then; with a larger
-    `epochs` it goes on.
+    The file is a `.keras` file of the model with its optimizer, whole after a kill at
+    any moment. When `fit` begins and the file is there, weights, optimizer and epoch
+    are taken from it: the same command, run again after a kill, ends after as many
+    updates as if it had not been disturbed. If the training in the file has ended, no
+    epoch is trained; with a larger `epochs` it goes on.
 
-    Restored are the weights, the state of the optimizer with its learning rate and its
-    number of updates, and the epoch. Not restored are what other callbacks keep to
-    themselves (the patience of `EarlyStopping`), and the order in which `fit` shuffles.
-    A training that another callback ends with an epoch has ended; one that it ends
-    within an epoch goes on after the last whole one.
+    Not restored are what other callbacks keep to themselves (the patience of
+    `EarlyStopping`), and the order in which `fit` shuffles. A training that another
+    callback ends with an epoch has ended; one that it ends within an epoch goes on
+    after the last whole one.
 
     Put it last in the list of callbacks, so that the file has what the others changed,
     but before `keras.callbacks.SwapEMAWeights`.
@@ -45,8 +42,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `filepath` ends in something else; when `fit` begins, if the file
-            is of another model (the error names the difference) or was not written by
-            this callback. Nothing is changed then.
+            is of another model or was not written by this callback.
         OSError: If the file cannot be written. The one that is there stays as it is.
 
     Example:
@@ -177,21 +173,19 @@ def _identity(model: keras.Model) -> dict[str, Any]:
     own: dict[str, Any] = {"class": type(model).__name__}
     if isinstance(model, SparseCoder):
         own |= describe(model)
-        config = own.pop("config")
         # Where weights start, and what they are computed in, does not matter to them.
         own |= {
             name: value
-            for name, value in config.items()
+            for name, value in own.pop("config").items()
             if name != "dtype" and not name.endswith("initializer")
         }
     optimizer = model.optimizer
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    wrapper = None if inner is optimizer else type(optimizer).__name__
     own |= {
         "shapes of weights": [tuple(weight.shape) for weight in model.weights],
         "optimizer": type(inner).__name__,
-        "wrapper of the optimizer": None
-        if inner is optimizer
-        else type(optimizer).__name__,
+        "wrapper of the optimizer": wrapper,
         "number of variables of the optimizer": len(optimizer.variables),
     }
     return json.loads(json.dumps(own))

@@ -59,12 +59,8 @@ def load(
     Args:
         name: `"digits"`, `"mnist"` or `"cifar10"`.
         data_dir: Folder where TensorFlow Datasets keeps its prepared datasets; None:
-            the environment variable `TFDS_DATA_DIR`, or else its default. Not used for
-            the digits.
+            the environment variable `TFDS_DATA_DIR`, or else its default.
         download: Boolean, whether to download a dataset that is not found there.
-
-    Returns:
-        A `Dataset`.
 
     Raises:
         ValueError: If `name` is unknown.
@@ -83,7 +79,13 @@ def load(
             f"name={name!r} is not a dataset. Choose one of {', '.join(NAMES)}."
         )
     if name == "digits":
-        return _load_digits()
+        images, labels = load_digits(return_X_y=True)
+        images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
+        labels = labels.astype("int64")
+        x_train, x_test, y_train, y_test = train_test_split(
+            images, labels, test_size=0.2, stratify=labels, random_state=0
+        )
+        return Dataset("digits", x_train, y_train, x_test, y_test)
     if data_dir is not None and not Path(data_dir).expanduser().is_dir():
         raise FileNotFoundError(
             f"data_dir={str(data_dir)!r} is not a directory. Create it, or give the "
@@ -91,16 +93,6 @@ def load(
         )
     with _quiet():
         return _load_tfds(name, data_dir, download)
-
-
-def _load_digits() -> Dataset:
-    images, labels = load_digits(return_X_y=True)
-    images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
-    labels = labels.astype("int64")
-    x_train, x_test, y_train, y_test = train_test_split(
-        images, labels, test_size=0.2, stratify=labels, random_state=0
-    )
-    return Dataset("digits", x_train, y_train, x_test, y_test)
 
 
 def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Any:
@@ -122,7 +114,11 @@ def _load_tfds(
         if not download:
             raise _unavailable(name, f"{missing}, and download=False")
         with _needed(name, f"{missing}, and the download failed"):
-            _check_reachable(builder)
+            import requests
+
+            # Raises at once without a network, where a download retries for minutes.
+            for url in list(builder.url_infos or ())[:1]:
+                requests.head(url, timeout=_TIMEOUT)
             builder.download_and_prepare()
     copy = f"the copy in {builder.data_path}"
     with _needed(name, f"{copy} cannot be read; delete it, or use another"):
@@ -139,33 +135,21 @@ def _needed(name: str, reason: str) -> Iterator[None]:
         raise _unavailable(name, f"{reason} ({what})") from error
 
 
-def _check_reachable(builder: Any) -> None:
-    """Raises at once without a network, where a download would retry for minutes."""
-    import requests
-
-    for url in list(builder.url_infos or ())[:1]:
-        requests.head(url, timeout=_TIMEOUT)
-
-
 def _read(builder: Any) -> Dataset:
     import tensorflow_datasets as tfds
 
     def arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
         data = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
         images = data["image"].astype("float32")
-        images /= 255
+        images /= 255  # In place: a copy is large.
         return images, data["label"].astype("int64")
 
     encoded = builder.as_dataset(
         split="train[:1]", decoders={"image": tfds.decode.SkipDecoding()}
     )
     jpeg = next(iter(tfds.as_numpy(encoded)))["image"].startswith(b"\xff\xd8")
-    return Dataset(
-        builder.name,
-        *arrays("train"),
-        *arrays("test"),
-        note="JPEG copy" if jpeg else "",
-    )
+    note = "JPEG copy" if jpeg else ""
+    return Dataset(builder.name, *arrays("train"), *arrays("test"), note)
 
 
 def _unavailable(name: str, reason: str) -> DatasetUnavailableError:

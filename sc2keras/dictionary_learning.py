@@ -14,9 +14,8 @@ from tqdm import tqdm
 from sc2keras.signals import as_array, check_finite
 from sc2keras.validation import check_positive, check_positive_integer
 
-# Sweeps of coordinate descent for each code. scikit-learn's own 1,000 are spent on
-# digits of the code that the dictionary update does not notice: the dictionary is
-# reached four times sooner with 50.
+# Of coordinate descent for each code: scikit-learn's own 1,000 are spent on digits that
+# the update does not notice. The dictionary is reached four times sooner with 50.
 _SWEEPS = 50
 _PROBE_SIZE = 512
 _N_PROBES = 5
@@ -46,14 +45,13 @@ def learn_dictionary(
     Args:
         x: Float array `(n_samples, ...)`, flattened to `(n_samples, n_features)`.
         n_atoms: Integer, at most the number of samples that are not all zero.
-        l1: Float, the weight of the ℓ1 term; scikit-learn's `alpha`, which scales
-            nothing by the number of features.
+        l1: Float > 0, λ, the weight of the ℓ1 term; scikit-learn's `alpha`.
         batch_size: Integer, samples an update. The update forgets old codes after about
             `batch_size` updates, so that a larger batch is slower to leave its start.
         max_iter: Integer, the number of updates; None: three passes over `x`, but at
             least 300 updates.
-        seed: Integer, of the start, the order of the samples and the replacements.
-            Equal seeds give equal dictionaries, bit for bit, on the same machine.
+        seed: Integer. Equal seeds give equal dictionaries, bit for bit, on the same
+            machine.
         verbose: Integer, 1 for a progress bar, 0 for none.
 
     Returns:
@@ -71,18 +69,14 @@ def learn_dictionary(
     (16, 64)
 
     Reference:
-
-    - J. Mairal, F. Bach, J. Ponce, G. Sapiro: Online dictionary learning for sparse
-      coding. ICML 2009.
+        Mairal, Bach, Ponce and Sapiro, Online Dictionary Learning for Sparse Coding,
+        2009.
     """
-    check_positive_integer("n_atoms", n_atoms)
     check_positive_integer("batch_size", batch_size)
     if max_iter is not None:
         check_positive_integer("max_iter", max_iter)
     check_positive("l1", l1)
-    _check_seed(seed)
-    x = _check_signals(x, n_atoms)
-
+    x = _check_signals(x, n_atoms, seed)
     n_samples = len(x)
     batch_size = min(batch_size, n_samples)
     if max_iter is None:
@@ -115,18 +109,9 @@ def learn_dictionary(
 def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.float32]:
     """Takes random samples, divided by their norms, as a dictionary.
 
-    The start of `learn_dictionary`, and one from which a network can learn end to end
-    where random atoms lead nowhere: its atoms lie where the data lie.
-
-    Args:
-        x, n_atoms: As in `learn_dictionary`.
-        seed: Integer, of the choice. Samples of the same direction are taken once.
-
-    Returns:
-        Float32 array `(n_atoms, n_features)`, atoms of unit norm as rows.
-
-    Raises:
-        ValueError: As `learn_dictionary`.
+    A network can learn end to end from it where random atoms lead nowhere. Arguments,
+    result and errors are those of `learn_dictionary`. Samples of the same direction are
+    taken once.
 
     Example:
 
@@ -134,9 +119,7 @@ def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.f
     >>> sample_dictionary(load("digits").x_train, n_atoms=16).shape
     (16, 64)
     """
-    check_positive_integer("n_atoms", n_atoms)
-    _check_seed(seed)
-    x = _check_signals(x, n_atoms)
+    x = _check_signals(x, n_atoms, seed)
     rng = np.random.default_rng(seed)
     return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng).astype("float32")
 
@@ -165,12 +148,11 @@ def power_of_two(x: float) -> float:
     return 2.0 ** round(math.log2(x))
 
 
-def _check_seed(seed: int) -> None:
+def _check_signals(x: ArrayLike, n_atoms: int, seed: int) -> NDArray:
+    """`x` as rows, of which so many atoms can be made with that seed."""
+    check_positive_integer("n_atoms", n_atoms)
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1.")
-
-
-def _check_signals(x: ArrayLike, n_atoms: int) -> NDArray:
     x = as_array("x", x)
     if x.dtype.kind != "f":
         raise ValueError(
@@ -215,10 +197,7 @@ def _unit(rows: NDArray) -> NDArray:
 def _fill(
     atoms: NDArray, x: NDArray, order: NDArray, n_atoms: int, rng: np.random.Generator
 ) -> NDArray:
-    """Append the first rows of x[order] that have a new direction, as unit rows.
-
-    Random directions fill what is left when x has too few.
-    """
+    """Appends rows of x[order] of new directions, then random ones, as unit rows."""
     filled = np.zeros((n_atoms, x.shape[1]))
     filled[: len(atoms)] = atoms
     count = len(atoms)
@@ -248,9 +227,8 @@ def _replace_atoms(
     rows = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
     sample = x[rows].astype("float64") / unit
     atoms = _unit(dictionary)
-    codes = sparse_encode(
-        sample, atoms, algorithm="lasso_cd", alpha=l1, max_iter=_SWEEPS
-    )
+    how = {"algorithm": "lasso_cd", "alpha": l1, "max_iter": _SWEEPS}
+    codes = sparse_encode(sample, atoms, **how)
     same = np.abs(atoms @ atoms.T) > _SAME_DIRECTION
     keep = codes.any(axis=0) & ~np.triu(same, 1).any(axis=0)
     if keep.all():

@@ -31,7 +31,12 @@ _SYSTEM_ENTRIES = 4_000_000
 
 
 class CodeQuality(NamedTuple):
-    """The figures of `code_quality`, means over samples."""
+    """The figures of `code_quality`, means over samples.
+
+    `gap` is the relative one between `objective` and `optimum`; `optimum_gap`, the
+    relative duality gap of the optimum, proves it; `nonzero` is the fraction of the
+    codes' entries above 1e-3 in magnitude.
+    """
 
     objective: float
     optimum: float
@@ -43,17 +48,12 @@ class CodeQuality(NamedTuple):
 def mean_objective(
     x: NDArray, codes: NDArray, dictionary: NDArray, l1: float, chunk: int = 4096
 ) -> float:
-    """Mean over samples of ½‖x − sD‖² + l1·‖s‖₁, in NumPy.
+    """Mean over samples of ½‖x − sD‖² + l1·‖s‖₁, in NumPy, `chunk` rows at a time.
 
     Args:
         x: Array `(n_samples, ...)`.
         codes: Array `(n_samples, n_atoms)`.
         dictionary: Array `(n_atoms, n_features)`.
-        l1: Float, λ.
-        chunk: Integer, the rows that are held at a time.
-
-    Returns:
-        Float.
 
     Example:
 
@@ -76,15 +76,8 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
     search ends on it, however ill-conditioned the dictionary.
 
     Args:
-        model: A `SparseCoder`.
-        x: Array `(n_samples, *input_shape)`.
+        model, x: A `SparseCoder`, and an array `(n_samples, *input_shape)`.
         codes: Array `(n_samples, n_atoms)`, `model.encode(x)`.
-
-    Returns:
-        `CodeQuality`: the mean `objective`; the mean `optimum`; the relative `gap`
-        between them; `optimum_gap`, the mean relative duality gap of the optimum, which
-        proves it; and `nonzero`, the fraction of the codes' entries above 1e-3 in
-        magnitude.
 
     Raises:
         ValueError: If the codes of the model are not to solve the LASSO.
@@ -109,13 +102,8 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
         )
     dictionary, l1 = model.dictionary, model.encoder.l1
     signals, atoms = _in_span(x.reshape(len(x), -1), dictionary)
-    solver = FISTA(
-        n_atoms=len(dictionary),
-        input_shape=signals.shape[1:],
-        n_steps=_N_STEPS_BEFORE_SEARCH,
-        l1=l1,
-        dictionary=atoms,
-    )
+    problem = {"n_steps": _N_STEPS_BEFORE_SEARCH, "l1": l1, "dictionary": atoms}
+    solver = FISTA(len(dictionary), signals.shape[1:], **problem)
     near = solver.predict(signals, batch_size=2048, verbose=0)
     best = _feature_sign_search(signals, atoms, l1, near)
     # JAX has no float64 unless it is configured, and float32 proves about 1e-5.
@@ -213,20 +201,12 @@ def _in_span(x: NDArray, dictionary: NDArray) -> tuple[NDArray, NDArray]:
     inside = x @ basis
     squared = np.sum(np.square(x), axis=1, dtype="float64") - np.sum(inside**2, axis=1)
     outside = np.sqrt(np.maximum(squared, 0.0))
-    return np.column_stack([inside, outside]), np.column_stack(
-        [coordinates.T, np.zeros(len(dictionary))]
-    )
+    atoms = np.column_stack([coordinates.T, np.zeros(len(dictionary))])
+    return np.column_stack([inside, outside]), atoms
 
 
 def step_codes(model: SparseCoder, x: NDArray) -> NDArray:
-    """The codes after every step of a model's encoder.
-
-    Args:
-        model: A `SparseCoder`, its encoder with a fixed number of steps.
-        x: Array `(n_samples, *input_shape)`.
-
-    Returns:
-        Array `(n_steps, n_samples, n_atoms)`.
+    """The codes after every step of a model's encoder, `(n_steps, n_samples, n_atoms)`.
 
     Example:
 
@@ -257,10 +237,9 @@ def make_draws(
 
     Args:
         n_train, n_test: Integers, the sizes of the two splits.
-        n_draws: Integer, the number of draws.
+        n_draws, seed: Integers. Equal arguments give equal draws.
         n_fit, n_score: Integers, the samples of a draw; at most 80 % of a split, so
             that draws from a small dataset still differ.
-        seed: Integer. Equal arguments give equal draws.
 
     Returns:
         List of `(fit, score)`, two arrays of indices without repetition.
@@ -271,13 +250,10 @@ def make_draws(
     >>> len(draws), len(draws[0][0]), len(draws[0][1])
     (10, 4000, 1000)
     """
-    generator = np.random.default_rng(seed)
+    draw = np.random.default_rng(seed).choice
     n_fit, n_score = min(n_fit, n_train * 4 // 5), min(n_score, n_test * 4 // 5)
     return [
-        (
-            generator.choice(n_train, n_fit, replace=False),
-            generator.choice(n_test, n_score, replace=False),
-        )
+        (draw(n_train, n_fit, replace=False), draw(n_test, n_score, replace=False))
         for _ in range(n_draws)
     ]
 
@@ -318,7 +294,7 @@ def paper_accuracy(
 
 
 class FullAccuracy(NamedTuple):
-    """The figures of `full_accuracy`."""
+    """The figures of `full_accuracy`, `accuracy` on the test split."""
 
     accuracy: float
     train_accuracy: float
@@ -339,12 +315,8 @@ def full_accuracy(
     errors. The classifier is then fitted on all of the split.
 
     Args:
-        codes_train, codes_test: Arrays `(n_samples, n_features)`.
-        y_train, y_test: Arrays `(n_samples,)`, the labels.
+        codes_train, y_train, codes_test, y_test: As in `paper_accuracy`.
         seed: Integer, of the holdout.
-
-    Returns:
-        `FullAccuracy`: the `accuracy` on the test split, the `train_accuracy`, and `C`.
 
     Example:
 

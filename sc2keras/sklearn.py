@@ -53,16 +53,15 @@ class SparseCodeTransformer(
 ):
     """Sparse codes by a trained network, as a scikit-learn transformer.
 
-    Stands where `sklearn.decomposition.DictionaryLearning`,
-    `MiniBatchDictionaryLearning` or `SparseCoder` would. `fit` learns a dictionary D
-    and a network s(x) that
+    Stands where `sklearn.decomposition.DictionaryLearning` or `SparseCoder` would.
+    `fit` learns a dictionary D and a network s(x) that
 
         minimise mean_i ½‖x_i − s(x_i) D‖² + l1·‖s(x_i)‖₁   with ‖d_j‖ ≤ 1
 
     after which `transform` takes a few matrix products where scikit-learn solves a
     LASSO problem for every sample. `n_atoms` is scikit-learn's `n_components`, and `l1`
     its `alpha`, in the units of the data: `X * c` with `l1 * c` gives `codes * c`.
-    Everything is computed in float32, and codes are float32 whatever `X` was.
+    Codes are float32 whatever `X` was.
 
     Parameters
     ----------
@@ -73,7 +72,7 @@ class SparseCodeTransformer(
     builder : str, default="SC2Net"
         What makes the codes, by the name of its builder in `sc2keras.applications`: a
         network such as "LISTA", which is trained; or a solver, "ISTA" or "FISTA", for
-        which `fit` learns the dictionary alone. Or an encoder that was registered.
+        which `fit` learns the dictionary alone.
     n_steps : int, default=None
         Number of steps of the network or solver. None means the builder's own.
     builder_kwargs : dict, default=None
@@ -82,21 +81,20 @@ class SparseCodeTransformer(
     start : {"classical", "samples", "random"} or array (n_atoms, n_features), \
 default="classical"
         Where the dictionary starts: from `sc2keras.learn_dictionary`, from
-        `sc2keras.sample_dictionary`, from random directions, or as it is given. Atoms
-        for which there are too few samples start from random directions.
+        `sc2keras.sample_dictionary`, from random directions (as do atoms for which
+        there are too few samples), or as it is given.
     epochs : int, default=20
         Passes of the training over the data.
     batch_size : int, default=256
         Samples an update.
     learning_rate : float, default=None
-        Learning rate; None means that of the encoder's recipe, 1.0 of Adadelta for the
-        networks of the paper. In `fit` it falls to zero as a cosine; in `partial_fit`
-        it is constant.
+        Learning rate; None means that of the encoder's recipe. In `fit` it falls to
+        zero as a cosine; in `partial_fit` it is constant.
     random_state : int, RandomState instance or None, default=None
         Seed of the start and of the order of the samples. An int gives equal results
-        at every call on one machine, whatever the global random states are. On
-        TensorFlow with a GPU this needs its deterministic operations, which `fit` then
-        switches on for the whole process; PyTorch and JAX have switches of their own.
+        at every call on one machine. On TensorFlow with a GPU `fit` then switches
+        deterministic operations on, for the whole process; PyTorch and JAX have
+        switches of their own.
     verbose : {0, 1, 2}, default=0
         As in `keras.Model.fit`.
     model : SparseCoder, str or path, default=None
@@ -167,7 +165,6 @@ default="classical"
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
-            Signals.
         y : ignored
 
         Raises
@@ -178,16 +175,12 @@ default="classical"
         self._check_parameters()
         with _old_state_unless_done(self):
             x = self._signals(X)
-            if self.model is None:
-                self.model_ = self._trained_model(x)
-            else:
-                self.model_ = self._given_model()
+            is_given = self.model is not None
+            self.model_ = self._given_model() if is_given else self._trained_model(x)
         return self
 
     def _trained_model(self, x: NDArray) -> SparseCoder:
-        if self.random_state is not None:
-            make_deterministic()
-        random_state = check_random_state(self.random_state)
+        random_state = self._random_state()
         model = self._untrained_model(x, random_state)
         if model.trainable_weights:
             self._compile(model, len(x))
@@ -212,9 +205,7 @@ default="classical"
                 self.model_ = self._given_model()
                 return self
             if is_first:
-                if self.random_state is not None:
-                    make_deterministic()
-                model = self._untrained_model(x, check_random_state(self.random_state))
+                model = self._untrained_model(x, self._random_state())
                 self._compile(model)
             else:
                 model = self.model_
@@ -226,6 +217,11 @@ default="classical"
                 )
             self.model_ = model
         return self
+
+    def _random_state(self) -> np.random.RandomState:
+        if self.random_state is not None:
+            make_deterministic()
+        return check_random_state(self.random_state)
 
     def _check_unchanged(self, encoder: Any) -> None:
         for name in ("n_atoms", "l1", "n_steps"):
@@ -241,16 +237,11 @@ default="classical"
         return validate_data(self, X, reset=reset, dtype="float32")
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """The sparse codes of signals.
+        """The sparse codes of signals, (n_samples, n_features) to (n_samples, n_atoms).
 
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
-            Signals.
-
-        Returns
-        -------
-        codes : float32 ndarray of shape (n_samples, n_atoms)
         """
         check_is_fitted(self)
         x = self._signals(X, reset=False)
@@ -262,11 +253,6 @@ default="classical"
         Parameters
         ----------
         X : array of shape (n_samples, n_atoms)
-            Codes.
-
-        Returns
-        -------
-        signals : float32 ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
         _check_numbers(X)
@@ -337,29 +323,23 @@ default="classical"
             return model
         seed = random_state.randint(2**31)
         if self.start == "samples":
-            dictionary[:n_found] = sample_dictionary(x, n_found, seed)
+            found = sample_dictionary(x, n_found, seed)
         else:
-            dictionary[:n_found] = learn_dictionary(
-                x, n_found, self.l1, seed=seed, verbose=int(bool(self.verbose))
-            )
+            verbose = int(bool(self.verbose))
+            found = learn_dictionary(x, n_found, self.l1, seed=seed, verbose=verbose)
+        dictionary[:n_found] = found
         return self._build(x, dictionary)
 
     def _build(self, x: NDArray, dictionary: ArrayLike) -> SparseCoder:
-        kwargs = {**(self.builder_kwargs or {})}
+        # Whatever the global policy is.
+        kwargs: dict[str, Any] = {"dtype": "float32", **(self.builder_kwargs or {})}
         if self.n_steps is not None:
             kwargs["n_steps"] = self.n_steps
         if get_entry(self.builder).is_trained:
             # The recipe suits such signals, and so signals of any scale.
             kwargs.setdefault("unit", typical_norm(x) / _USUAL_NORM)
-        kwargs.setdefault("dtype", "float32")  # Whatever the global policy is.
-        return build(
-            self.builder,
-            n_atoms=self.n_atoms,
-            input_shape=(x.shape[1],),
-            l1=self.l1,
-            dictionary=dictionary,
-            **kwargs,
-        )
+        own: dict[str, Any] = {"l1": self.l1, "dictionary": dictionary}
+        return build(self.builder, self.n_atoms, (x.shape[1],), **own, **kwargs)
 
     def _recipe(self) -> Recipe:
         recipe = get_entry(self.builder).layer.recipe
@@ -376,13 +356,9 @@ default="classical"
 
 
 def _check_numbers(X: Any) -> None:
-    """Raises a ValueError for what scikit-learn would make numbers of.
-
-    It does of dates and texts, and reads under a mask.
-    """
-    if np.ma.isMaskedArray(X) or (
-        not hasattr(X, "tocsr") and np.asarray(X).dtype.kind in "mMSU"
-    ):
+    """Raises a ValueError for dates, texts and masks: scikit-learn makes numbers."""
+    dtype = X.dtype if hasattr(X, "tocsr") else np.asarray(X).dtype
+    if np.ma.isMaskedArray(X) or dtype.kind in "mMSU":
         as_array("X", X)
 
 

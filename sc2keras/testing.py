@@ -20,12 +20,10 @@ _N_ATOMS, _N_FEATURES = 6, 8
 def check_encoder(name: str, **kwargs: Any) -> None:
     """Checks that a registered encoder obeys the laws of all encoders.
 
-    Its codes have the shape that it says, and a row's code depends on that row alone;
-    the reverse call is `synthesis`, whose adjoint is `correlation`; the last of the
-    codes of every step is the code; `unit` is a unit; penalties are one figure a
-    sample, none for zeros; a layer made again from its config, and a model from its
-    file, give the same codes; training keeps the atoms in the unit ball, and reaches
-    every weight that is trainable.
+    Among them: a row's code depends on that row alone; the reverse call is `synthesis`,
+    whose adjoint is `correlation`; the last of the codes of every step is the code; a
+    layer made again from its config, and a model from its file, give the same codes;
+    training keeps the atoms in the unit ball, and reaches every trainable weight.
 
     Args:
         name: String, the name of `sc2keras.register_encoder`.
@@ -48,10 +46,8 @@ def check_encoder(name: str, **kwargs: Any) -> None:
     model = coder()
     _check_codes(model, x)
     _check_dictionary(model.encoder, model.encode(x))
-    units = coder(unit=2.0, l1=2 * arguments["l1"])
-    _agree(
-        units.encode(2 * x), 2 * model.encode(x), "unit=c with c·x and c·l1 gives c·s"
-    )
+    scaled = coder(unit=2.0, l1=2 * arguments["l1"]).encode(2 * x)
+    _agree(scaled, 2 * model.encode(x), "unit=c with c·x and c·l1 gives c·s")
     _check_sequences(name, model, x, arguments)
     _check_files(model, x)
     if get_entry(name).is_trained:
@@ -115,11 +111,9 @@ def _check_training(model: SparseCoder, x: NDArray) -> None:
     model.fit(x, epochs=2, verbose=0)
     norms = np.linalg.norm(model.dictionary, axis=1)
     _hold(norms.max() <= 1 + 1e-5, "training keeps atoms in the unit ball")
-    for variable, old, new in zip(
-        model.weights, before, model.get_weights(), strict=True
-    ):
-        moved = bool(np.any(old != new))
-        _hold(moved == variable.trainable, f"training moves {variable.path}")
+    for weight, old in zip(model.weights, before, strict=True):
+        moved = bool(np.any(old != ops.convert_to_numpy(weight.value)))
+        _hold(moved == weight.trainable, f"training moves {weight.path}")
     _agree(model.encode(x), ops.convert_to_numpy(model(x)), "encode follows training")
 
 

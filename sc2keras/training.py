@@ -24,8 +24,7 @@ class Recipe:
 
     The learning rate falls to zero as a cosine over the training, after a linear
     warm-up from zero if one is asked for. Every encoder has a default, its `recipe`,
-    whose optimizer `SparseCoder.compile()` takes. The default of the defaults is the
-    paper's Adadelta.
+    whose optimizer `SparseCoder.compile()` takes: the paper's Adadelta, or its own.
 
     Args:
         optimizer: String, the name of a Keras optimizer in lower case, such as
@@ -98,9 +97,10 @@ class Recipe:
         config = {"learning_rate": rate, "global_clipnorm": self.clipnorm}
         if self.optimizer == "adadelta":
             config["epsilon"] = 1e-6
+        config |= self.options
         try:
             return keras.optimizers.get(
-                {"class_name": self.optimizer, "config": config | dict(self.options)}
+                {"class_name": self.optimizer, "config": config}
             )
         except ValueError as error:
             raise ValueError(
@@ -111,41 +111,21 @@ class Recipe:
     def compile(
         self, model: keras.Model, n_samples: int | None = None, **kwargs: Any
     ) -> None:
-        """`model.compile` with this optimizer, for a training on so many samples.
-
-        Args:
-            model: A model, such as a `sc2keras.SparseCoder`.
-            n_samples: Integer; None keeps the learning rate constant.
-            **kwargs: Of `model.compile`.
-        """
-        is_long = (
-            n_samples is not None and self.n_updates(n_samples) >= _MIN_UPDATES_TO_GROUP
-        )
-        if is_long and backend.HAS_STEPS_PER_EXECUTION:
+        """`model.compile` with `make_optimizer(n_samples)`, and `kwargs` of its own."""
+        n_updates = 0 if n_samples is None else self.n_updates(n_samples)
+        if n_updates >= _MIN_UPDATES_TO_GROUP and backend.HAS_STEPS_PER_EXECUTION:
             kwargs.setdefault("steps_per_execution", _GROUP)
-        model.compile(
-            self.make_optimizer(n_samples),
-            **{"jit_compile": self.jit_compile, **kwargs},
-        )
+        kwargs.setdefault("jit_compile", self.jit_compile)
+        model.compile(self.make_optimizer(n_samples), **kwargs)
 
     def fit(
         self, model: keras.Model, x: Any, y: Any = None, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Compiles the model, unless it is compiled, and trains it on arrays.
-
-        Args:
-            model: A model. One that is compiled keeps its loss and its optimizer.
-            x, y: Arrays, as `model.fit` takes them.
-            **kwargs: Of `model.fit`.
-
-        Returns:
-            A `keras.callbacks.History`.
-        """
+        """Compiles the model, unless it is compiled, and trains it by `model.fit`."""
         if not model.compiled:
             self.compile(model, len(x))
-        return model.fit(
-            x, y, **{"batch_size": self.batch_size, "epochs": self.epochs, **kwargs}
-        )
+        kwargs = {"batch_size": self.batch_size, "epochs": self.epochs} | kwargs
+        return model.fit(x, y, **kwargs)
 
 
 class ShuffledBatches(keras.utils.PyDataset):
@@ -155,9 +135,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         self, x: NDArray, batch_size: int, random_state: np.random.RandomState
     ) -> None:
         super().__init__()
-        self._x = x
-        self._batch_size = batch_size
-        self._random_state = random_state
+        self._x, self._batch_size, self._random_state = x, batch_size, random_state
         self.on_epoch_end()
 
     def __len__(self) -> int:

@@ -13,10 +13,7 @@ _NOT_OF_THE_WEIGHTS = ("name", "trainable", "initial_dictionary")
 def describe(model: Any) -> dict[str, Any]:
     """The encoder, the input and the classifier of a `SparseCoder`, as plain JSON.
 
-    Returns:
-        Dictionary: `encoder`, its registered name; `config`, its arguments;
-        `input_shape`, a list of integers; and `head`, the `units` and the `activation`
-        of the layer on the codes, or None.
+    `head` is the `units` and the `activation` of the layer on the codes, or None.
 
     Example:
 

@@ -26,9 +26,6 @@ def guarded(model: keras.Model, callbacks: Any) -> Iterator[Any]:
 
     Yields:
         The callbacks for `keras.Model.fit`.
-
-    Raises:
-        DivergenceError: If the loss or a weight becomes a NaN or an infinity.
     """
     guard = LastGoodState()
     guard.set_model(model)
@@ -37,7 +34,7 @@ def guarded(model: keras.Model, callbacks: Any) -> Iterator[Any]:
         callbacks.callbacks.insert(0, guard)
     try:
         yield callbacks if is_list else [guard, *keras.tree.flatten(callbacks or [])]
-        guard.check_end()
+        guard.check()
     except BaseException as error:
         guard.restore(diverged=isinstance(error, DivergenceError))
         raise
@@ -49,9 +46,7 @@ def guarded(model: keras.Model, callbacks: Any) -> Iterator[Any]:
 class LastGoodState(keras.callbacks.Callback):
     """Stops a training whose loss or weights are not finite, and takes it back.
 
-    The last good state is a copy of weights and optimizer, made when the training
-    begins, and at the ends of epochs as often as costs no more than a hundredth of the
-    time.
+    The last good state is copied when the training begins, and at the ends of epochs.
     """
 
     # A mean loss that is not finite stays so: a look now and then is enough, and does
@@ -92,10 +87,6 @@ class LastGoodState(keras.callbacks.Callback):
         if not is_last and time.monotonic() > due:
             self._keep(f"at the end of epoch {epoch + 1}")
 
-    def check_end(self) -> None:
-        """Raises a `DivergenceError` if the last update made a weight not finite."""
-        self._check(values(self._variables))
-
     def restore(self, diverged: bool) -> None:
         """Takes the last good state back, after a divergence or if another is no use.
 
@@ -106,12 +97,13 @@ class LastGoodState(keras.callbacks.Callback):
 
     def _keep(self, where: str) -> None:
         start = time.monotonic()
-        current = values(self._variables)
-        self._check(current)
+        current = self.check()
         self._values, self._where, self._kept_at = current, where, time.monotonic()
         self._cost = self._kept_at - start
 
-    def _check(self, current: list[NDArray]) -> None:
+    def check(self) -> list[NDArray]:
+        """The values of weights and optimizer, once all of them are finite."""
+        current = values(self._variables)
         for variable, value in zip(self._variables, current, strict=True):
             if is_finite(value):
                 continue
@@ -122,6 +114,7 @@ class LastGoodState(keras.callbacks.Callback):
                 f"{what}, so nothing was trained. Load the last good file; if it is a "
                 "variable of the optimizer, call compile() again."
             )
+        return current
 
     def _check_loss(self, logs: dict[str, Any] | None) -> None:
         loss = (logs or {}).get("loss")

@@ -19,20 +19,9 @@ _MIN_BATCHES_FOR_XLA = 1000
 
 
 def data_of_fit(
-    model: Any,
-    x: Any,
-    y: Any,
-    batch_size: int | None,
-    epochs: int,
-    kwargs: dict[str, Any],
+    model: Any, x: Any, y: Any, batch_size: Any, epochs: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """`x` and `y` for `keras.Model.fit`, once all is ready for it.
-
-    The data in `kwargs` are changed there.
-
-    Raises:
-        ValueError: If there is nothing to train, or a size is none.
-    """
+    """`x` and `y` for `keras.Model.fit`; the data in `kwargs` are changed there."""
     if not model.trainable_weights:
         raise ValueError(
             f"{model.encoder.name!r} has no trainable weights: it solves for the "
@@ -40,11 +29,8 @@ def data_of_fit(
             "sc2keras.learn_dictionary(x, n_atoms) and pass dictionary=..., or "
             "train LISTA or SC2Net."
         )
-    check_sizes(
-        batch_size=batch_size,
-        steps_per_epoch=kwargs.get("steps_per_epoch"),
-        validation_batch_size=kwargs.get("validation_batch_size"),
-    )
+    sizes = ("steps_per_epoch", "validation_batch_size")
+    check_sizes(batch_size=batch_size, **{name: kwargs.get(name) for name in sizes})
     if not isinstance(epochs, (int, np.integer)) or epochs < 0:
         raise ValueError(f"epochs must be an integer >= 0; received {epochs!r}.")
     x, y, weight = data(model, x, y, kwargs.get("sample_weight"))
@@ -74,11 +60,7 @@ def check_sizes(**sizes: Any) -> None:
 
 
 def samples(model: Any, x: Any, name: str = "x") -> Any:
-    """`x` as one finite array of samples, or as it is if it is a stream.
-
-    Raises:
-        ValueError: If `x` is no data, holds none, or is not finite.
-    """
+    """`x` as one finite array of samples, or as it is if it is a stream."""
     signals.warn_of_integers(x, name)
     shape, dtype = model.inputs[0].shape[1:], model.inputs[0].dtype
     x = signals.open_samples(name, x, shape)
@@ -99,8 +81,7 @@ def samples(model: Any, x: Any, name: str = "x") -> Any:
 
 def _held_out_data(model: Any, held_out: Any) -> Any:
     """`validation_data` as Keras takes them."""
-    is_tuple = isinstance(held_out, (tuple, list)) and 1 <= len(held_out) <= 3
-    if not is_tuple:
+    if not isinstance(held_out, (tuple, list)) or not 1 <= len(held_out) <= 3:
         return samples(model, held_out, "validation_data")
     x, y, weight = (*held_out, None, None)[:3]
     x, y, weight = data(model, x, y, weight, "validation_data")
@@ -121,10 +102,7 @@ def data(
 
 @contextlib.contextmanager
 def floats_of(model: Any) -> Iterator[None]:
-    """Lets Keras keep arrays in the dtype of a model's input.
-
-    It brings all arrays of floats to `keras.config.floatx()`, which may be narrower.
-    """
+    """Lets Keras, which brings floats to its `floatx`, keep a model's input dtype."""
     before, dtype = keras.config.floatx(), model.inputs[0].dtype
     if "float" in dtype:
         keras.config.set_floatx(dtype)
@@ -146,7 +124,7 @@ def may_choose_xla(model: Any) -> bool:
     )
 
 
-def _choose_xla(model: Any, x: Any, batch_size: int | None, epochs: int) -> None:
+def _choose_xla(model: Any, x: Any, batch_size: Any, epochs: Any) -> None:
     """Takes XLA for a training that is long enough, before its first step is traced."""
     if not may_choose_xla(model) or model.train_function is not None:
         return
@@ -166,16 +144,14 @@ def _gathered(
     given = (x, y, kwargs.get("sample_weight"))
     arrays = [array for array in given if array is not None]
     shuffle = kwargs.get("shuffle", True)
+    of_keras = ("validation_split", "class_weight", "steps_per_epoch")
     may_gather = (
         backend.batches_of_arrays is not None
         and model.distribute_strategy.num_replicas_in_sync == 1
         and all(isinstance(array, np.ndarray) for array in arrays)
         and all(len(array) == len(x) > 0 for array in arrays)
         and isinstance(shuffle, bool)
-        and not any(
-            kwargs.get(name)
-            for name in ("validation_split", "class_weight", "steps_per_epoch")
-        )
+        and not any(kwargs.get(name) for name in of_keras)
     )
     if not may_gather:
         return x, y

@@ -39,12 +39,10 @@ class Objective:
         self.reconstruction = sc_metrics.ReconstructionError()
         self.l1 = sc_metrics.L1Norm()
         self.nonzero = sc_metrics.NonzeroFraction()
+        self.metrics = [self.reconstruction, self.l1, self.nonzero]
         self.gap = sc_metrics.DualityGap(encoder.l1) if duality_gap else None
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        metrics = [self.reconstruction, self.l1, self.nonzero]
-        return metrics if self.gap is None else [*metrics, self.gap]
+        if self.gap is not None:
+            self.metrics.append(self.gap)
 
     def __call__(
         self, model: Any, x: Tensor, codes: Tensor, sample_weight: Tensor | None
@@ -59,5 +57,4 @@ class Objective:
         self.nonzero.update_state(None, codes, sample_weight)
         if self.gap is not None:
             self.gap.update_state(x, codes, encoder.dictionary, sample_weight)
-        penalty = encoder.penalty(codes)
-        return self.loss(x, (reconstruction, penalty), sample_weight)
+        return self.loss(x, (reconstruction, encoder.penalty(codes)), sample_weight)

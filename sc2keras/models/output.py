@@ -15,11 +15,7 @@ _MAX_WORK: Any = 1_000_000
 
 
 def apart(out: Any, x: Any) -> Any:
-    """`x` of `signals.open_samples`, once it is sure not to share memory with `out`.
-
-    Raises:
-        ValueError: If it does, for an iterable once that batch is read.
-    """
+    """`x` of `signals.open_samples`, or a ValueError if it shares memory with `out`."""
     if out is None:
         return x
     if hasattr(x, "shape"):
@@ -35,26 +31,9 @@ def _apart_batches(out: Any, x: Iterable[Any]) -> Iterator[Any]:
 
 
 def collect(
-    parts: Iterable[NDArray],
-    n_samples: int | None,
-    shape: Shape,
-    dtype: str,
-    out: NDArray | None,
+    parts: Iterable[NDArray], n_samples: int | None, shape: Shape, dtype: str, out: Any
 ) -> NDArray:
-    """Writes the parts one after the other to `out`, or to a new array.
-
-    Args:
-        parts: Arrays `(n, *shape)`.
-        n_samples: Integer, the rows of all parts; None if nobody knows.
-        shape, dtype: Of a row of the result.
-        out: Array of floats to write to, or None.
-
-    Returns:
-        `out`, or a new array.
-
-    Raises:
-        ValueError: If `out` cannot hold the result.
-    """
+    """Writes the parts, `(n, *shape)`, one after the other to `out`, or a new array."""
     if out is None:
         if n_samples is None:
             copies = [np.array(part, dtype=dtype) for part in parts]
@@ -112,7 +91,8 @@ def _bad_shape(out: NDArray, shape: Shape, n_samples: int | str) -> ValueError:
 
 
 def _check_apart(out: Any, x: Any) -> None:
-    if not isinstance(out, np.ndarray) or not _is_in_memory(x):
+    is_in_memory = hasattr(x, "__array_interface__") or hasattr(x, "detach")
+    if not isinstance(out, np.ndarray) or not is_in_memory:
         return  # A file, or a tensor that nobody can write to.
     x = signals.as_array("x", x)
     try:
@@ -124,10 +104,6 @@ def _check_apart(out: Any, x: Any) -> None:
             "out must not share memory with the input: rows would be overwritten before"
             " they are read. Pass another array, or a copy of the input."
         )
-
-
-def _is_in_memory(x: Any) -> bool:
-    return hasattr(x, "__array_interface__") or hasattr(x, "detach")
 
 
 def _map_same_bytes(a: NDArray, b: NDArray) -> bool:

@@ -9,11 +9,7 @@ from sc2keras.layers.encoder import Encoder
 
 
 def check_path(model: Any) -> None:
-    """Raises a ValueError if the outputs of a functional model are not as they must be.
-
-    See `sc2keras.SparseCoder`, whose `encoder` and functional inputs and outputs are
-    looked at.
-    """
+    """Raises a ValueError if a functional model is not as `SparseCoder` must be."""
     if len(model.inputs) != 1 or len(model.outputs) not in (1, 2):
         raise ValueError(
             "SparseCoder takes one input, and as outputs the codes or "

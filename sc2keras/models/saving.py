@@ -34,11 +34,12 @@ _REMOTE = re.compile("/(cns|cfs|gcs|hdfs|readahead|placer|tfhub)")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 FilePath = str | os.PathLike[str] | io.IOBase
+Method = Callable[..., Any]
 
 
 def save(
     model: keras.Model,
-    write: Callable[..., None],
+    write: Method,
     filepath: FilePath,
     overwrite: bool = True,
     zipped: bool | None = None,
@@ -50,12 +51,8 @@ def save(
     if path is None:
         write(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
         return
-    check_suffix(
-        path,
-        ".keras",
-        "save_weights('name.weights.h5') saves the weights alone, and export('name') "
-        "a SavedModel.",
-    )
+    others = "save_weights('x.weights.h5') saves the weights, export('x') a SavedModel."
+    check_suffix(path, ".keras", others)
     if zipped is not None and not zipped:
         raise ValueError(
             "The many files of a folder cannot appear at once; received zipped="
@@ -68,16 +65,12 @@ def save(
 
 def save_weights(
     model: keras.Model,
-    write: Callable[..., None],
+    write: Method,
     filepath: FilePath,
     overwrite: bool = True,
     max_shard_size: float | None = None,
 ) -> None:
-    """`SparseCoder.save_weights`, by way of `whole_file`, with a description inside.
-
-    The attribute `sc2keras` of the HDF5 file holds what `describe(model)` gives, in
-    JSON, see `read_weights_config`. Keras does not mind it.
-    """
+    """`SparseCoder.save_weights`, by way of `whole_file`, with a description inside."""
     check_finite_weights(model, "nothing was saved")
     path = _local_path(filepath)
     if path is None:
@@ -88,11 +81,8 @@ def save_weights(
             "Several files cannot appear at once; received max_shard_size="
             f"{max_shard_size!r}. Leave it out: one .weights.h5 file takes any size."
         )
-    check_suffix(
-        path,
-        ".weights.h5",
-        "save('name.keras') saves the whole model with its optimizer.",
-    )
+    whole = "save('x.keras') saves the whole model with its optimizer."
+    check_suffix(path, ".weights.h5", whole)
     with _full_disk_named(path), whole_file(path, overwrite) as temporary:
         # In memory: HDF5 that meets a full disk brings down the process later on.
         memory = _NamedMemory(temporary.name)
@@ -103,10 +93,7 @@ def save_weights(
 
 
 def read_weights_config(filepath: FilePath) -> dict[str, Any] | None:
-    """What `describe` gave of the model whose weights a `.weights.h5` file holds.
-
-    None for a file that Keras wrote by itself, for another format, and for no file.
-    """
+    """What `describe` gave of the weights in a file; None if nobody wrote it there."""
     if not isinstance(filepath, (str, os.PathLike)) or not h5py.is_hdf5(filepath):
         return None
     with h5py.File(filepath, "r") as file:
@@ -132,11 +119,7 @@ def read_training(path: Path) -> dict[str, Any] | None:
 
 
 def load_weights(
-    model: keras.Model,
-    load: Callable[..., None],
-    filepath: FilePath,
-    *args: Any,
-    **kwargs: Any,
+    model: keras.Model, load: Method, filepath: FilePath, *args: Any, **kwargs: Any
 ) -> None:
     """`SparseCoder.load_weights`; `load` is Keras's own method."""
     path = _local_path(filepath)
@@ -154,7 +137,7 @@ def load_weights(
 
 def export(
     model: keras.Model,
-    write: Callable[..., Any],
+    write: Method,
     filepath: str | os.PathLike[str],
     format: str = "tf_saved_model",
     *args: Any,
@@ -179,11 +162,9 @@ def export(
 
 
 def portable(compile_config: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `compile` as every backend can load them.
-
-    On PyTorch Keras writes its optimizer for PyTorch, which loads nowhere else.
-    """
+    """The arguments of `compile` as every backend can load them."""
     optimizer = compile_config["optimizer"]
+    # On PyTorch Keras writes its optimizer for PyTorch, which loads nowhere else.
     if optimizer["module"].startswith("keras.src.backend."):
         own = {"module": "keras.optimizers", "registered_name": None}
         return {**compile_config, "optimizer": {**optimizer, **own}}
@@ -240,10 +221,9 @@ def _full_disk_named(path: Path) -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, OSError) and cause.errno in _FULL_DISK:
-                raise OSError(
-                    cause.errno, os.strerror(cause.errno), str(path)
-                ) from error
+            number = getattr(cause, "errno", None)
+            if number in _FULL_DISK:
+                raise OSError(number, os.strerror(number), str(path)) from error
             cause = cause.__context__
         raise
 
@@ -256,5 +236,4 @@ def _printed_as(temporary: Path, path: Path) -> Iterator[None]:
         with contextlib.redirect_stdout(printed):
             yield
     finally:
-        text = printed.getvalue().replace(str(temporary), str(path))
-        sys.stdout.write(text)
+        sys.stdout.write(printed.getvalue().replace(str(temporary), str(path)))

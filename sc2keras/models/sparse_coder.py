@@ -11,6 +11,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import signals
+from sc2keras.backend import ArrayFunction
 from sc2keras.layers.encoder import Encoder
 from sc2keras.layers.rebuilding import load_finite_weights_only
 from sc2keras.models import fitting, forward, path, saving, streaming
@@ -29,22 +30,19 @@ class SparseCoder(keras.Model):
 
         mean over samples of ½‖x − s(x) D‖² + penalty(s(x)),   ‖d_j‖ ≤ 1 for every atom
 
-    where s(x) is what its encoder returns, and D and the penalty are the encoder's:
-    l1·‖s‖₁, unless its activation has another. The progress bar shows the loss,
-    `reconstruction` (½‖x − x̂‖²), `l1` (‖s‖₁, without its weight) and `nonzero` (the
-    fraction of entries above 1e-3 in magnitude).
+    where s(x), D and the penalty are its encoder's: l1·‖s‖₁, unless its activation has
+    another. The progress bar shows the loss, `reconstruction` (½‖x − x̂‖²), `l1` (‖s‖₁,
+    without its weight) and `nonzero` (the fraction of entries above 1e-3).
 
     With `compile(loss=...)` and `fit(x, y)` the loss of a task is added: of the
-    predictions, where the model has a second output (a cascade with a classifier), or
-    else of the codes (a regression on codes computed beforehand, as Gregor and LeCun
-    train LISTA).
+    predictions, where the model has a second output, or else of the codes (a regression
+    on codes computed beforehand, as Gregor and LeCun train LISTA).
 
     Args:
         inputs: `keras.Input` of any shape.
         outputs: The codes, as an encoder of `sc2keras.layers` returns them, or
             `[codes, predictions]`. Between the input and the encoder there may be
-            layers that only change the shape: `keras.layers.Reshape`, and
-            `keras.layers.Flatten` in the order of channels last.
+            `keras.layers.Reshape`, and `keras.layers.Flatten` with channels last.
         name: String, optional.
 
     Raises:
@@ -70,7 +68,7 @@ class SparseCoder(keras.Model):
     # Keras restores a functional subclass only where it has this signature.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._forwards: dict[Any, streaming.Forward] = {}
+        self._forwards: dict[Any, ArrayFunction] = {}
         self._compile_arguments: dict[str, Any] = {}
         path.check_path(self)
         self._task = Task(self.output_names)
@@ -105,14 +103,12 @@ class SparseCoder(keras.Model):
             optimizer: A Keras optimizer. None: that of the encoder's `recipe`; of the
                 paper's networks `Adadelta(learning_rate=1.0, epsilon=1e-6)`.
             loss: Loss of a task, added to the objective; None for the objective alone.
-                In a model with predictions it is theirs. As in Keras it may also be a
-                list with a loss an output, or a dictionary by their names; the codes
-                may then have one too. So may metrics, weights and targets.
+                Losses, metrics, weights and targets are of the predictions, if there
+                are any. As in Keras they may also be a list with one an output, or a
+                dictionary by their names; the codes may then have theirs, too.
             objective_weight: Float >= 0, the weight of the objective beside the loss.
-                0 leaves the task alone.
-            duality_gap: Boolean, whether `fit` and `evaluate` also report the mean
-                relative duality gap of the codes for the model's own dictionary: at
-                most so far is the objective from the LASSO optimum.
+            duality_gap: Boolean, whether `fit` and `evaluate` also report the mean of
+                `sc2keras.metrics.DualityGap` for the model's own dictionary.
             jit_compile: Boolean, whether XLA compiles on TensorFlow; auto: if it pays.
             **kwargs: Of `keras.Model.compile`. `steps_per_execution=20` spares small
                 models much of Keras's work; callbacks then see every twentieth batch.
@@ -126,10 +122,9 @@ class SparseCoder(keras.Model):
                 "keras.optimizers.Adadelta(learning_rate=1.0, epsilon=1e-6).",
                 stacklevel=2,
             )
+        weight = check_non_negative("objective_weight", objective_weight)
         self._compile_arguments = {
-            "objective_weight": check_non_negative(
-                "objective_weight", objective_weight
-            ),
+            "objective_weight": weight,
             "duality_gap": bool(duality_gap),
             # Keras would store what "auto" meant here; another backend differs.
             "jit_compile": jit_compile,
@@ -192,19 +187,17 @@ class SparseCoder(keras.Model):
         """Trains on the objective, and on the loss of `compile(loss=...)` if there is.
 
         Args:
-            x: Array `(n_samples, *input_shape)` of floats, scaled to about [0, 1], as
-                `encode` takes it; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
-                data loader, or an iterable of batches.
-            y: Targets of the loss of `compile`, if there is one; as in Keras, maybe a
-                list or a dictionary by names.
+            x: Array `(n_samples, *input_shape)` of floats, scaled to about [0, 1]; or a
+                `tf.data.Dataset`, a `keras.utils.PyDataset`, a data loader, or an
+                iterable of batches.
+            y: Targets of the loss of `compile`, if there is one.
             batch_size, epochs, verbose, callbacks, **kwargs: Of `keras.Model.fit`.
 
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape (it names the
                 row), or if there is nothing to train.
             DivergenceError: A ValueError, if the loss or a weight becomes a NaN or an
-                infinity. Weights and optimizer are then what they were at the end of
-                an earlier epoch, or before.
+                infinity. Weights and optimizer are then those of an earlier epoch.
         """
         x, y = fitting.data_of_fit(self, x, y, batch_size, epochs, kwargs)
         self._initial_epoch = None  # Where a callback of an earlier fit went on.
@@ -228,10 +221,7 @@ class SparseCoder(keras.Model):
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.predict`, with `x` as `encode` takes it.
-
-        `encode` is several times as fast for the codes.
-        """
+        """`keras.Model.predict`; `encode` is several times as fast for the codes."""
         fitting.check_batch_size(args, kwargs)
         check_finite_weights(self, "nothing was predicted")
         x = fitting.samples(self, x)
@@ -269,21 +259,16 @@ class SparseCoder(keras.Model):
     ) -> NDArray:
         """The codes of any number of samples, in bounded memory.
 
-        From the first full batch on, batches are encoded by a function that XLA
-        compiles (on TensorFlow unless `compile(jit_compile=False)`, and on JAX), and
-        the rest of the rows at the end by the same: in an iterable of small batches,
-        rows are gathered first.
+        Where there is a full batch, XLA compiles what encodes it and the rows after it
+        (on JAX, and on TensorFlow unless `compile(jit_compile=False)`).
 
         Args:
             x: Array `(n_samples, *input_shape)`, a memory map included; or an iterable
                 of batches, such as a `tf.data.Dataset`, whose elements are batches of x
                 or tuples that begin with one.
             batch_size: Integer, the rows that are encoded at a time; None: as suits.
-            out: Array `(n_samples, n_atoms)` to write to, such as a memory map from
-                `numpy.lib.format.open_memmap`; None: a new array.
-
-        Returns:
-            Array `(n_samples, n_atoms)`, or `out`.
+            out: Array `(n_samples, n_atoms)` to write to and to return, such as a
+                memory map from `numpy.lib.format.open_memmap`; None: a new array.
 
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape, or a code is
@@ -300,13 +285,13 @@ class SparseCoder(keras.Model):
         """The rows that `encode` takes at a time by itself, from the model's sizes."""
         return self._usual_batch_size
 
-    def _forward(self, use_xla: bool) -> streaming.Forward:
+    def _forward(self, use_xla: bool) -> ArrayFunction:
         use_xla = use_xla and (fitting.may_choose_xla(self) or self.jit_compile)
         if use_xla not in self._forwards:
             self._forwards[use_xla] = forward.compile_codes(self, use_xla)
         return self._forwards[use_xla]
 
-    def _synthesis(self) -> streaming.Forward:
+    def _synthesis(self) -> ArrayFunction:
         if "synthesis" not in self._forwards:
             self._forwards["synthesis"] = forward.compile_synthesis(self)
         return self._forwards["synthesis"]
@@ -319,12 +304,7 @@ class SparseCoder(keras.Model):
     ) -> NDArray:
         """x̂ = s D for any number of codes, in the shape of the model's input.
 
-        Args:
-            codes: Array `(n_samples, n_atoms)`, a memory map included, or an iterable
-                of batches.
-            batch_size: Integer, the rows that are decoded at a time.
-            out: Array `(n_samples, *input_shape)` to write to and to return; None: a
-                new array.
+        Codes are `(n_samples, n_atoms)`; the arguments are as those of `encode`.
         """
         return streaming.decode(self, codes, batch_size, out)
 
@@ -344,24 +324,21 @@ class SparseCoder(keras.Model):
             filepath: Path that ends in `.keras`, in a folder that exists; or a remote
                 path or an open file, as Keras takes them.
             overwrite: Boolean. If False, a file that is there is never replaced.
-            zipped, **kwargs: Of `keras.Model.save`.
+
+        A file that is there stays as it is after any error or kill.
 
         Raises:
             ValueError: If a weight holds a NaN or an infinity, or the format could not
                 be loaded again.
             FileExistsError: If `overwrite` is False and the file exists.
-            OSError: If the file cannot be written. A file that is there stays as it is,
-                whatever is raised, and after a kill at any moment.
+            OSError: If the file cannot be written.
         """
         saving.save(self, super().save, filepath, *args, **kwargs)
 
     def save_weights(
         self, filepath: saving.FilePath, *args: Any, **kwargs: Any
     ) -> None:
-        """`keras.Model.save_weights` to one `.weights.h5` file, as `save` does.
-
-        The file also says which encoder the weights are of.
-        """
+        """`keras.Model.save_weights` to one `.weights.h5` file, as `save` does."""
         saving.save_weights(self, super().save_weights, filepath, *args, **kwargs)
 
     def load_own_variables(self, store: Any) -> None:
@@ -377,7 +354,7 @@ class SparseCoder(keras.Model):
 
         Raises:
             ValueError: If the file holds a NaN or an infinity, is damaged, or does not
-                fit. The model is then what it was, as after any other error.
+                fit. The model is then what it was.
         """
         saving.load_weights(self, super().load_weights, filepath, *args, **kwargs)
 
@@ -386,10 +363,7 @@ class SparseCoder(keras.Model):
     ) -> None:
         """`keras.Model.export`, whose file or folder appears whole or not at all.
 
-        Args:
-            filepath: Path of the file or folder, in a folder that exists. An earlier
-                export is replaced once the new one is written.
-            format, verbose, **kwargs: Of `keras.Model.export`.
+        An earlier export is replaced once the new one is written.
 
         Raises:
             ValueError: If a weight holds a NaN or an infinity.

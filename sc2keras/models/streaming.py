@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,9 +26,6 @@ from sc2keras.validation import Shape, check_positive_integer
 _CHUNK_BYTES = 2**22
 _N_BATCHES_AT_A_TIME = 3
 
-# A forward pass from rows to what it returns for each of them, codes first.
-Forward = Callable[[NDArray], tuple[NDArray, ...]]
-
 
 def usual_batch_size(encoder: Any) -> int:
     """The rows that are encoded at a time, from the sizes of an encoder."""
@@ -38,7 +35,6 @@ def usual_batch_size(encoder: Any) -> int:
 
 def encode(model: Any, x: Any, batch_size: int | None, out: NDArray | None) -> NDArray:
     """`SparseCoder.encode`."""
-    signals.warn_of_integers(x)
     n_samples, parts = _codes(model, x, batch_size, out)
     shape = (model.encoder.n_atoms,)
     return collect(parts, n_samples, shape, model._result_dtype, out)
@@ -48,7 +44,6 @@ def reconstruct(
     model: Any, x: Any, batch_size: int | None, out: NDArray | None
 ) -> NDArray:
     """`SparseCoder.reconstruct`."""
-    signals.warn_of_integers(x)
     n_samples, parts = _codes(model, x, batch_size, out)
     return _decoded(model, parts, n_samples, out)
 
@@ -67,6 +62,7 @@ def _codes(
     model: Any, x: Any, batch_size: int | None, out: NDArray | None
 ) -> tuple[int | None, Iterator[NDArray]]:
     """The number of samples, if known, and the codes of a batch after the other."""
+    signals.warn_of_integers(x)
     if batch_size is None:
         batch_size = model.batch_size_of_encode()
     check_positive_integer("batch_size", batch_size)
@@ -81,10 +77,8 @@ def _decoded(
 ) -> NDArray:
     shape, dtype = model.inputs[0].shape[1:], model._result_dtype
     synthesis = model._synthesis()
-    decoded = (
-        np.reshape(synthesis(part.astype(dtype, copy=False))[0], (-1, *shape))
-        for part in parts
-    )
+    flat = (synthesis(part.astype(dtype, copy=False))[0] for part in parts)
+    decoded = (np.reshape(part, (-1, *shape)) for part in flat)
     return collect(decoded, n_samples, shape, dtype, out)
 
 
@@ -110,18 +104,14 @@ def warn_of_predicted(model: Any, x: Any, outputs: Any) -> None:
     if not _is_solved(model, x):
         return
     encoder, dtype = model.encoder, model._result_dtype
-    codes = keras.tree.flatten(outputs)[0]
-    gaps = [
-        relative_duality_gap(
-            flatten_samples(ops.cast(x[rows], dtype)),
-            ops.cast(codes[rows], dtype),
-            ops.cast(encoder.dictionary, dtype),
-            encoder.l1,
-        )
-        for rows in (slice(i, i + 4096) for i in range(0, len(codes), 4096))
-    ]
-    found = np.concatenate(list(map(ops.convert_to_numpy, gaps)))
-    warn_if_open(found, encoder.tol, encoder.n_steps)
+    codes, found = keras.tree.flatten(outputs)[0], []
+    dictionary = ops.cast(encoder.dictionary, dtype)
+    for start in range(0, len(codes), 4096):
+        rows = slice(start, start + 4096)
+        batch = flatten_samples(ops.cast(x[rows], dtype)), ops.cast(codes[rows], dtype)
+        gaps = relative_duality_gap(*batch, dictionary, encoder.l1)
+        found.append(ops.convert_to_numpy(gaps))
+    warn_if_open(np.concatenate(found), encoder.tol, encoder.n_steps)
 
 
 def _is_solved(model: Any, x: Any) -> bool:
@@ -130,14 +120,7 @@ def _is_solved(model: Any, x: Any) -> bool:
 
 
 def _encoded(model: Any, x: Any, batch_size: int) -> Iterator[tuple[NDArray, ...]]:
-    """What the forward pass gives for a batch after the other, codes first.
-
-    Yields:
-        Tuples of arrays of as many rows, which may be lost at the next.
-
-    Raises:
-        ValueError: If a signal or a code is not finite, with the number of its row.
-    """
+    """What the forward pass gives for a batch after the other, until the next."""
     # Where codes show it, the signals, which are many times as long, need no look.
     codes_show = model.encoder.shows_non_finite
     n_before = 0

@@ -11,15 +11,9 @@ from sc2keras import signals
 class Task:
     """Losses, metrics, targets and weights, and the outputs that they are about.
 
-    They may be given as Keras takes them for a model of several outputs: a list with an
-    entry an output, or a dictionary by their names. The first output is the codes, the
-    last what the task is about. What is given for the codes is passed to Keras only
+    They may be given as Keras takes them for several outputs. The first is the codes,
+    the last what the task is about. What is given for the codes is passed to Keras only
     where there is something.
-
-    Args:
-        names: List of strings, the names of one or two outputs.
-        loss: Of `compile`.
-        options: Dictionary, the other arguments for `keras.Model.compile`.
     """
 
     def __init__(
@@ -33,9 +27,8 @@ class Task:
         self.arguments = {**(options or {}), "loss": loss if self.has_loss else None}
         if "loss_weights" in self.arguments:
             weights = self.split("loss_weights", self.arguments["loss_weights"])
-            self.arguments["loss_weights"] = (
-                list(weights) if self.loss_of_codes else weights[-1]
-            )
+            chosen = list(weights) if self.loss_of_codes else weights[-1]
+            self.arguments["loss_weights"] = chosen
         self.metrics_of_codes = False
         for name in ("metrics", "weighted_metrics"):
             of_codes, of_task = self._split_metrics(self.arguments.get(name))
@@ -110,10 +103,8 @@ class Task:
 
 
 def numbers(name: str, y: Any) -> Any:
-    """Arrays, lists and frames as arrays of numbers, or a ValueError.
-
-    Keras would take a list for many targets, and read under a mask.
-    """
+    """Arrays, lists and frames as arrays of numbers, or a ValueError."""
+    # Keras would take a list for many targets, and read under a mask.
     if isinstance(y, dict) or _is_per_output(y):
         return y
     is_array = isinstance(y, (list, tuple, np.ndarray)) or hasattr(y, "to_numpy")

@@ -41,11 +41,7 @@ def build_optimizer(model: Any) -> None:
 
 @contextlib.contextmanager
 def all_or_nothing(model: Any) -> Iterator[list[keras.Variable]]:
-    """Takes model and optimizer back to what they were, if the block fails.
-
-    Yields:
-        Their variables.
-    """
+    """Takes the variables that it yields back, of model and optimizer, on an error."""
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer else [])]
     before = values(variables)

@@ -197,7 +197,7 @@ def test_a_nan_behind_the_codes_is_refused_by_keras_own_load(tmp_path):
     bias = model.layers[-1].layers[0].bias
     bias.assign([0, 0, np.nan, 0, 0])
     keras.saving.save_model(model, tmp_path / "bad.keras")
-    with pytest.raises(ValueError, match=r"dense/bias' in the file holds a"):
+    with pytest.raises(ValueError, match=r"dense\w*/bias' in the file holds a"):
         keras.saving.load_model(tmp_path / "bad.keras")
 
 

@@ -82,7 +82,7 @@ class LastGoodState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._check_loss(logs)
         _project_averages(self.model)
-        is_last = epoch + 1 == self.params.get("epochs")  # `check_end` looks as well.
+        is_last = epoch + 1 == self.params.get("epochs")  # `guarded` looks as well.
         due = self._kept_at + self._cost / _SHARE_OF_COPIES
         if not is_last and time.monotonic() > due:
             self._keep(f"at the end of epoch {epoch + 1}")

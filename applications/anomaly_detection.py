@@ -1,11 +1,9 @@
-"""Finds digits of a class that training did not see, by the objective of their codes.
+"""
+Anomalies: what the dictionary cannot code
+==========================================
 
-    python applications/anomaly_detection.py
-
-Each class of scikit-learn's digits is left out once. SC2Net learns a dictionary of the
-nine others; a sample that it cannot code cheaply, F(x) = ½‖x − sD‖² + λ‖s‖₁, is an
-anomaly. The area under the ROC curve stands beside that of PCA's reconstruction error
-and of an Isolation Forest.
+A dictionary that was learned from normal samples codes them cheaply. A sample whose
+objective, ½‖x − sD‖² + λ‖s‖₁, is high is an anomaly.
 """
 
 import argparse
@@ -23,68 +21,27 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
 import sc2keras
-from sc2keras import datasets, plotting
-from sc2keras.files import whole_file
+from sc2keras import plotting
+
+parser = argparse.ArgumentParser(description="Anomalies by the objective of codes.")
+parser.add_argument("--output", type=Path, default=Path("out/anomaly_detection"))
+args = parser.parse_args()
+N_ATOMS, L1 = 30, 0.2
+data = sc2keras.datasets.load("digits")
+flat_test = data.x_test.reshape(len(data.x_test), -1)
+
+# %%
+# A dictionary of the normal samples
+# ----------------------------------
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("out/anomaly_detection"))
-    parser.add_argument("--classes", type=int, nargs="+", default=list(range(10)))
-    parser.add_argument("--n-atoms", type=int, default=30)
-    parser.add_argument("--l1", type=float, default=0.2)
-    parser.add_argument("--epochs", type=int, default=40)
-    args = parser.parse_args(argv)
-    args.output.mkdir(parents=True, exist_ok=True)
-    data = datasets.load("digits")
-    results, scores = {}, {}
-    for anomaly in args.classes:
-        scores[anomaly] = score(data, anomaly, args)
-        truth = data.y_test == anomaly
-        results[anomaly] = {
-            method: roc_auc_score(truth, values)
-            for method, values in scores[anomaly].items()
-        }
-        areas = "  ".join(f"{m} {area:.3f}" for m, area in results[anomaly].items())
-        print(f"digit {anomaly} left out: {areas}")
-    methods = list(next(iter(results.values())))
-    means = {m: np.mean([areas[m] for areas in results.values()]) for m in methods}
-    print("mean:                " + "  ".join(f"{m} {v:.3f}" for m, v in means.items()))
-    figure = draw(data, results, scores)
-    plotting.save_figure(figure, args.output / "anomaly_detection.png")
-    text = json.dumps(results, indent=1) + "\n"
-    with whole_file(args.output / "anomaly_detection.json") as path:
-        path.write_text(text)
-    return results
-
-
-def score(data, anomaly, args):
-    """`{method: scores of the test samples}`, high where a sample is unusual."""
-    normal = data.x_train[data.y_train != anomaly]
-    flat, flat_test = (x.reshape(len(x), -1) for x in (normal, data.x_test))
-    model = train(normal, args)
-    pca = PCA(args.n_atoms).fit(flat)
-    residual = flat_test - pca.inverse_transform(pca.transform(flat_test))
-    forest = IsolationForest(random_state=0).fit(flat)
-    return {
-        "SC2Net": objective(model, data.x_test),
-        "PCA": np.sum(residual**2, axis=1),
-        "Isolation Forest": -forest.score_samples(flat_test),
-    }
-
-
-def train(x, args):
+def train(x):
     keras.utils.set_random_seed(0)
-    dictionary = sc2keras.learn_dictionary(x, args.n_atoms, args.l1, verbose=0)
+    dictionary = sc2keras.learn_dictionary(x, N_ATOMS, L1, verbose=0)
     model = sc2keras.applications.SC2Net(
-        args.n_atoms,
-        x.shape[1:],
-        l1=args.l1,
-        activation="shrinkage",
-        dictionary=dictionary,
+        N_ATOMS, x.shape[1:], l1=L1, dictionary=dictionary
     )
-    recipe = sc2keras.Recipe(epochs=args.epochs, batch_size=128)
-    recipe.fit(model, x, verbose=0)
+    sc2keras.Recipe(epochs=40, batch_size=128).fit(model, x, verbose=0)
     return model
 
 
@@ -92,35 +49,52 @@ def objective(model, x):
     """½‖x − sD‖² + λ‖s‖₁ of every sample."""
     codes = model.encode(x)
     residual = x.reshape(len(x), -1) - codes @ model.dictionary
-    squared = np.sum(residual**2, axis=1)
-    return 0.5 * squared + model.encoder.l1 * np.sum(np.abs(codes), axis=1)
+    return 0.5 * np.sum(residual**2, axis=1) + L1 * np.sum(np.abs(codes), axis=1)
 
 
-def draw(data, results, scores):
-    """The areas by class; and the digits that are most and least unusual."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 4.2), layout="constrained", width_ratios=(3, 2)
-    )
-    methods = list(next(iter(results.values())))
-    for i, method in enumerate(methods):
-        positions = np.arange(len(results)) + 0.27 * (i - 1)
-        left.bar(positions, [a[method] for a in results.values()], 0.27, label=method)
-    left.set_xticks(range(len(results)), [str(anomaly) for anomaly in results])
-    left.set_ylim(0.4, 1)
-    left.set_xlabel("digit left out of training")
-    left.set_ylabel("area under the ROC curve")
-    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(methods))
-    anomaly = next(iter(scores))
-    order = np.argsort(scores[anomaly]["SC2Net"])
-    rows = {"least": data.x_test[order[:10]], "most": data.x_test[order[::-1][:10]]}
-    images = np.concatenate(list(rows.values()))
-    grid = plotting.tile_images(images, fill=1.0, n_columns=10)
-    right.imshow(grid.squeeze(), cmap="gray", vmin=0, vmax=1)
-    right.set_xticks([])
-    right.set_yticks([4, 13], list(rows))
-    right.set_title(f"least and most unusual without {anomaly} in training")
-    return figure
+# %%
+# Each digit is the anomaly once
+# ------------------------------
+# Beside it stand PCA's reconstruction error and an Isolation Forest.
+scores, results = {}, {}
+for digit in range(10):
+    normal = data.x_train[data.y_train != digit]
+    flat = normal.reshape(len(normal), -1)
+    pca = PCA(N_ATOMS).fit(flat)
+    residual = flat_test - pca.inverse_transform(pca.transform(flat_test))
+    forest = IsolationForest(random_state=0).fit(flat)
+    scores[digit] = {
+        "SC2Net": objective(train(normal), data.x_test),
+        "PCA": np.sum(residual**2, axis=1),
+        "Isolation Forest": -forest.score_samples(flat_test),
+    }
+    truth = data.y_test == digit
+    results[digit] = {m: roc_auc_score(truth, v) for m, v in scores[digit].items()}
+    areas = "  ".join(f"{m} {area:.3f}" for m, area in results[digit].items())
+    print(f"digit {digit} left out: {areas}")
+means = {m: np.mean([areas[m] for areas in results.values()]) for m in results[0]}
+print("mean:" + "".join(f"  {method} {mean:.3f}" for method, mean in means.items()))
 
+# %%
+# The areas by digit, and what is most and least unusual where zeros are left out.
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(12, 4.2), layout="constrained", width_ratios=(3, 2)
+)
+for i, method in enumerate(means):
+    positions = np.arange(10) + 0.27 * (i - 1)
+    left.bar(positions, [a[method] for a in results.values()], 0.27, label=method)
+left.set(xlabel="digit left out of training", ylabel="area under the ROC curve")
+left.set(xticks=range(10), ylim=(0.4, 1))
+left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(means))
+order = np.argsort(scores[0]["SC2Net"])
+images = data.x_test[np.concatenate([order[:10], order[::-1][:10]])]
+right.imshow(plotting.tile_images(images, fill=1.0, n_columns=10), cmap="gray")
+right.set_xticks([])
+right.set_yticks([4, 13], ["least", "most"])
+right.set_title("least and most unusual without 0 in training")
 
-if __name__ == "__main__":
-    main()
+# %%
+args.output.mkdir(parents=True, exist_ok=True)
+plotting.save_figure(figure, args.output / "anomaly_detection.png")
+text = json.dumps(results, indent=1) + "\n"
+(args.output / "anomaly_detection.json").write_text(text)

@@ -1,11 +1,10 @@
-"""Sparse codes for a task: a classifier trained together with the encoder.
+"""
+Codes for a task: the cascade
+=============================
 
-    python applications/supervised_codes.py
-
-The cascade of the paper: SC2Net(classes=10) minimises the cross-entropy of a
-classifier on the codes plus a multiple of the sparse coding objective. On the digits of
-scikit-learn its accuracy and the sparsity of its codes stand beside codes that never
-saw a label.
+``SC2Net(classes=10)`` minimises the cross-entropy of a classifier on its codes plus a
+multiple of the sparse coding objective. Labels buy accuracy; the weight of the
+objective says what they may cost.
 """
 
 import argparse
@@ -20,68 +19,52 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import sc2keras
-from sc2keras import datasets, evaluation, plotting
-from sc2keras.files import whole_file
+from sc2keras import evaluation, plotting
 
-WEIGHTS = (1.0, 0.1, 0.01)
+parser = argparse.ArgumentParser(description="Sparse codes for a task.")
+parser.add_argument("--output", type=Path, default=Path("out/supervised_codes"))
+args = parser.parse_args()
+N_ATOMS, L1 = 30, 0.2
+data = sc2keras.datasets.load("digits")
+dictionary = sc2keras.learn_dictionary(data.x_train, N_ATOMS, L1, verbose=0)
 
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("out/supervised_codes"))
-    parser.add_argument("--n-atoms", type=int, default=30)
-    parser.add_argument("--l1", type=float, default=0.2)
-    parser.add_argument("--epochs", type=int, default=100)
-    args = parser.parse_args(argv)
-    args.output.mkdir(parents=True, exist_ok=True)
-    data = datasets.load("digits")
-    dictionary = sc2keras.learn_dictionary(
-        data.x_train, args.n_atoms, args.l1, verbose=0
-    )
-    models = {"codes alone": train(data, dictionary, None, args)}
-    for weight in WEIGHTS:
-        label = f"cascade, {weight:g} × objective"
-        models[label] = train(data, dictionary, weight, args)
-    results = {label: measure(model, data) for label, model in models.items()}
-    for label, (accuracy, nonzero, objective) in results.items():
-        print(
-            f"{label:<26} accuracy {100 * accuracy:5.2f} %  nonzero {nonzero:.2f}  "
-            f"objective {objective:.3f}"
-        )
-    figure = draw(models, data)
-    plotting.save_figure(figure, args.output / "supervised_codes.png")
-    text = json.dumps(results, indent=1) + "\n"
-    with whole_file(args.output / "supervised_codes.json") as path:
-        path.write_text(text)
-    return results
+# %%
+# With labels, and without
+# ------------------------
+# All models start from the same dictionary and are trained in the same way; ``weight``
+# is that of the objective beside the cross-entropy.
 
 
-def train(data, dictionary, weight, args):
-    """SC2Net with a classifier, or without one where `weight` is None."""
+def train(weight=None):
     keras.utils.set_random_seed(0)
     model = sc2keras.applications.SC2Net(
-        args.n_atoms,
+        N_ATOMS,
         data.x_train.shape[1:],
-        l1=args.l1,
-        activation="shrinkage",
+        l1=L1,
         dictionary=dictionary,
         classes=None if weight is None else 10,
     )
-    recipe = sc2keras.Recipe(epochs=args.epochs, batch_size=128)
-    task, targets = {}, None
-    if weight is not None:
-        task = {"loss": "sparse_categorical_crossentropy", "objective_weight": weight}
-        targets = data.y_train
-    recipe.compile(model, len(data.x_train), **task)
-    recipe.fit(model, data.x_train, targets, verbose=0)
+    recipe = sc2keras.Recipe(epochs=100, batch_size=128)
+    if weight is None:
+        recipe.fit(model, data.x_train, verbose=0)
+        return model
+    loss = "sparse_categorical_crossentropy"
+    recipe.compile(model, len(data.x_train), loss=loss, objective_weight=weight)
+    recipe.fit(model, data.x_train, data.y_train, verbose=0)
     return model
 
 
-def measure(model, data):
-    """Accuracy on the test split, nonzero fraction and objective of the codes.
+models = {"codes alone": train()}
+for weight in (1.0, 0.1, 0.01):
+    models[f"cascade, {weight:g} × objective"] = train(weight)
 
-    Without a classifier of its own, that of a logistic regression on the codes.
-    """
+# %%
+# What they reach
+# ---------------
+# Accuracy on the test split: of the model's own classifier, or of a logistic regression
+# on codes that never saw a label.
+results = {}
+for label, model in models.items():
     codes = model.encode(data.x_test)
     if len(model.outputs) > 1:
         predicted = model.predict(data.x_test, verbose=0)[1].argmax(axis=1)
@@ -90,25 +73,25 @@ def measure(model, data):
         split = (model.encode(data.x_train), data.y_train, codes, data.y_test)
         accuracy = evaluation.full_accuracy(*split).accuracy
     nonzero = float(np.mean(np.abs(codes) > 1e-3))
-    objective = evaluation.mean_objective(
-        data.x_test, codes, model.dictionary, model.encoder.l1
-    )
-    return accuracy, nonzero, objective
+    objective = evaluation.mean_objective(data.x_test, codes, model.dictionary, L1)
+    results[label] = accuracy, nonzero, objective
+    print(f"{label:26} {accuracy:.2%}, nonzero {nonzero:.2f}, F {objective:.3f}")
 
+# %%
+# The atoms with and without labels, and how many of them a code uses.
+figure, axes = plt.subplots(
+    1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.4)
+)
+figure.get_layout_engine().set(wspace=0.05)
+first, *_, last = models
+ends = {label: models[label] for label in (first, last)}
+for ax, (label, model) in zip(axes, ends.items(), strict=False):
+    plotting.plot_atoms(model, data.x_train.shape[1:], ax=ax)
+    ax.set_title(label)
+plotting.plot_nonzeros(ends, data.x_test, ax=axes[2])
 
-def draw(models, data):
-    figure, axes = plt.subplots(
-        1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.4)
-    )
-    figure.get_layout_engine().set(wspace=0.05)
-    first, *_, last = models
-    for ax, label in zip(axes, (first, last), strict=False):
-        plotting.plot_atoms(models[label], data.x_train.shape[1:], ax=ax)
-        ax.set_title(label)
-    ends = {label: models[label] for label in (first, last)}
-    plotting.plot_nonzeros(ends, data.x_test, ax=axes[2])
-    return figure
-
-
-if __name__ == "__main__":
-    main()
+# %%
+args.output.mkdir(parents=True, exist_ok=True)
+plotting.save_figure(figure, args.output / "supervised_codes.png")
+text = json.dumps(results, indent=1) + "\n"
+(args.output / "supervised_codes.json").write_text(text)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 import keras
@@ -93,6 +94,15 @@ def eagerly():
 # How W_d is coupled with the decoder.
 DECODERS = [{}, {"tied": False}, {"trainable_dictionary": False}]
 TRAINABLE_VARIANTS = [v for v in VARIANTS if v.values[0] in TRAINABLE]
+
+
+def run_python_of(markdown):
+    """Runs the Python of a page, block after block; the names that it leaves."""
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", markdown, flags=re.S):
+        # One epoch shows that it runs.
+        exec(block.replace("epochs=20", "epochs=1"), namespace)
+    return namespace
 
 
 def unit_atoms(n_atoms, n_features, seed=0):

@@ -8,7 +8,7 @@ from experiments.methods import METHODS
 from experiments.records import Store
 from experiments.runs import check_settings, found
 from experiments.studies import STUDIES
-from helpers import load_program
+from helpers import load_program, run_python_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -16,12 +16,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_python_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert len(blocks) >= 4
-    namespace = {}
-    for block in blocks:
-        # One epoch shows that it runs.
-        exec(block.replace("epochs=20", "epochs=1"), namespace)
+    namespace = run_python_of(README)
     assert namespace["images"].shape == namespace["x"].shape
     assert namespace["probabilities"].shape == (len(namespace["x"]), 10)
 

@@ -1,0 +1,51 @@
+"""Docstrings in the style of Keras, as reStructuredText.
+
+Names and values stand in single backticks, formulas in indented lines.
+"""
+
+import re
+
+# Before napoleon, which reads the sections.
+_PRIORITY = 400
+_SECTION = re.compile(r"[A-Z][\w ]*:$")
+_CODE = re.compile(r"(?<![:`\w])`([^`]+)`(?![`_])")
+_NAME = re.compile(r"[A-Za-z_][\w.]*")
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", convert_docstring, priority=_PRIORITY)
+    return {"parallel_read_safe": True}
+
+
+def convert_docstring(app, what, name, obj, options, lines):
+    lines[:] = mark_formulas(lines)
+    lines[:] = [line if ">>>" in line else convert_line(line) for line in lines]
+
+
+def convert_line(line):
+    """Backticks as literals, or as links where they hold a name; bars as bars."""
+    parts = _CODE.split(line)
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            parts[i] = part.replace("|", r"\|")
+        elif _NAME.fullmatch(part):
+            parts[i] = f":py:obj:`{part}`"
+        else:
+            parts[i] = f"``{part}``"
+    return "".join(parts)
+
+
+def mark_formulas(lines):
+    """An indented paragraph that belongs to no section, as a literal block."""
+    marked, is_open, in_section = [], False, False
+    for i, line in enumerate(lines):
+        is_indented = line.startswith("    ")
+        if line and not is_indented:
+            in_section = bool(_SECTION.match(line)) or (
+                i + 1 < len(lines) and lines[i + 1].startswith("---")
+            )
+        if is_indented and not in_section and not is_open and not lines[i - 1]:
+            marked += ["::", ""]
+        is_open = (is_open or bool(is_indented)) and (is_indented or not line)
+        marked.append(line)
+    return marked

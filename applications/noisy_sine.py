@@ -2,9 +2,9 @@
 Which activation in a recurrent model? A noisy sine
 ===================================================
 
-An ``SLSTMCell`` predicts the next value of a sine with noise, with each of its
-activations, beside a ``keras.layers.LSTM`` of as many units. No prediction can have an
-error below the variance of the noise, 0.01.
+An ``SLSTMCell`` predicts the next value of a sine with noise, with a sparse activation
+and with a smooth one, beside a ``keras.layers.LSTM`` of as many units. No prediction
+can have an error below the variance of the noise, 0.01.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sc2keras import plotting
-from sc2keras.layers import SLSTMCell, TopK
+from sc2keras.layers import SLSTMCell
 
 parser = argparse.ArgumentParser(description="A noisy sine by recurrent layers.")
 parser.add_argument("--output", type=Path, default=Path("out/noisy_sine"))
@@ -29,40 +29,38 @@ UNITS, NOISE = 32, 0.1
 # %%
 # Sines of random frequency and phase, with noise.
 generator = np.random.default_rng(0)
-frequency, phase = generator.uniform((0.1, 0), (0.5, 2 * np.pi), (1200, 2)).T
-time = np.arange(41)
+frequency, phase = generator.uniform((0.2, 0), (0.4, 2 * np.pi), (1000, 2)).T
+time = np.arange(17)
 clean = np.sin(frequency[:, None] * time + phase[:, None])[..., None]
 signals = (clean + NOISE * generator.standard_normal(clean.shape)).astype("float32")
-x, y = signals[:1000, :-1], signals[:1000, 1:]
-x_test, y_test = signals[1000:, :-1], signals[1000:, 1:]
+x, y = signals[:500, :-1], signals[:500, 1:]
+x_test, y_test = signals[500:, :-1], signals[500:, 1:]
 
 # %%
 # One model for each layer
 # ------------------------
+options = {"return_sequences": True, "unroll": True}
 layers = {
-    "LSTM": keras.layers.LSTM(UNITS, return_sequences=True),
-    **{
-        f"SLSTM, {name}": keras.layers.RNN(
-            SLSTMCell(UNITS, activation=activation), return_sequences=True
-        )
-        for name, activation in [
-            ("shrinkage", "shrinkage"),
-            ("double tanh", "double_tanh"),
-            ("top 8 of 32", TopK(8)),
-        ]
-    },
+    "LSTM": keras.layers.LSTM(UNITS, **options),
+    "SLSTM, shrinkage": keras.layers.RNN(SLSTMCell(UNITS), **options),
+    "SLSTM, double tanh": keras.layers.RNN(
+        SLSTMCell(UNITS, activation="double_tanh"), **options
+    ),
 }
 results, predictions = {}, {}
+n_first = 6  # Of so few values nobody can tell the frequency: they are not counted.
 for label, layer in layers.items():
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((None, 1))
+    inputs = keras.Input(x.shape[1:])
     model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
-    model.compile(keras.optimizers.Adam(5e-3, clipnorm=1.0), loss="mse")
-    model.fit(x, y, epochs=25, batch_size=64, verbose=0)
+    model.compile(
+        keras.optimizers.Adam(5e-3, clipnorm=1.0), loss="mse", jit_compile=False
+    )
+    model.fit(x, y, epochs=30, batch_size=32, verbose=0)
     predictions[label] = model.predict(x_test, verbose=0)
     states = keras.ops.convert_to_numpy(layer(x_test))
     results[label] = {
-        "error": float(np.mean((predictions[label] - y_test) ** 2)),
+        "error": float(np.mean(np.square(predictions[label] - y_test)[:, n_first:])),
         "nonzero": float(np.mean(np.abs(states) > 1e-3)),
     }
     print(
@@ -73,7 +71,7 @@ for label, layer in layers.items():
 # %%
 # The prediction of one sine, after its first values.
 figure, axes = plt.subplots(
-    len(layers), 1, figsize=(9, 7), layout="constrained", sharex=True, sharey=True
+    len(layers), 1, figsize=(9, 6), layout="constrained", sharex=True, sharey=True
 )
 for ax, (label, predicted) in zip(axes, predictions.items(), strict=True):
     ax.plot(time[1:], y_test[0], ".", color="0.6", label="signal")

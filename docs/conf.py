@@ -6,10 +6,18 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import inspect
+
 import sc2keras
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "_ext"))
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+# Which of its names a module offers is to autosummary what its __all__ says.
+sc2keras.layers.__all__ = [
+    name
+    for name, member in vars(sc2keras.layers).items()
+    if inspect.isclass(member) or inspect.isfunction(member)
+]
 
 project = "sc2keras"
 author = "the sc2keras contributors"
@@ -28,10 +36,15 @@ extensions = [
     "mathml",
     "registry_table",
 ]
+templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 nitpicky = True
-# Of packages whose documentation this book does not link to.
-nitpick_ignore_regex = [("py:.*", r"(?!sc2keras).*")]
+nitpick_ignore_regex = [
+    # Of packages whose documentation this book does not link to.
+    ("py:.*", r"(?!sc2keras).*"),
+    # Not public.
+    ("py:obj", r"sc2keras\.(backend|io\.sources)\..*"),
+]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

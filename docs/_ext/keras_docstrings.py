@@ -9,12 +9,14 @@ import re
 _PRIORITY = 400
 _SECTION = re.compile(r"[A-Z][\w ]*:$")
 _CODE = re.compile(r"(?<![:`\w])`([^`]+)`(?![`_])")
+# What means something else in reStructuredText: |x|, **kwargs, n_features_in_.
+_MARKUP = re.compile(r"\||\*\*(?=\w)|(?<=\w)_(?=[,)])")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", convert_docstring, priority=_PRIORITY)
-    return {"parallel_read_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def convert_docstring(app, what, name, obj, options, lines):
@@ -23,11 +25,11 @@ def convert_docstring(app, what, name, obj, options, lines):
 
 
 def convert_line(line):
-    """Backticks as literals, or as links where they hold a name; bars as bars."""
+    """Backticks as literals, or as links where they hold a name."""
     parts = _CODE.split(line)
     for i, part in enumerate(parts):
         if i % 2 == 0:
-            parts[i] = part.replace("|", r"\|")
+            parts[i] = _MARKUP.sub(r"\\\g<0>", part)
         elif _NAME.fullmatch(part):
             parts[i] = f":py:obj:`{part}`"
         else:

@@ -71,7 +71,7 @@ figure, (left, right) = plt.subplots(
 for label, by_labels in results.items():
     means = [100 * np.mean(values) for values in by_labels.values()]
     spreads = [100 * np.std(values) for values in by_labels.values()]
-    left.errorbar(by_labels, means, spreads, marker="o", capsize=3, label=label)
+    left.errorbar(list(by_labels), means, spreads, marker="o", capsize=3, label=label)
 left.set_xscale("log")
 left.set_xticks(list(by_labels), [f"{n:,}" for n in by_labels])
 left.minorticks_off()

@@ -29,6 +29,7 @@ from sc2keras import plotting
 
 parser = argparse.ArgumentParser(description="Denoising by sparse codes of patches.")
 parser.add_argument("--output", type=Path, default=Path("out/image_denoising"))
+parser.add_argument("--noise", type=float, nargs="+", default=[0.05, 0.1, 0.2])
 args = parser.parse_args()
 warnings.simplefilter("ignore")  # The solvers warn for single patches.
 N_ATOMS, L1 = 128, 1.5  # In units of the noise: enough to leave it out of the codes.
@@ -65,9 +66,11 @@ def pursue(x, dictionary):
 # %%
 # Patches are coded in units of the noise, without their means. The seconds are those of
 # coding all of them.
-figure, axes = plt.subplots(3, 4, figsize=(13, 8), layout="constrained")
+n_rows = len(args.noise)
+figure = plt.figure(figsize=(13, 2.7 * n_rows), layout="constrained")
+axes = figure.subplots(n_rows, 4, squeeze=False)
 results = []
-for noise, row in zip((0.05, 0.1, 0.2), axes, strict=True):
+for noise, row in zip(args.noise, axes, strict=True):
     normal = np.random.default_rng(0).standard_normal(photograph.shape)
     noisy = photograph + noise * normal
     patches = patching.extract_patches_2d(noisy, (8, 8)).reshape(-1, 64)

@@ -24,6 +24,7 @@ from sc2keras.layers import SLSTMCell
 
 parser = argparse.ArgumentParser(description="The next row of a digit.")
 parser.add_argument("--output", type=Path, default=Path("out/sequence_coding"))
+parser.add_argument("--epochs", type=int, default=60)
 args = parser.parse_args()
 UNITS = 64
 data = sc2keras.datasets.load("digits")
@@ -44,7 +45,7 @@ def train(layer):
     history = model.fit(
         x[:, :-1],
         x[:, 1:],
-        epochs=60,
+        epochs=args.epochs,
         batch_size=64,
         verbose=0,
         validation_data=(x_test[:, :-1], x_test[:, 1:]),

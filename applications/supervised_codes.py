@@ -23,6 +23,7 @@ from sc2keras import evaluation, plotting
 
 parser = argparse.ArgumentParser(description="Sparse codes for a task.")
 parser.add_argument("--output", type=Path, default=Path("out/supervised_codes"))
+parser.add_argument("--epochs", type=int, default=100)
 args = parser.parse_args()
 N_ATOMS, L1 = 30, 0.2
 data = sc2keras.datasets.load("digits")
@@ -44,7 +45,7 @@ def train(weight=None):
         dictionary=dictionary,
         classes=None if weight is None else 10,
     )
-    recipe = sc2keras.Recipe(epochs=100, batch_size=128)
+    recipe = sc2keras.Recipe(epochs=args.epochs, batch_size=128)
     if weight is None:
         recipe.fit(model, data.x_train, verbose=0)
         return model

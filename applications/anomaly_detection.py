@@ -84,8 +84,7 @@ for i, method in enumerate(means):
     positions = np.arange(len(results)) + 0.27 * (i - 1)
     left.bar(positions, [a[method] for a in results.values()], 0.27, label=method)
 left.set(xlabel="digit left out of training", ylabel="area under the ROC curve")
-left.set_xticks(range(len(results)), results)
-left.set_ylim(0.4, 1)
+left.set(ylim=(0.4, 1), xticks=range(len(results)), xticklabels=results)
 left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(means))
 order = np.argsort(scores[digit]["SC2Net"])
 images = data.x_test[np.concatenate([order[:10], order[::-1][:10]])]

@@ -12,12 +12,16 @@ import sc2keras
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-# Which of its names a module offers is to autosummary what its __all__ says.
-sc2keras.layers.__all__ = [
-    name
-    for name, member in vars(sc2keras.layers).items()
-    if inspect.isclass(member) or inspect.isfunction(member)
-]
+# Autosummary takes what a package offers from its __all__; some say it by `X as X`.
+for package in vars(sc2keras).values():
+    if hasattr(package, "__path__") and not hasattr(package, "__all__"):
+        package.__all__ = [
+            name
+            for name, member in vars(package).items()
+            if getattr(member, "__module__", "").startswith("sc2keras.")
+            and not name.startswith("_")
+            and (inspect.isclass(member) or inspect.isfunction(member))
+        ]
 
 project = "sc2keras"
 author = "the sc2keras contributors"
@@ -64,6 +68,7 @@ html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_show_sourcelink = False
 html_theme_options = {
+    "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],

@@ -3,6 +3,7 @@
 Names and values stand in single backticks, formulas in indented lines.
 """
 
+import inspect
 import re
 
 # Before napoleon, which reads the sections.
@@ -16,12 +17,22 @@ _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 def setup(app):
     app.connect("autodoc-process-docstring", convert_docstring, priority=_PRIORITY)
+    app.connect("autodoc-process-signature", find_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def convert_docstring(app, what, name, obj, options, lines):
     lines[:] = mark_formulas(lines)
     lines[:] = [line if ">>>" in line else convert_line(line) for line in lines]
+
+
+def find_signature(app, what, name, obj, options, signature, returns):
+    """That of __init__, which Keras hides behind a __new__ of its own."""
+    if what != "class" or "__init__" not in vars(obj):
+        return None
+    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+    return str(inspect.Signature(bare)), None
 
 
 def convert_line(line):

@@ -34,7 +34,7 @@ class Methods(SphinxDirective):
         layer = entry.layer.__name__
         yield nodes.literal(text=entry.name)
         yield link(layer, f"sc2keras.layers.{layer}")
-        yield nodes.Text(entry.summary.partition(":")[2].strip() or entry.summary)
+        yield nodes.Text(entry.summary.replace("`", ""))
         yield nodes.Text("yes" if entry.is_trained else "no")
         yield nodes.Text(entry.reference)
 

@@ -20,5 +20,5 @@ def render_inline(translator, node):
 
 def render_block(translator, node):
     mathml = convert(node.astext(), display="block")
-    translator.body.append(f'<div class="math">{mathml}</div>')
+    translator.body.append(f'<div class="formula">{mathml}</div>')
     raise nodes.SkipNode

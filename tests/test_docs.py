@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import load_program, run_python_of
 
@@ -50,10 +51,14 @@ def test_the_arguments_of_a_command_are_those_of_the_program(line, capsys):
     if program.endswith("sc2keras"):
         assert sc2keras_command.parse_arguments(arguments).command in line
         return
-    with pytest.raises(SystemExit):
-        load_program(arguments[0]).main(["--help"])
+    if arguments[0].startswith("applications/"):  # A program without a function.
+        offered = (ROOT / arguments[0]).read_text()
+    else:
+        with pytest.raises(SystemExit):
+            load_program(arguments[0]).main(["--help"])
+        offered = capsys.readouterr().out
     options = {each for each in arguments if each.startswith("--")}
-    assert options <= set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+    assert options <= set(re.findall(r"--[\w-]+", offered))
 
 
 def test_the_book_has_every_table_of_the_results():
@@ -119,3 +124,41 @@ def test_a_formula_of_a_docstring_keeps_its_lines(docstrings):
     text = ["By", "", "    a = b", "    c = d", "", "so that", "", "Args:", "    x: y."]
     expected = [*text[:2], "::", "", *text[2:]]
     assert docstrings.mark_formulas(text) == expected
+
+
+def test_the_figures_of_the_gallery_are_those_of_the_results():
+    def figures(name):
+        return json.loads((ROOT / f"results/applications/{name}.json").read_text())
+
+    gallery = " ".join(PAGES["results/applications.md"].split())
+    accuracies, mnist = (
+        figures(name) for name in ("feature_extraction", "mnist/feature_extraction")
+    )
+    few, many = (
+        [100 * np.mean(by_labels[n]) for by_labels in accuracies.values()]
+        for n in ("100", "1149")
+    )
+    text = (
+        "at {2:.1f} % with 100 labels, where raw pixels reach {0:.1f} % and PCA {1:.1f}"
+    )
+    assert text.format(*few) in gallery
+    assert "1,149 labels {2:.1f}, {0:.1f} and {1:.1f} %".format(*many) in gallery
+    few, many = (
+        [f"{100 * np.mean(by_labels[n]):.1f} %" for by_labels in mnist.values()]
+        for n in ("500", "4000")
+    )
+    assert "reach {2} (raw pixels {0}, PCA {1})".format(*few) in gallery
+    assert f"than raw pixels do with 4,000 ({many[0]})" in gallery
+    for noise, method, psnr, ssim, seconds in figures("image_denoising"):
+        cell = f"{psnr:.2f}, {ssim:.3f}"
+        if method != "noisy":
+            cell += f", {seconds:.1f} s"
+        assert f"| {cell} |" in gallery, (noise, method)
+    areas = list(figures("anomaly_detection").values())
+    means = [np.mean([each[method] for each in areas]) for method in areas[0]]
+    for mean in means:
+        assert f"{mean:.3f}" in gallery
+    for accuracy, _, _ in figures("supervised_codes").values():
+        assert f"{100 * accuracy:.1f} %" in gallery
+    for label in ("SLSTM", "LSTM", "last row repeated"):
+        assert f"{figures('sequence_coding')[label]:.3f}" in gallery

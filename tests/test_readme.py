@@ -1,3 +1,5 @@
+"""README: its Python runs, its figures are those of the results, its links lead on."""
+
 import json
 import re
 from pathlib import Path
@@ -8,35 +10,88 @@ from experiments.methods import METHODS
 from experiments.records import Store
 from experiments.runs import check_settings, found
 from experiments.studies import STUDIES
-from helpers import load_program, run_python_of
+from helpers import ENTRIES, load_program, run_python_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "results"
+PAPER = ("dataset", "method", "the paper, %", "accuracy, %")
+FULL = ("dataset", "method", "λ", "accuracy, %")
+SPEED = ("encoding", "codes/s, λ = 0.1", "gap, %", "codes/s, λ = 1")
 
 
-def test_the_python_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
+def test_it_is_read_in_a_minute():
+    assert len(README.splitlines()) <= 160
+    assert len(README.encode()) <= 8000
+
+
+def test_its_python_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = run_python_of(README)
     assert namespace["images"].shape == namespace["x"].shape
-    assert namespace["probabilities"].shape == (len(namespace["x"]), 10)
 
 
-def tables_of(path):
-    parts = (ROOT / "results" / path).read_text().split("\n\n")
-    return [part.strip() for part in parts if part.startswith("|")]
+def test_its_methods_are_those_of_the_registry():
+    table = README.split("## Methods")[1].split("##")[0]
+    for entry in ENTRIES:
+        assert f"`{entry.name}`" in table and f"`{entry.layer.__name__}`" in table
 
 
-def quoted(tables):
-    """Those that the README quotes: each, if so, as it stands."""
-    found = [table for table in tables if table.splitlines()[0] in README]
-    assert [table for table in found if table not in README] == []
-    return found
+def test_its_links_and_pictures_exist():
+    targets = re.findall(r"\]\(([^)#]+)", README)
+    assert targets
+    assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results():
-    for name in ("table1", "digits", "weights"):
-        tables = tables_of(f"{name}/table.md")
-        assert quoted(tables) == tables
+def rows(name, columns):
+    """The rows of a published table, cells by the first column of a name."""
+    for part in (RESULTS / name).read_text().split("\n\n"):
+        lines = [
+            [c.strip() for c in s.strip("|").split("|")] for s in part.splitlines()
+        ]
+        if part.startswith("|") and set(columns) <= set(lines[0]):
+            return [{c: row[lines[0].index(c)] for c in columns} for row in lines[2:]]
+    raise AssertionError(f"{name} has no table with {columns}")
+
+
+def test_its_figures_are_those_of_the_results():
+    figures = " ".join(README.split("## Figures")[1].split("##")[0].split())
+    for dataset in ("mnist", "cifar10 (JPEG copy)"):
+        of_paper = {
+            row["method"]: row
+            for row in rows("table1/table.md", PAPER)
+            if row["dataset"] == dataset
+        }
+        best = of_paper["SLSTM, factored"]
+        assert f"SLSTM, factored: {best['accuracy, %']} %" in figures
+        solvers = [of_paper[m] for m in ("ISTA, 20 steps", "FISTA, 20 steps")]
+        solvers.append(of_paper["LASSO, converged"])
+        solver = max(float(row["accuracy, %"].split()[0]) for row in solvers)
+        assert f"| {solver:.2f} % best solver; {best['the paper, %']} %" in figures
+    full = {
+        r["method"]: r for r in rows("table1/table.md", FULL) if r["dataset"] == "mnist"
+    }
+    accuracy = {method: row["accuracy, %"] for method, row in full.items()}
+    assert f"SLSTM, factored: {accuracy['SLSTM, factored']} %" in figures
+    lasso, raw = accuracy["LASSO, converged"].split()[0], accuracy["raw features"]
+    assert f"| {lasso} % LASSO; {raw} % raw pixels" in figures
+    # For a given dictionary, which is the first of two rows of the same name.
+    speed = {r["encoding"]: r for r in reversed(rows("benchmark/table.md", SPEED))}
+    lista, fista = speed["LISTA, 5 steps"], speed["FISTA, duality gap ≤ 0.0001"]
+    rate, sparse = SPEED[1], SPEED[3]
+    assert f"LISTA, 5 steps: {lista[rate]}, {lista['gap, %']} %" in figures
+    peers = speed["SPAMS lasso"], speed["scikit-learn lasso_cd"]
+    assert "| {} SPAMS; {} scikit-learn".format(*(p[rate] for p in peers)) in figures
+    assert (
+        f"FISTA: {fista[sparse]} codes a second | {peers[0][sparse]} SPAMS" in figures
+    )
+    areas = json.loads((RESULTS / "applications/anomaly_detection.json").read_text())
+    means = [
+        np.mean([each[method] for each in areas.values()])
+        for method in next(iter(areas.values()))
+    ]
+    text = "SC2Net: {:.3f} | {:.3f} PCA; {:.3f} Isolation Forest"
+    assert text.format(*means) in figures
 
 
 def test_the_table_of_the_weights_is_that_of_their_cards():
@@ -44,62 +99,9 @@ def test_the_table_of_the_weights_is_that_of_their_cards():
     assert weights.table(ROOT / "sc2keras/weights") == published
 
 
-def test_the_studies_are_quoted_as_they_stand_and_linked():
-    paths = sorted((ROOT / "results/studies").glob("*.md"))
+def test_every_study_has_a_table():
+    paths = (RESULTS / "studies").glob("*.md")
     assert {path.stem for path in paths} == set(STUDIES)
-    for path in paths:
-        assert f"](results/studies/{path.name})" in README
-        tables = tables_of(f"studies/{path.name}")
-        found = quoted(tables)
-        assert found == tables or path.stem != "cascade"
-
-
-def test_the_benchmark_of_the_readme_is_that_of_the_results():
-    assert len(quoted(tables_of("benchmark/table.md"))) >= 4
-
-
-def test_the_figures_of_the_gallery_are_those_of_the_results():
-    def figures(name):
-        return json.loads((ROOT / f"results/applications/{name}.json").read_text())
-
-    gallery = " ".join(README.split("## Applications")[1].split())
-    accuracies, mnist = (
-        figures(name) for name in ("feature_extraction", "mnist/feature_extraction")
-    )
-    few, many = (
-        [100 * np.mean(by_labels[n]) for by_labels in accuracies.values()]
-        for n in ("100", "1149")
-    )
-    text = (
-        "at {2:.1f} % with 100 labels, where raw pixels reach {0:.1f} % and PCA {1:.1f}"
-    )
-    assert text.format(*few) in gallery
-    assert "1,149 labels {2:.1f}, {0:.1f} and {1:.1f} %".format(*many) in gallery
-    few, many = (
-        [f"{100 * np.mean(by_labels[n]):.1f} %" for by_labels in mnist.values()]
-        for n in ("500", "4000")
-    )
-    assert "reach {2} (raw pixels {0}, PCA {1})".format(*few) in gallery
-    assert f"than raw pixels do with 4,000 ({many[0]})" in gallery
-    for noise, method, psnr, ssim, seconds in figures("image_denoising"):
-        cell = f"{psnr:.2f}, {ssim:.3f}"
-        if method != "noisy":
-            cell += f", {seconds:.1f} s"
-        assert f"| {cell} |" in gallery, (noise, method)
-    areas = list(figures("anomaly_detection").values())
-    means = [np.mean([each[method] for each in areas]) for method in areas[0]]
-    for mean in means:
-        assert f"{mean:.3f}" in gallery
-    for accuracy, _, _ in figures("supervised_codes").values():
-        assert f"{100 * accuracy:.1f} %" in gallery
-    for label in ("SLSTM", "LSTM", "last row repeated"):
-        assert f"{figures('sequence_coding')[label]:.3f}" in gallery
-
-
-def test_the_pictures_of_the_readme_exist():
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
-    assert pictures
-    assert [p for p in pictures if not (ROOT / p).is_file()] == []
 
 
 def options(*more):

@@ -1,6 +1,6 @@
 """What is worth watching while a sparse coder trains, as Keras metrics."""
 
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import keras
 from keras import ops
@@ -10,10 +10,36 @@ from sc2keras.objective import l1_norm, reconstruction_error, relative_duality_g
 from sc2keras.validation import Tensor, check_non_negative
 
 NONZERO_THRESHOLD = 1e-3
+_USUAL_L1 = 0.1
+
+
+class Batch(NamedTuple):
+    """What a model made of a batch of signals, all as vectors."""
+
+    encoder: Any
+    x: Tensor
+    reconstruction: Tensor
+    codes: Tensor
+
+
+class CodeMetric(keras.metrics.Mean):
+    """Base of the metrics of signals and their codes.
+
+    In `SparseCoder.compile(metrics=[...])`, as an instance, a class or a name, they are
+    about the model's own signals, reconstructions and codes, whatever the targets are.
+    """
+
+    def on(self, encoder: Any) -> Self:
+        """This metric for a model with that encoder, or a ValueError."""
+        return self
+
+    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+        """What `update_state` takes of a batch."""
+        return None, batch.codes
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
-class ReconstructionError(keras.metrics.Mean):
+class ReconstructionError(CodeMetric):
     """Mean over samples of ½‖x − x̂‖².
 
     Example:
@@ -35,9 +61,12 @@ class ReconstructionError(keras.metrics.Mean):
         error = reconstruction_error(flatten_samples(y_true), flatten_samples(y_pred))
         super().update_state(error, sample_weight)
 
+    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+        return batch.x, batch.reconstruction
+
 
 @keras.saving.register_keras_serializable(package="sc2keras")
-class L1Norm(keras.metrics.Mean):
+class L1Norm(CodeMetric):
     """Mean over samples of ‖s‖₁, without the weight λ. `y_true` is not used.
 
     Example:
@@ -60,7 +89,7 @@ class L1Norm(keras.metrics.Mean):
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
-class NonzeroFraction(keras.metrics.Mean):
+class NonzeroFraction(CodeMetric):
     """Fraction of the codes' entries with |s_j| > threshold. `y_true` is not used.
 
     Args:
@@ -96,13 +125,14 @@ class NonzeroFraction(keras.metrics.Mean):
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
-class DualityGap(keras.metrics.Mean):
+class DualityGap(CodeMetric):
     """Mean over samples of the relative duality gap of codes for a dictionary.
 
     See `sc2keras.objective.relative_duality_gap`.
 
     Args:
-        l1: Float, λ, the weight of the ℓ1 term.
+        l1: Float, λ, the weight of the ℓ1 term. None: that of the encoder, where it is
+            a metric of a `SparseCoder`, and 0.1 elsewhere.
         name, dtype: Of `keras.metrics.Metric`.
 
     Example:
@@ -116,22 +146,65 @@ class DualityGap(keras.metrics.Mean):
 
     def __init__(
         self,
-        l1: float = 0.1,
+        l1: float | None = None,
         name: str = "duality_gap",
         dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.l1 = check_non_negative("l1", l1)
+        self.l1 = None if l1 is None else check_non_negative("l1", l1)
 
     def update_state(
         self,
         y_true: Tensor,
         y_pred: Tensor,
-        dictionary: Tensor,
+        dictionary: Tensor | None = None,
         sample_weight: Tensor | None = None,
     ) -> None:
-        gap = relative_duality_gap(y_true, y_pred, dictionary, self.l1)
+        if dictionary is None:
+            raise ValueError(
+                f"The metric {self.name!r} needs the dictionary of the codes: pass "
+                "dictionary=..., or take it in SparseCoder.compile(metrics=[...])."
+            )
+        l1 = _USUAL_L1 if self.l1 is None else self.l1
+        gap = relative_duality_gap(y_true, y_pred, dictionary, l1)
         super().update_state(gap, sample_weight)
+
+    def on(self, encoder: Any) -> Self:
+        if encoder.solves != "lasso":
+            raise ValueError(
+                "A duality gap needs codes that are to solve the LASSO; those of "
+                f"{encoder.name!r} are not (solves={encoder.solves!r}). Leave it out."
+            )
+        if self.l1 is not None:
+            return self
+        return type(self)(encoder.l1, self.name, self.dtype)
+
+    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+        return batch.x, batch.codes, batch.encoder.dictionary
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l1": self.l1}
+
+
+_NAMES: dict[str, type[CodeMetric]] = {
+    "reconstruction": ReconstructionError,
+    "l1": L1Norm,
+    "nonzero": NonzeroFraction,
+    "duality_gap": DualityGap,
+}
+_NAMES |= {kind.__name__: kind for kind in _NAMES.values()}
+
+
+def of_codes(metric: Any) -> CodeMetric | None:
+    """A metric of this module, given as Keras takes metrics; None if it is another.
+
+    Example:
+
+    >>> of_codes("duality_gap").name, of_codes(L1Norm).name, of_codes("accuracy")
+    ('duality_gap', 'l1', None)
+    """
+    if isinstance(metric, str):
+        metric = _NAMES.get(metric.removeprefix("sc2keras>"))
+    if isinstance(metric, type) and issubclass(metric, CodeMetric):
+        metric = metric()
+    return metric if isinstance(metric, CodeMetric) else None

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from helpers import objective, signals, to_numpy, unit_atoms
 
+from sc2keras import applications
 from sc2keras.metrics import DualityGap, L1Norm, NonzeroFraction, ReconstructionError
 from sc2keras.objective import relative_duality_gap
 
@@ -78,3 +79,78 @@ def test_a_serialized_metric_is_the_same_metric(metric):
     assert type(copy) is type(metric)
     assert copy.get_config() == metric.get_config()
     assert copy.name == "mine"
+
+
+def digits_model(**kwargs):
+    return applications.LISTA(6, (8,), n_steps=2, l1=0.3, **kwargs)
+
+
+def evaluated(model, *data, **kwargs):
+    return model.evaluate(*data, verbose=0, return_dict=True, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        [NonzeroFraction(0.5, "big"), L1Norm("sum"), DualityGap(name="gap")],
+        [NonzeroFraction(0.5, "big"), L1Norm("sum"), DualityGap(0.3, "gap")],
+        {"codes": [NonzeroFraction(0.5, "big"), L1Norm("sum"), DualityGap()]},
+    ],
+)
+@pytest.mark.parametrize("classes", [None, 3])
+def test_metrics_of_compile_are_those_of_the_codes(metrics, classes, tmp_path):
+    model = digits_model(classes=classes)
+    if isinstance(metrics, dict):
+        metrics = {model.output_names[0]: next(iter(metrics.values()))}
+    loss = "sparse_categorical_crossentropy" if classes else None
+    model.compile(loss=loss, metrics=metrics)
+    data = (signals(10, 8), np.arange(10) % 3)[: 2 if classes else 1]
+    found = evaluated(model, *data)
+    codes = model.encode(data[0])
+    gap = relative_duality_gap(data[0], codes, model.dictionary, 0.3)
+    assert found["big"] == pytest.approx(np.mean(np.abs(codes) > 0.5))
+    assert found["sum"] == pytest.approx(found["l1"], rel=1e-5)
+    name = "gap" if "gap" in found else "duality_gap"
+    assert found[name] == pytest.approx(float(np.mean(to_numpy(gap))), rel=1e-4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert evaluated(loaded, *data) == pytest.approx(found, rel=1e-5)
+    assert set(found) <= set(model.fit(*data, verbose=0).history)
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_metrics_of_compile_may_be_names_and_classes(classes, tmp_path):
+    x = signals(10, 8)
+    data = (x, np.arange(10) % 3) if classes else (x,)
+    loss = "sparse_categorical_crossentropy" if classes else None
+    model, more = digits_model(classes=classes), ["accuracy"] if classes else []
+    given = [ReconstructionError("of_x"), L1Norm, "nonzero", "sc2keras>DualityGap"]
+    model.compile(loss=loss, metrics=[*given, *more])
+    found = evaluated(model, *data)
+    assert {"of_x", "l1", "nonzero", "duality_gap", *more} <= set(found)
+    error = objective(x, model.encode(x), model.dictionary, 0)
+    assert found["of_x"] == pytest.approx(np.mean(error), rel=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert evaluated(loaded, *data) == pytest.approx(found, rel=1e-5)
+
+
+def test_weighted_metrics_of_compile_weigh_and_metrics_do_not():
+    model = digits_model()
+    model.compile(metrics=[L1Norm("plain")], weighted_metrics=[L1Norm("weighted")])
+    x, weights = signals(10, 8), np.arange(10, dtype="float32")
+    found = evaluated(model, x, sample_weight=weights)
+    norms = np.abs(model.encode(x)).sum(axis=1)
+    assert found["plain"] == pytest.approx(norms.mean(), rel=1e-5)
+    assert found["weighted"] == pytest.approx(np.average(norms, weights=weights), 1e-5)
+
+
+def test_a_gap_without_a_problem_or_a_dictionary_is_refused_by_name():
+    model = digits_model(activation="top_k")
+    with pytest.raises(ValueError, match=r"to solve the LASSO.*Leave it out"):
+        model.compile(metrics=["duality_gap"])
+    x = keras.Input((8,))
+    plain = keras.Model(x, keras.layers.Dense(8)(x))
+    plain.compile(loss="mse", metrics=[DualityGap()])
+    with pytest.raises(ValueError, match="'duality_gap' needs the dictionary"):
+        plain.evaluate(signals(4, 8), signals(4, 8), verbose=0)

@@ -65,6 +65,7 @@ class LastGoodState(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._next_look = 0
+        self.model._objective.activity.forget()
         if not self._values:  # Other callbacks may have loaded weights by now.
             self._keep("before this fit")
 
@@ -77,10 +78,12 @@ class LastGoodState(keras.callbacks.Callback):
             self._check_loss(logs)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._objective.activity.keep()  # Validation begins it anew.
         _project_averages(self.model)  # Another callback may swap them in.
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._check_loss(logs)
+        self.model._objective.activity.keep()
         _project_averages(self.model)
         is_last = epoch + 1 == self.params.get("epochs")  # `guarded` looks as well.
         due = self._kept_at + self._cost / _SHARE_OF_COPIES

@@ -8,8 +8,12 @@ from keras import ops
 from sc2keras import metrics as sc_metrics
 from sc2keras.layers.encoder import Encoder
 from sc2keras.losses import flatten_samples
+from sc2keras.metrics import CodeMetric
+from sc2keras.models.activity import Activity
 from sc2keras.objective import reconstruction_error
 from sc2keras.validation import Tensor, at_least_float32
+
+_METRICS = ("metrics", "weighted_metrics")
 
 
 class PenalisedError(keras.losses.Loss):
@@ -27,22 +31,28 @@ class Objective:
     """The objective of an encoder and its metrics.
 
     A plain object, so that Keras does not write the metrics into the model's file.
+
+    Args:
+        encoder: Of the model.
+        options: Dictionary, of `compile`: the metrics of codes are taken out of it.
+        duality_gap: Boolean, whether the gap is one of them.
     """
 
-    def __init__(self, encoder: Encoder, duality_gap: bool) -> None:
-        if duality_gap and encoder.solves != "lasso":
-            raise ValueError(
-                f"duality_gap=True needs codes that are to solve the LASSO; those of "
-                f"{encoder.name!r} are not (solves={encoder.solves!r}). Leave it out."
-            )
+    def __init__(
+        self, encoder: Encoder, options: dict[str, Any], duality_gap: bool
+    ) -> None:
         self.loss = PenalisedError()
-        self.reconstruction = sc_metrics.ReconstructionError()
-        self.l1 = sc_metrics.L1Norm()
-        self.nonzero = sc_metrics.NonzeroFraction()
-        self.metrics = [self.reconstruction, self.l1, self.nonzero]
-        self.gap = sc_metrics.DualityGap(encoder.l1) if duality_gap else None
-        if self.gap is not None:
-            self.metrics.append(self.gap)
+        self.activity = Activity(encoder.n_atoms)
+        own = {}
+        for name in _METRICS:
+            own[name], options[name] = take_metrics(options.get(name))
+        gap = [sc_metrics.DualityGap()] if duality_gap else []
+        self._plain = [metric.on(encoder) for metric in own["metrics"]]
+        self._weighted = [
+            *(sc_metrics.ReconstructionError(), sc_metrics.L1Norm(), self.activity),
+            *(metric.on(encoder) for metric in [*gap, *own["weighted_metrics"]]),
+        ]
+        self.metrics: list[keras.metrics.Metric] = [*self._weighted, *self._plain]
 
     def __call__(
         self, model: Any, x: Tensor, codes: Tensor, sample_weight: Tensor | None
@@ -52,9 +62,40 @@ class Objective:
         dtype = at_least_float32(encoder.compute_dtype)
         reconstruction = ops.cast(encoder(codes, reverse=True), dtype)
         x, codes = flatten_samples(ops.cast(x, dtype)), ops.cast(codes, dtype)
-        self.reconstruction.update_state(x, reconstruction, sample_weight)
-        self.l1.update_state(None, codes, sample_weight)
-        self.nonzero.update_state(None, codes, sample_weight)
-        if self.gap is not None:
-            self.gap.update_state(x, codes, encoder.dictionary, sample_weight)
-        return self.loss(x, (reconstruction, encoder.penalty(codes)), sample_weight)
+        batch = sc_metrics.Batch(encoder, x, reconstruction, codes)
+        for metric in self._weighted:
+            metric.update_state(*metric.arguments(batch), sample_weight=sample_weight)
+        for metric in self._plain:
+            metric.update_state(*metric.arguments(batch))
+        penalty = encoder.penalty(codes)
+        return self.loss(x, (reconstruction, penalty), sample_weight)
+
+
+def metrics_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The metrics among the arguments of `compile`, those given as classes made."""
+    return {
+        name: keras.tree.map_structure(
+            lambda metric: metric() if isinstance(metric, type) else metric,
+            options[name],
+        )
+        for name in _METRICS
+        if options.get(name)
+    }
+
+
+def take_metrics(metrics: Any) -> tuple[list[CodeMetric], Any]:
+    """`(those of codes, the others)` of metrics as `compile` takes them."""
+    if isinstance(metrics, dict):
+        parts = {name: take_metrics(part) for name, part in metrics.items()}
+        taken = [metric for found, _ in parts.values() for metric in found]
+        return taken, {name: others for name, (_, others) in parts.items()}
+    if isinstance(metrics, (list, tuple)):
+        found = [take_metrics(part) for part in metrics]
+        others = [
+            other
+            for part, (_, other) in zip(metrics, found, strict=True)
+            if other is not None or part is None
+        ]
+        return [metric for taken, _ in found for metric in taken], others
+    metric = sc_metrics.of_codes(metrics)
+    return ([], metrics) if metric is None else ([metric], None)

@@ -16,7 +16,7 @@ from sc2keras.layers.encoder import Encoder
 from sc2keras.layers.rebuilding import load_finite_weights_only
 from sc2keras.models import fitting, forward, path, saving, streaming
 from sc2keras.models.divergence import guarded
-from sc2keras.models.objective import Objective
+from sc2keras.models.objective import Objective, metrics_of
 from sc2keras.models.task import Task
 from sc2keras.models.variables import check_finite_weights, kept
 from sc2keras.validation import Tensor, at_least_float32, check_non_negative
@@ -129,15 +129,18 @@ class SparseCoder(keras.Model):
             # Keras would store what "auto" meant here; another backend differs.
             "jit_compile": jit_compile,
         }
+        # Keras would keep what is left of them once those of codes are taken out.
+        self._compile_arguments |= metrics_of(kwargs)
+        self._objective = Objective(self.encoder, kwargs, duality_gap)
         self._task = Task(self.output_names, loss, kwargs)
-        self._objective = Objective(self.encoder, duality_gap)
         super().compile(
             optimizer=optimizer, jit_compile=jit_compile, **self._task.arguments
         )
 
     def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()
-        return config and {**saving.portable(config), **self._compile_arguments}
+        own = keras.saving.serialize_keras_object(self._compile_arguments)
+        return config and {**saving.portable(config), **own}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -202,9 +205,11 @@ class SparseCoder(keras.Model):
         x, y = fitting.data_of_fit(self, x, y, batch_size, epochs, kwargs)
         self._initial_epoch = None  # Where a callback of an earlier fit went on.
         with guarded(self, callbacks) as watched, fitting.floats_of(self):
-            return super().fit(
+            history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks=watched, **kwargs
             )
+        self._objective.activity.warn(self.encoder)
+        return history
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`, which also takes `sample_weight` without `y`."""

@@ -1,0 +1,77 @@
+"""Which atoms a training still uses."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from sc2keras.metrics import NonzeroFraction
+from sc2keras.validation import Tensor, depth_of_caller
+
+# An atom counts as dead after 130 batches that do not use it.
+_MEMORY = 0.9
+_FORGOTTEN = 1e-6
+_MOST_DEAD = 0.5
+
+
+class Activity(NonzeroFraction):
+    """The fraction of entries that are not zero, and which atoms they are of.
+
+    In a metric, since every backend carries the state of one through its steps.
+
+    Args:
+        n_atoms: Integer, the size of a code.
+    """
+
+    def __init__(self, n_atoms: int) -> None:
+        super().__init__()
+        self.recent = self.add_variable((n_atoms,), "zeros", name="recent")
+        self._kept: NDArray | None = None
+
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        super().update_state(y_true, y_pred, sample_weight)
+        used = ops.cast(ops.any(ops.not_equal(y_pred, 0), axis=0), self.recent.dtype)
+        self.recent.assign(_MEMORY * self.recent + used)
+
+    def reset_state(self) -> None:
+        super().reset_state()
+        self.recent.assign(ops.zeros_like(self.recent))
+
+    def forget(self) -> None:
+        """An epoch begins."""
+        self._kept = None
+
+    def keep(self) -> None:
+        """The batches of an epoch are over; those of a validation may follow."""
+        if self._kept is None:
+            self._kept = ops.convert_to_numpy(self.recent.value)
+
+    def warn(self, encoder: Any) -> None:
+        """Warns, after a training, of codes of zeros or of mostly dead atoms."""
+        if self._kept is None:
+            return
+        n_dead, n_atoms = int(np.sum(self._kept < _FORGOTTEN)), len(self._kept)
+        self._kept = None
+        if n_dead <= _MOST_DEAD * n_atoms:
+            return
+        what = f"with {n_dead} of {n_atoms} atoms dead: no code uses them"
+        if n_dead == n_atoms:
+            what = "with codes that are all zero"
+        warnings.warn(
+            f"Training ended {what}. {remedy(encoder)} sc2keras.diagnose(model, x) "
+            "says more.",
+            stacklevel=depth_of_caller(),
+        )
+
+
+def remedy(encoder: Any) -> str:
+    """What revives dead atoms, as sentences."""
+    return (
+        f"Build the model anew with dictionary=sc2keras.sample_dictionary(x, "
+        f"{encoder.n_atoms}), and if that is not enough with a smaller l1 than "
+        f"{encoder.l1:g}, or train at a lower learning rate."
+    )

@@ -39,7 +39,7 @@ class Activity(NonzeroFraction):
 
     def reset_state(self) -> None:
         super().reset_state()
-        self.recent.assign(ops.zeros_like(self.recent))
+        self.recent.assign(ops.zeros(self.recent.shape, self.recent.dtype))
 
     def forget(self) -> None:
         """An epoch begins."""

@@ -216,8 +216,7 @@ def step_codes(model: SparseCoder, x: NDArray) -> NDArray:
     (3, 5, 4)
     """
     encoder = model.encoder
-    config = {**encoder.get_config(), "return_sequences": True}
-    steps = type(encoder).from_config(config)
+    steps = type(encoder).from_config(encoder.get_config() | {"return_sequences": True})
     inputs = keras.Input((encoder.n_features,))
     unrolled = keras.Model(inputs, steps(inputs))
     steps.set_weights(encoder.get_weights())

@@ -98,10 +98,9 @@ class Recipe:
         if self.optimizer == "adadelta":
             config["epsilon"] = 1e-6
         config |= self.options
+        named = {"class_name": self.optimizer, "config": config}
         try:
-            return keras.optimizers.get(
-                {"class_name": self.optimizer, "config": config}
-            )
+            return keras.optimizers.get(named)
         except ValueError as error:
             raise ValueError(
                 f"optimizer={self.optimizer!r} with options={dict(self.options)!r} is "

@@ -133,9 +133,7 @@ class SparseCoder(keras.Model):
         self._compile_arguments |= metrics_of(kwargs)
         self._objective = Objective(self.encoder, kwargs, duality_gap)
         self._task = Task(self.output_names, loss, kwargs)
-        super().compile(
-            optimizer=optimizer, jit_compile=jit_compile, **self._task.arguments
-        )
+        super().compile(optimizer, jit_compile=jit_compile, **self._task.arguments)
 
     def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()

@@ -99,6 +99,10 @@ COMMANDS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
 
 
 def start() -> None:
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # A file of codes would get the number of one that is closed, and its text.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     handled = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
     if handled:
         # The imports take seconds, in which Ctrl-C would show a traceback.

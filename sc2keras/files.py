@@ -127,10 +127,11 @@ def _check_replaceable(entry: Path, target: Path, n_entries: int) -> None:
             "replaced at once. Name another path, or delete them first."
         )
     if entry.is_dir():
-        for other in sorted(set(os.listdir(target)) - set(os.listdir(entry))):
+        held, new = ({p.relative_to(f) for p in f.rglob("*")} for f in (target, entry))
+        for other in sorted(held - new):
             raise FileExistsError(
-                f"{target} holds {other!r}, which is not of an earlier export and would"
-                " be lost. Name another folder."
+                f"{target} holds {str(other)!r}, which is not of an earlier export and "
+                "would be lost. Name another folder."
             )
 
 

@@ -233,6 +233,18 @@ def test_an_encoder_of_a_module_of_the_user_is_imported_first(own_model, x, tmp_
 
 
 @pytest.mark.slow
+def test_closed_streams_are_no_error_and_write_to_no_file(saved, x, tmp_path):
+    command = [sys.executable, "-c", START, "encode", saved[1], x, tmp_path / "c.npy"]
+    process = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *map(str, command)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.returncode == 0
+    expected = saved[0].encode(np.load(x))
+    np.testing.assert_allclose(np.load(tmp_path / "c.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_an_encoder_that_nothing_imports_is_an_error_of_one_line(
     own_model, x, tmp_path
 ):

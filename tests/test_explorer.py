@@ -290,6 +290,20 @@ def test_of_many_samples_evenly_spread_ones_are_read(saved, tmp_path, monkeypatc
     np.testing.assert_allclose(held, x[::2] / 255, atol=1e-3)
 
 
+def test_an_image_that_goes_while_they_are_read_is_an_error(saved, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for name in "ab":
+        pixels = np.zeros((2, 3), "uint8")
+        image.fromarray(pixels).save(tmp_path / f"{name}.png")
+
+    def remove(task, n_done, n_rows):
+        if task == "reading samples":
+            (tmp_path / "b.png").unlink(missing_ok=True)
+
+    with pytest.raises(io.InputChangedError, match="fewer images"):
+        view_file(saved, tmp_path, tmp_path / "page.html", progress=remove)
+
+
 def test_images_are_shown_as_images_to_a_model_of_vectors(saved, tmp_path):
     image = pytest.importorskip("PIL.Image")
     (tmp_path / "images").mkdir()

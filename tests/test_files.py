@@ -174,16 +174,20 @@ def test_an_error_leaves_the_old_folder(tmp_path, monkeypatch, moment):
 def test_an_export_does_not_replace_what_is_none(tmp_path, monkeypatch):
     write_export(tmp_path / "model", ["graph", "thesis"])
     (tmp_path / "file").write_text("old")
-    for name, what in [("model", "thesis"), ("file", "is a file")]:
+    write_export(tmp_path / "deep")
+    write_export(tmp_path / "deep" / "parts", ["mine"])
+    refused = [("model", "thesis"), ("file", "is a file"), ("deep", "'parts/mine'")]
+    for name, what in refused:
         with (
             pytest.raises(FileExistsError, match=what),
             whole_export(tmp_path / name) as path,
         ):
             write_export(path)
+            (path / "parts").mkdir()
     monkeypatch.chdir(tmp_path / "model")
     with pytest.raises(OSError, match="in use"), whole_export(".") as path:
         pytest.fail("Unreachable.")
-    assert sorted(os.listdir(tmp_path)) == ["file", "model"]
+    assert sorted(os.listdir(tmp_path)) == ["deep", "file", "model"]
     assert (tmp_path / "model" / "thesis").exists()
 
 

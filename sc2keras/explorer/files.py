@@ -125,6 +125,7 @@ def _read(
             kept.append(rows[inside])
             start += len(rows)
             report("reading samples", start, source.n_rows)
+        source.check()
         x = np.concatenate(kept)
     x = preprocess_input(x) if x.dtype == np.uint8 else x
     return x.reshape(len(x), *model.input_shape[1:])

@@ -39,6 +39,9 @@ def load_model(model: SparseCoder | str | os.PathLike[str]) -> tuple[SparseCoder
         for weight in model.weights:
             digest.update(ops.convert_to_numpy(weight).tobytes())
         return model, digest.hexdigest()
+    if not isinstance(model, str | os.PathLike):
+        what = f"the model is a {type(model).__name__}"
+        raise ModelError(f"{what}. Give a SparseCoder, its path, or a name of weights.")
     path = model_path(model)
     remedy = (
         "Give a .keras file that model.save wrote, and save it anew if it was cut off; "

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sc2keras.io.errors import OutputError, UnfinishedError, one_line, tell
+from sc2keras.io.errors import OutputError, UnfinishedError, failing_as, tell
 from sc2keras.io.stores import Sizes, Store
 from sc2keras.io.work import opened, write_new
 
@@ -47,11 +47,18 @@ class Unfinished:
         path = self.folder / "progress.json"
         try:
             with opened(path) as file:
-                digest, record = json.loads(file.read(2**20))
+                content = file.read(2**20)
+        except FileNotFoundError:
+            return 0
+        remedy = f"Delete {self.folder} to start from the first row."
+        with failing_as(UnfinishedError, f"{path} is damaged", remedy):
+            digest, record = json.loads(content)
             if digest != _digest(record):
                 raise ValueError("its checksum is another")
             self._check(record)
             n_done, sizes = record["n_done"], record["sizes"]
+            if n_done not in range(1, self.store.shape[0] + 1):
+                raise ValueError(f"{n_done} of {self.store.shape[0]} rows are done")
             for name, size in sizes.items():
                 held = self.folder / name
                 if not held.exists() or held.stat().st_size < size:
@@ -59,13 +66,6 @@ class Unfinished:
                     return 0
             if sizes != self.store.sizes_at(n_done):
                 raise ValueError(f"{sizes} are not those of {n_done} rows")
-        except FileNotFoundError:
-            return 0
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UnfinishedError(
-                f"{path} is damaged ({one_line(error)}). Delete {self.folder} to start "
-                "from the first row."
-            ) from error
         # More images may have come since: the last chunk was perhaps a smaller one.
         all_done = n_done == self.store.shape[0]
         return n_done if all_done else n_done - n_done % self.batch_rows

@@ -267,6 +267,9 @@ class _Transfer:
         return Result(self.target, self.source.n_rows, n_before, description)
 
     def _check_target(self) -> None:
+        if Path(os.path.realpath(self.name)).is_relative_to(self.folder):
+            what = f"the input {self.name} is in {self.folder}, which the run writes to"
+            raise InputError(f"{what}. Name another output.")
         try:
             with contextlib.suppress(OSError):
                 if os.path.samefile(self.name, self.target):

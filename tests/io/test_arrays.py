@@ -125,8 +125,14 @@ def test_an_npz_that_cannot_be_read_is_an_error(saved, tmp_path):
     refused("and none named 'c'.*key=NAME: a, b", key="c")
     np.savez(path, np.asfortranarray(floats(shape=(4, 4))))
     refused("Fortran order.*ascontiguousarray")
-    path.write_bytes(path.read_bytes()[:-10])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
     refused("cannot be read as .npz.*numpy.savez")
+    path.write_bytes(whole)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\1\2")] ^= 255
+    path.write_bytes(content)
+    refused("cannot be read as .npz.*central directory")
     path.write_text("")
     refused("cannot be read as .npz")
 

@@ -107,6 +107,19 @@ def test_an_image_that_changes_during_the_run(
     assert_nothing_unfinished(tmp_path)
 
 
+def test_an_image_that_becomes_a_pipe_is_not_waited_for(
+    saved, tmp_path, numbered, monkeypatch
+):
+    image = numbered[0] / "17.bmp"
+    before_encode(1, monkeypatch, lambda: (image.unlink(), os.mkfifo(image)))
+    opened = Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda path: opened(path if path.is_file() else "a pipe")
+    )
+    with pytest.raises(TransferError, match=r"was changed .*17\.bmp"):
+        encode(saved[1], numbered[0], tmp_path / "codes.npy")
+
+
 @pytest.mark.parametrize(
     ("suffix", "name"), [(".npy", "zz/99.bmp"), (".npz", "99.bmp")]
 )

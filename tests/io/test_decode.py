@@ -157,6 +157,22 @@ def damage_indptr(parts):
     parts["indptr"] = parts["indptr"][::-1].copy()
 
 
+def damage_first(parts):
+    parts["indptr"] = np.array([1, *parts["indptr"][1:]])
+
+
+def damage_shape(parts):
+    parts["shape"] = parts["shape"] - [1, 0]
+
+
+def damage_numbers(parts):
+    parts["shape"] = np.array([np.nan, N_ATOMS])
+
+
+def damage_dtype(parts):
+    parts["indices"] = parts["indices"] + 0.5
+
+
 def damage_data(parts):
     parts["data"] = parts["data"][:-1]
 
@@ -166,8 +182,12 @@ def damage_data(parts):
     [
         (damage_format, r"cannot be read as \.npz.*csc.*tocsr"),
         (damage_indices, "cannot be read from row 0 on"),
-        (damage_indptr, "cannot be read from row 0 on"),
-        (damage_data, "cannot be read from row 16 on.*1 values are missing"),
+        (damage_indptr, r"cannot be read as \.npz.*its arrays are not those of"),
+        (damage_first, r"cannot be read as \.npz.*its arrays are not those of"),
+        (damage_shape, r"cannot be read as \.npz.*its arrays are not those of"),
+        (damage_numbers, r"cannot be read as \.npz.*NaN"),
+        (damage_dtype, r"cannot be read as \.npz.*its arrays are not those of"),
+        (damage_data, r"cannot be read as \.npz.*its arrays are not those of"),
     ],
 )
 def test_a_damaged_csr_array_is_an_error(saved, tmp_path, codes, damage, message):

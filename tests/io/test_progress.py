@@ -159,6 +159,14 @@ def test_a_kill_between_the_two_names_of_the_finished_codes(
     assert output.read_bytes() == before
 
 
+def signed(text, *removed, **changed):
+    """Another record, with the checksum of its own."""
+    record = {**json.loads(text)[1], **changed}
+    for name in removed:
+        del record[name]
+    return json.dumps([progress._digest(record), record])
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -169,6 +177,12 @@ def test_a_kill_between_the_two_names_of_the_finished_codes(
         pytest.param(lambda text: '{"settings": {}, "n_done": 8}', id="earlier"),
         pytest.param(lambda text: text.replace(": 8,", ": 16,"), id="n_done"),
         pytest.param(lambda text: text.replace("rows.npy", "../x"), id="sizes"),
+        pytest.param(
+            lambda text: signed(text, n_done=-8, sizes={"rows.npy": 128 - 8 * 24}),
+            id="fewer rows than none",
+        ),
+        pytest.param(lambda text: signed(text, sizes=[152]), id="no sizes"),
+        pytest.param(lambda text: signed(text, "listing"), id="no listing"),
     ],
 )
 def test_a_damaged_progress_file_is_an_error(unfinished, tmp_path, damage):

@@ -63,6 +63,11 @@ def test_an_input_is_never_its_own_output(saved, tmp_path):
     x = save_npy(tmp_path / "x.npy", floats())
     with pytest.raises(TransferError, match="is the input itself"):
         encode(saved[1], x, x, overwrite=True)
+    (tmp_path / "unfinished-codes.npy").mkdir()
+    x = save_npy(tmp_path / "unfinished-codes.npy" / "rows.npy", floats())
+    with pytest.raises(TransferError, match="which the run writes to"):
+        encode(saved[1], x, tmp_path / "codes.npy")
+    assert x.exists()
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "images"])
@@ -117,8 +122,11 @@ def test_a_file_that_is_no_sparse_coder_is_an_error(saved, tmp_path):
             encode(path, x, tmp_path / "codes.npy")
 
     refused(r"other\.keras is not a file")
-    keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()]).save(path)
+    other = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
+    other.save(path)
     refused("holds a Sequential. Give a SparseCoder")
+    with pytest.raises(TransferError, match="the model is a Sequential"):
+        encode(other, x, tmp_path / "codes.npy")
     content = saved[1].read_bytes()
     path.write_bytes(content[: len(content) // 2])
     refused(r"other\.keras cannot be loaded")

@@ -26,7 +26,8 @@ class Stream:
         self.file = file
         major, _ = npy_format.read_magic(file)
         read_header = getattr(npy_format, f"read_array_header_{major}_0")
-        self.shape, self.is_fortran, self.dtype = read_header(file)
+        shape, self.is_fortran, self.dtype = read_header(file)
+        self.shape = tuple(map(int, shape))  # NumPy lets True pass.
         self.begin = file.tell()
         if self.dtype.hasobject:
             raise ValueError("it holds Python objects")
@@ -152,11 +153,13 @@ class CSRFile(ArrayFile):
 
     @classmethod
     def reads(cls, name: str) -> bool:
-        if not super().reads(name) or not zipfile.is_zipfile(name):
+        if not super().reads(name):
             return False
-        with zipfile.ZipFile(name) as archive:
-            names = {f"{part}.npy" for part in ("indptr", "indices", "data", "format")}
+        names = {f"{part}.npy" for part in ("indptr", "indices", "data", "format")}
+        # What is wrong with a damaged archive, `NpzFile` tells.
+        with contextlib.suppress(Exception), zipfile.ZipFile(name) as archive:
             return names <= set(archive.namelist())
+        return False
 
     def streams(self) -> contextlib.AbstractContextManager[list[Stream]]:
         # Where rows start, and where they end: an archive is read in order.
@@ -164,10 +167,14 @@ class CSRFile(ArrayFile):
 
     def look(self) -> tuple[Shape, np.dtype]:
         with np.load(self.name) as held:
-            kind, shape = held["format"].item(), tuple(held["shape"].tolist())
+            kind, shape = held["format"].item(), tuple(map(int, held["shape"].tolist()))
         if kind not in (b"csr", "csr"):
             raise ValueError(f"it is in {kind!r} format: convert it with tocsr()")
-        with self.streams() as (*_, data):
+        with self.streams() as (starts, _, indices, data):
+            is_index = starts.dtype.kind in "iu" and indices.dtype.kind in "iu"
+            fits = starts.shape == (shape[0] + 1,) and indices.shape == data.shape
+            if not (is_index and fits) or starts.values(0, 1) != 0:
+                raise ValueError(f"its arrays are not those of {shape}")
             return shape, data.dtype
 
     def rows(self, part: slice, *streams: Stream) -> NDArray:

@@ -114,7 +114,7 @@ class ImageFolder(Source):
     def _state_of(self, path: Path) -> tuple[int, int]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is not a file")
+            raise FileNotFoundError("it is not a file")
         name = path.relative_to(self.folder).as_posix()
         listed = repr((name, status.st_size, status.st_mtime_ns)).encode()
         digest = hashlib.blake2b(listed, digest_size=8).digest()
@@ -165,6 +165,7 @@ class ImageFolder(Source):
     chunks = read  # It looks at the images of a chunk alone.
 
     def _pixels(self, row: int, path: Path) -> NDArray:
+        self._check_image(row, path)  # Before too: a pipe would be waited for.
         with readable(path), pillow().Image.open(path) as image:
             image = pillow().ImageOps.exif_transpose(image)
             self._check_size(path, image.size)

@@ -15,6 +15,7 @@ DESCRIPTION = """Sparse codes of files, and what is known of the models that mak
     sc2keras decode SC2Net/mnist codes.npy images.npy
     sc2keras view SC2Net/mnist mnist -o page.html        # for a browser
     sc2keras info SC2Net/mnist
+    sc2keras info model.keras x.npy                      # did training work?
 
 MODEL is a .keras file, or BUILDER/WEIGHTS of what `sc2keras list` lists.
 """
@@ -37,6 +38,9 @@ float32, in the shape of MODEL's input. It can be stopped, and goes on, as encod
 VIEW = """A page to look inside MODEL with: one file of HTML that needs no network. DATA
 is what encode reads; of more than 10,000 samples as many evenly spread ones are taken.
 Without it the page shows the atoms, and what is known of MODEL."""
+
+INFO = """What is known of MODEL. With DATA, which is what encode reads, also how good
+its codes of them are, and what helps where something is off."""
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "MODEL", "help": ".keras file, or BUILDER/WEIGHTS"},
@@ -93,7 +97,11 @@ COMMANDS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
         VIEW,
         ("model", "data", "-o", "--key", "--overwrite", "--import", *OF_IMAGES),
     ),
-    "info": ("a model's encoder, sizes, and figures", None, ("model", "--import")),
+    "info": (
+        "a model's encoder, sizes, and figures; of DATA, whether training worked",
+        INFO,
+        ("model", "data", "--key", "--import", *OF_IMAGES),
+    ),
     "list": ("the builders, and the weights that ship", None, ("--import",)),
 }
 

@@ -12,6 +12,7 @@ from sc2keras import (
     testing,
 )
 from sc2keras._version import __version__
+from sc2keras.diagnosis import diagnose, l1_from
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
 from sc2keras.registry import register_encoder
@@ -24,7 +25,9 @@ __all__ = [
     "applications",
     "callbacks",
     "datasets",
+    "diagnose",
     "io",
+    "l1_from",
     "layers",
     "learn_dictionary",
     "losses",

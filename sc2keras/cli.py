@@ -7,15 +7,16 @@ import logging
 import os
 import re
 import sys
-import textwrap
 import warnings
 from typing import Any
 
 from tqdm import tqdm
 
 from sc2keras import applications, io
+from sc2keras.diagnosis import diagnose, line
 from sc2keras.explorer import view_file
 from sc2keras.explorer.facts import card_facts, card_of, model_facts
+from sc2keras.explorer.files import read_samples
 from sc2keras.io import transfer
 from sc2keras.io.errors import failing_as
 from sc2keras.io.work import kept_in, unfinished_folder
@@ -105,6 +106,14 @@ def info(args: argparse.Namespace) -> None:
     known = {**model_facts(model), **(card_facts(card) if card else {})}
     for name, value in known.items():
         tell(name, value)
+    if args.data is None:
+        return
+    options = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    with contextlib.closing(Bar()) as bar:
+        x, samples, _ = read_samples(model, args.data, bar, options)
+    tell("", "")
+    tell("data", samples)
+    print(diagnose(model, x))
 
 
 def list_all(args: argparse.Namespace) -> None:
@@ -118,8 +127,7 @@ def list_all(args: argparse.Namespace) -> None:
 
 def tell(name: str, value: object) -> None:
     """A line of a table, or several, of 80 columns at most."""
-    lines = textwrap.wrap(str(value), 79 - 14)
-    print(f"{name:<14}" + ("\n" + 14 * " ").join(lines))
+    print(line(name, str(value)).rstrip())
 
 
 def as_command(message: str) -> str:

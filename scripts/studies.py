@@ -27,7 +27,7 @@ def main(argv=None):
     if unknown:
         parser.error(f"section {unknown[0]!r} is not one of {', '.join(STUDIES)}")
     data, failures = {}, []
-    if not args.tables and set(args.sections) != {"transfer"}:
+    if not args.tables and not set(args.sections) <= {"transfer", "own_data"}:
         data = {name: load_data(name, args.data_dir) for name in args.datasets}
     args.output.mkdir(parents=True, exist_ok=True)
     for name in args.sections:

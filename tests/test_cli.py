@@ -187,6 +187,26 @@ def test_info_of_a_file_has_no_card(saved, capsys):
     assert "objective" not in out
 
 
+def test_info_with_data_says_whether_training_worked(saved, x, capsys):
+    run("info", saved[1], x)
+    out = narrow(capsys.readouterr().out)
+    found = sc2keras.diagnose(saved[0], np.load(x))
+    assert out.rstrip().endswith(str(found))
+    assert f"data          {x}, 21" in out.replace("\n" + 14 * " ", "")
+
+
+def test_info_of_digits_reads_them_as_encode_does(capsys):
+    run("info", "SC2Net/digits", "digits", "--split", "test")
+    out = narrow(capsys.readouterr().out)
+    assert "samples       all 360" in out and "above the optimum" in out
+
+
+def test_info_of_data_that_does_not_fit_is_an_error(saved, tmp_path):
+    np.save(tmp_path / "other.npy", np.ones((3, 5), "float32"))
+    with pytest.raises(SystemExit, match=r"^error: .*other\.npy"):
+        run("info", saved[1], tmp_path / "other.npy")
+
+
 def test_info_of_a_file_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: the model .*no\.keras is not a"):
         run("info", tmp_path / "no.keras")

@@ -73,10 +73,7 @@ def view_file(
     name = loaded.name if isinstance(model, SparseCoder) else os.fspath(model)
     facts, x, image_shape = {"model": name}, None, None
     if source is not None:
-        name_of_source = os.fspath(source)
-        found = _open(loaded, name_of_source, progress, options)
-        x = _read(loaded, name_of_source, found, progress)
-        facts["samples"] = _which(name_of_source, len(x), found.n_rows)
+        x, facts["samples"], found = read_samples(loaded, source, progress, options)
         image_shape = _image_shape(loaded, found)
     what, remedy = f"{source} cannot be shown", "Give samples as the model takes them."
     with failing_as(InputError, what, remedy):
@@ -90,6 +87,22 @@ def view_file(
         )
     page.save(target, overwrite)
     return target
+
+
+def read_samples(
+    model: SparseCoder, source: PathLike, progress: Progress | None, options: Any
+) -> tuple[NDArray, str, Source]:
+    """Samples of a file, as many as can be held, which these are, and the source.
+
+    Args:
+        model, source, progress: As in `view_file`.
+        options: Mapping, those of `encode_file`; None where one is not given.
+    """
+    name = os.fspath(source)
+    given = {key: value for key, value in options.items() if value is not None}
+    found = _open(model, name, progress, given)
+    x = _read(model, name, found, progress)
+    return x, _which(name, len(x), found.n_rows), found
 
 
 def _open(

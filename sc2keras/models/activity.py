@@ -69,9 +69,12 @@ class Activity(NonzeroFraction):
 
 
 def remedy(encoder: Any) -> str:
-    """What revives dead atoms, as sentences."""
+    """What revives dead atoms, a sentence."""
+    smaller = "fewer atoms"
+    if encoder.solves == "lasso":
+        smaller = f"a smaller l1 than {encoder.l1:.3g}, or fewer atoms"
+    rate = " Or train at a lower learning rate." if encoder.is_trained else ""
     return (
-        f"Build the model anew with dictionary=sc2keras.sample_dictionary(x, "
-        f"{encoder.n_atoms}), and if that is not enough with a smaller l1 than "
-        f"{encoder.l1:g}, or train at a lower learning rate."
+        "Build the model anew with dictionary=sc2keras.sample_dictionary(x, "
+        f"{encoder.n_atoms}), and if that is not enough with {smaller}.{rate}"
     )

@@ -1,0 +1,317 @@
+"""Whether training worked: what a model's codes of some samples look like."""
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sc2keras import signals
+from sc2keras.evaluation import code_quality
+from sc2keras.explorer.figures import sample_figures
+from sc2keras.layers import DoubleTanh
+from sc2keras.models import SparseCoder
+from sc2keras.models.activity import remedy
+from sc2keras.validation import check_positive
+
+# Of the samples that are looked at: figures of two digits, in 256 MB.
+_MOST_SAMPLES = 2048
+_MOST_NUMBERS = 2**25
+# Of those whose optimum is found; its time grows with the square of the atoms.
+_MOST_OPTIMA = 256
+_OPTIMA_TIMES_ATOMS_SQUARED = 10_000_000
+_SMALL = 0.01
+_AT_LIMIT = 0.99
+# From where on a figure is off.
+_MOST_DEAD = 0.1
+_MOST_GAP = 0.2
+_LEAST_ZERO = 0.5
+_MOST_SMALL = 0.2
+_MOST_ERROR = 0.5
+_MOST_SHORT = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found; printed, a table of at most 80 columns.
+
+    Attributes:
+        samples: String, which samples were looked at.
+        n_samples, n_atoms: Integers, how many samples and atoms.
+        n_optima: Integer, the samples that `objective` is the mean of.
+        l1, l1_share: λ, and λ as a share of the median of max |x Dᵀ|, from which on a
+            code is zero. None where codes are not to solve the LASSO; so the next two.
+        optimum, gap: Mean objective of the best codes for the same dictionary, and how
+            far `objective` is above it, relative to it.
+        objective: Mean of ½‖x − x̂‖² and what the code costs.
+        error: Σ‖x − x̂‖² / Σ‖x‖², the share of the signal that is lost.
+        zero: Share of the entries that are exactly zero.
+        small: Share that are not, but below a hundredth of the largest of their code.
+        n_dead: Integer, the atoms that no code uses.
+        n_at_limit: Integer, the atoms of norm 1, to a hundredth.
+        findings: Tuple of strings: what is off, and what helps.
+    """
+
+    samples: str
+    n_samples: int
+    n_atoms: int
+    n_optima: int
+    l1: float | None
+    l1_share: float | None
+    optimum: float | None
+    gap: float | None
+    objective: float
+    error: float
+    zero: float
+    small: float
+    n_dead: int
+    n_at_limit: int
+    findings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures by name, as plain JSON."""
+        return dataclasses.asdict(self) | {"findings": list(self.findings)}
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The table, `(name, words)`."""
+        yield "samples", self.samples
+        if self.l1 is not None:
+            yield "l1", f"{self.l1:.3g}, {self.l1_share:.1%} of max |x Dᵀ|"
+        objective = f"{self.objective:.4g}"
+        if self.optimum is not None:
+            objective += f", {self.gap:z.1%} above the optimum {self.optimum:.4g}"
+            objective += f" (of {self.n_optima:,} samples)"
+        yield "objective", objective
+        yield "error", f"{self.error:.1%} of the signal"
+        small = f"{self.small:.1%} small (below 1 % of the largest of their code)"
+        yield "entries", f"{self.zero:.1%} zero, {small}"
+        atoms = f"{self.n_dead:,} dead, {self.n_at_limit:,} at the limit of norm 1"
+        yield "atoms", f"{self.n_atoms:,}: {atoms}"
+        for number, finding in enumerate(self.findings or ["nothing"]):
+            yield "" if number else "off", finding
+
+    def __str__(self) -> str:
+        return "\n".join(line(*row) for row in self.rows())
+
+
+def diagnose(model: SparseCoder, x: Any, seed: int = 0) -> Diagnosis:
+    """Looks whether training worked, and says what helps where it did not.
+
+    Time and memory are bounded: of more than 2,048 samples a random choice is looked
+    at, or of a stream the first ones; the optimum is found for 256 of them or fewer.
+
+    Args:
+        model: `SparseCoder`, trained or not, with predictions or without.
+        x: Samples, as `SparseCoder.encode` takes them.
+        seed: Integer, of the choice.
+
+    Returns:
+        `Diagnosis`: figures as attributes, and what is off in `findings`.
+
+    Raises:
+        ValueError: If `x` holds no samples, none that the model takes, or only zeros.
+
+    Example:
+
+    >>> import sc2keras
+    >>> model = sc2keras.applications.SC2Net(weights="digits")
+    >>> found = diagnose(model, sc2keras.datasets.load("digits").x_test)
+    >>> found.n_samples, found.zero > 0.5, found.n_dead < 20, found.gap < 0.15
+    (360, True, True, True)
+    """
+    if not isinstance(model, SparseCoder):
+        raise ValueError(
+            f"model must be a SparseCoder; received a {type(model).__name__}. Build "
+            "one with sc2keras.applications, or around a layer of your own."
+        )
+    signals.warn_of_integers(x)
+    x, samples = _choose(model, x, np.random.default_rng(seed), seed)
+    codes = model.encode(x)
+    found = _figures(model, x, codes, samples)
+    return dataclasses.replace(found, findings=tuple(_findings(model, x, found, codes)))
+
+
+def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = 0.2) -> float:
+    """λ as a share of what the data give: of the median of max_j |(x Dᵀ)_j|.
+
+    A code is zero if and only if λ is at least max_j |(x Dᵀ)_j| of its signal, so that
+    a share means the same for data of every scale: 0.01 to 0.05 keeps most of the
+    signal, 0.1 to 0.3 gives sparse features, above 0.5 one or two atoms are left.
+
+    Args:
+        x: Array `(n_samples, ...)`. Samples that are all zero are left out.
+        dictionary: Array `(n_atoms, n_features)`, such as `sample_dictionary(x, 50)`.
+        share: Float > 0.
+
+    Returns:
+        Float, for `l1=`.
+
+    Example:
+
+    >>> l1_from(np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]), np.eye(2), share=0.1)
+    0.3
+    """
+    check_positive("share", share)
+    x, dictionary = signals.as_array("x", x), signals.as_array("dictionary", dictionary)
+    signals.check_finite("x", x, x.dtype.name)
+    largest = _largest_correlations(x, dictionary)
+    largest = largest[largest > 0]
+    if not len(largest):
+        raise ValueError(
+            f"x of shape {x.shape} holds no sample that the dictionary has a part in. "
+            "Give samples that are not zero, and atoms that were made of such."
+        )
+    return float(share * np.median(largest))
+
+
+def line(name: str, words: str) -> str:
+    """A row of a table, in as many lines of 80 columns as it takes."""
+    lines = textwrap.wrap(words, 79 - 14)
+    return f"{name:<14}" + ("\n" + 14 * " ").join(lines)
+
+
+def _choose(
+    model: SparseCoder, x: Any, rng: np.random.Generator, seed: int
+) -> tuple[NDArray, str]:
+    """Samples of `x`, and which these are."""
+    shape = model.input_shape[1:]
+    n_most = min(_MOST_SAMPLES, _MOST_NUMBERS // max(*model.dictionary.shape))
+    x = signals.open_samples("x", x, shape)
+    if hasattr(x, "shape"):
+        n = x.shape[0]
+        rows = np.arange(n)
+        if n > n_most:
+            rows = np.sort(rng.choice(n, n_most, replace=False))
+        # What is no array of NumPy may take no list of rows.
+        parts = [x[rows]] if isinstance(x, np.ndarray) else [x[i : i + 1] for i in rows]
+        which = f"{len(rows):,} of {n:,}, drawn with seed {seed}"
+        which = f"all {n:,}" if n <= n_most else which
+    else:
+        parts = list(_first(signals.batches("x", x, shape, n_most), n_most))
+        rows = np.arange(sum(map(len, parts)))
+        which = f"the first {len(rows):,}"
+    if not len(rows):
+        raise ValueError("x holds no samples. Give some that the model encodes.")
+    chosen = np.concatenate([signals.as_samples("x", part, shape) for part in parts])
+    row = signals.first_not_finite(chosen)
+    if row is not None:
+        raise signals.not_finite("x", int(rows[row]))
+    if not chosen.any():
+        raise ValueError(
+            f"x is zero in all of {len(rows):,} samples, whose codes say nothing. Give "
+            "others."
+        )
+    return chosen, which
+
+
+def _first(parts: Iterator[NDArray], n_most: int) -> Iterator[NDArray]:
+    """The first rows of batches."""
+    n = 0
+    for part in parts:
+        yield part[: n_most - n]
+        n += len(part)
+        if n >= n_most:
+            return
+
+
+def _figures(model: SparseCoder, x: NDArray, codes: NDArray, samples: str) -> Diagnosis:
+    encoder, dictionary = model.encoder, model.dictionary
+    n_atoms, sizes = len(dictionary), np.abs(codes)
+    each = sample_figures(model, x, codes)
+    n_optima, l1, share, objective, optimum, gap = len(x), None, None, None, None, None
+    if encoder.solves == "lasso":
+        limit = max(8, _OPTIMA_TIMES_ATOMS_SQUARED // n_atoms**2)
+        n_optima = min(len(x), _MOST_OPTIMA, limit)
+        rows = np.flatnonzero(x.reshape(len(x), -1).any(axis=1))
+        # Evenly spread: samples may be in an order.
+        rows = rows[np.linspace(0, len(rows) - 1, n_optima).round().astype(int)]
+        quality = code_quality(model, x[rows], codes[rows])
+        objective, optimum, gap = quality.objective, quality.optimum, quality.gap
+        l1 = encoder.l1
+        share = l1 / max(1e-30, float(np.median(_largest_correlations(x, dictionary))))
+    not_zero = codes != 0
+    is_small = not_zero & (sizes < _SMALL * sizes.max(axis=1, keepdims=True))
+    return Diagnosis(
+        samples=samples,
+        n_samples=len(x),
+        n_atoms=n_atoms,
+        n_optima=n_optima,
+        l1=l1,
+        l1_share=share,
+        optimum=optimum,
+        gap=gap,
+        objective=float(np.mean(each.objective)) if objective is None else objective,
+        error=float(np.sum(each.error) / max(1e-30, np.sum(each.energy))),
+        zero=float(1 - np.mean(not_zero)),
+        small=float(np.mean(is_small)),
+        n_dead=int(np.sum(~not_zero.any(axis=0))),
+        n_at_limit=int(np.sum(np.linalg.norm(dictionary, axis=1) >= _AT_LIMIT)),
+    )
+
+
+def _largest_correlations(x: NDArray, dictionary: NDArray) -> NDArray:
+    """max_j |(x Dᵀ)_j| of each sample."""
+    parts = np.array_split(x.reshape(len(x), -1), 1 + len(x) // 4096)
+    return np.concatenate([np.abs(p @ dictionary.T).max(axis=1) for p in parts])
+
+
+def _findings(
+    model: SparseCoder, x: NDArray, found: Diagnosis, codes: NDArray
+) -> Iterator[str]:
+    """What is off, and what helps, the worst first."""
+    encoder: Any = model.encoder
+    sparser = "Take more zeros by the activation's own arguments."
+    if found.l1 is not None:
+        sparser = _of_l1(found, l1_from(x, model.dictionary))
+    if found.zero == 1.0:
+        is_large = found.l1_share is not None and found.l1_share >= 1.0
+        yield f"All codes are zero. {sparser if is_large else remedy(encoder)}"
+        return
+    if found.n_dead > _MOST_DEAD * found.n_atoms:
+        yield (
+            f"{found.n_dead:,} of {found.n_atoms:,} atoms are dead: no code of these "
+            f"samples uses them. {remedy(encoder)}"
+        )
+    if found.gap is not None and found.gap > _MOST_GAP:
+        longer = "Train for more updates" if encoder.is_trained else "Give tol=1e-3"
+        yield (
+            f"The codes cost {found.gap:.0%} more than the best ones. {longer}, take "
+            f"more steps than n_steps={encoder.n_steps}, or subtract the mean that all "
+            "samples share."
+        )
+    if encoder.is_trained and isinstance(encoder.last_activation(), DoubleTanh):
+        yield (
+            "Entries are small where others' are zero, since the activation is smooth. "
+            'For zeros take activation="shrinkage".'
+        )
+    elif found.zero < _LEAST_ZERO:
+        yield f"Only {found.zero:.0%} of the entries are zero. {sparser}"
+    elif found.small > _MOST_SMALL:
+        yield f"{found.small:.0%} of the entries do next to nothing. {sparser}"
+    if found.error > _MOST_ERROR:
+        lower = f"lower l1={found.l1:.3g}, or " if found.l1 else ""
+        yield (
+            f"{found.error:.0%} of the signal is lost. To keep more of it, {lower}take "
+            "more atoms."
+        )
+    used = (codes != 0).any(axis=0)
+    n_short = np.sum(used & (np.linalg.norm(model.dictionary, axis=1) < _AT_LIMIT))
+    if found.l1 is not None and n_short > _MOST_SHORT * found.n_atoms:
+        yield (
+            f"{n_short} atoms that codes use are shorter than 1, so that their entries "
+            "cost more than they need to. Train for more updates, or divide the rows "
+            "of a given dictionary by their norms."
+        )
+
+
+def _of_l1(found: Diagnosis, usual: float) -> str:
+    """How to change λ for sparse features."""
+    if found.l1_share is not None and 0.15 <= found.l1_share < 1.0:
+        return f"Train for more updates, or raise l1={found.l1:.3g}."
+    verb = "Raise" if (found.l1 or 0.0) < usual else "Lower"
+    return (
+        f"{verb} l1={found.l1:.3g}, for instance to {usual:.2g}, a fifth of "
+        "max |x Dᵀ| (sc2keras.l1_from)."
+    )

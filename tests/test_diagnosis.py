@@ -1,0 +1,163 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from experiments.studies import own_data
+from helpers import signals
+
+import sc2keras
+from sc2keras import applications, diagnosis, evaluation, registry
+from sc2keras.diagnosis import diagnose, l1_from
+
+X = signals(60, 12)
+
+
+def narrow(found):
+    assert max(map(len, str(found).splitlines())) <= 80
+    return " ".join(str(found).split())
+
+
+def solver(**kwargs):
+    options = {"l1": 0.1, "tol": 1e-6, "n_steps": 2000, **kwargs}
+    return applications.FISTA(8, (12,), **options)
+
+
+@pytest.mark.parametrize("entry", registry.entries(), ids=lambda entry: entry.name)
+def test_every_encoder_is_diagnosed(entry):
+    model = applications.build(entry.name, n_atoms=5, input_shape=(3, 4), n_steps=2)
+    x = X.reshape(60, 3, 4)
+    found, codes = diagnose(model, x), model.encode(x)
+    quality = evaluation.code_quality(model, x, codes)
+    assert found.objective == pytest.approx(quality.objective, rel=1e-4)
+    assert found.optimum == pytest.approx(quality.optimum, rel=1e-4)
+    assert found.zero == pytest.approx(np.mean(codes == 0))
+    assert found.n_dead == np.sum(~(codes != 0).any(axis=0))
+    lost = np.sum((x - model.decode(codes)) ** 2) / np.sum(x**2)
+    assert found.error == pytest.approx(lost, rel=1e-4)
+    assert "all 60" in narrow(found)
+    assert json.loads(json.dumps(found.as_dict()))["n_atoms"] == 5
+
+
+def test_codes_without_a_lasso_have_no_optimum():
+    model = applications.LISTA(5, (12,), activation="top_k", classes=3)
+    found = diagnose(model, X)
+    assert found.optimum is found.gap is found.l1 is None
+    error = np.mean(np.sum((X - model.reconstruct(X)) ** 2, axis=1)) / 2
+    assert found.objective == pytest.approx(error, rel=1e-5)
+    assert "optimum" not in narrow(found)
+
+
+def test_entries_that_never_become_zero_are_explained():
+    found = diagnose(applications.LISTA(5, (12,), activation="double_tanh"), X)
+    assert found.zero == 0.0 and 'activation="shrinkage"' in narrow(found)
+
+
+def test_what_works_has_nothing_off():
+    dictionary = np.eye(12)
+    x = np.random.default_rng(0).standard_normal((50, 12))
+    model = applications.FISTA(12, (12,), l1=0.7, dictionary=dictionary, tol=1e-5)
+    found = diagnose(model, x)
+    assert found.findings == () and narrow(found).endswith("off nothing")
+    assert found.n_at_limit == 12 and found.gap < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "words"),
+    [
+        (lambda: solver(l1=50.0), X, "All codes are zero. Lower l1=50, for instance"),
+        (lambda: solver(l1=1e-3), X, "entries are zero. Raise l1=0.001"),
+        (lambda: solver(l1=1.2), X, "of the signal is lost. To keep more"),
+        (
+            lambda: solver(n_steps=1, tol=None),
+            X,
+            "more than the best ones. Give tol=1e-3",
+        ),
+        (lambda: applications.LISTA(8, (12,), l1=0.0, n_steps=1), X, "Train for more"),
+        (
+            lambda: solver(dictionary=np.eye(8, 12)),
+            X * (np.arange(12) < 3),
+            "5 of 8 atoms are dead: no code of these samples uses them. Build",
+        ),
+        (lambda: solver(dictionary=np.eye(8, 12) / 2), X, "atoms that codes use are"),
+    ],
+)
+def test_what_is_off_has_a_remedy(model, x, words):
+    assert words in narrow(diagnose(model(), x))
+
+
+def test_codes_of_zeros_below_the_limit_are_those_of_a_collapse():
+    model = applications.SC2Net(8, (12,), l1=0.1)
+    model.encoder.dictionary.assign(1e-20 * model.encoder.dictionary)
+    for weight in model.weights:
+        weight.assign(keras.ops.zeros_like(weight.value))
+    model.encoder.dictionary.assign(np.eye(8, 12))
+    (finding,) = diagnose(model, X).findings
+    assert finding.startswith("All codes are zero. Build the model anew")
+    assert "learning rate" in finding
+
+
+def test_of_many_samples_a_seeded_choice_is_looked_at(monkeypatch, tmp_path):
+    monkeypatch.setattr(diagnosis, "_MOST_SAMPLES", 20)
+    model = solver()
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    found = diagnose(model, mapped)
+    assert found == diagnose(model, X) and found.n_samples == 20
+    assert "20 of 60, drawn with seed 0" in narrow(found)
+    assert diagnose(model, X, seed=1).objective != found.objective
+    stream = diagnose(model, (part for part in np.split(X, 6)))
+    assert stream.n_samples == 20 and "the first 20" in narrow(stream)
+    tensor = keras.ops.convert_to_tensor(X)
+    assert diagnose(model, tensor).objective == pytest.approx(found.objective)
+
+
+def test_the_work_for_the_optimum_is_bounded(monkeypatch):
+    monkeypatch.setattr(diagnosis, "_MOST_OPTIMA", 7)
+    found = diagnose(solver(), X)
+    assert found.n_optima == 7 and found.n_samples == 60
+    assert "(of 7 samples)" in narrow(found)
+
+
+def test_unusable_samples_and_models_are_named():
+    model, x = solver(), X.copy()
+    x[41, 3] = np.nan
+    with pytest.raises(ValueError, match=r"x\[41\]"):
+        diagnose(model, x)
+    with pytest.raises(ValueError, match="holds no samples"):
+        diagnose(model, X[:0])
+    with pytest.raises(ValueError, match="received a Dense"):
+        diagnose(keras.layers.Dense(3), X)
+    with pytest.raises(ValueError, match="zero in all of 60 samples"):
+        diagnose(model, 0 * X)
+
+
+def test_l1_is_a_share_of_where_codes_become_zero():
+    dictionary = np.eye(8, 12)
+    one = X[:1]
+    for share, is_zero in ((0.99, False), (1.01, True)):
+        model = solver(dictionary=dictionary, l1=l1_from(one, dictionary, share))
+        assert (not model.encode(one).any()) == is_zero
+    assert l1_from(1e3 * X, dictionary) == pytest.approx(1e3 * l1_from(X, dictionary))
+    with pytest.raises(ValueError, match="share must be a finite number > 0"):
+        l1_from(X, dictionary, 0)
+    with pytest.raises(ValueError, match="no sample that the dictionary"):
+        l1_from(0 * X, dictionary)
+
+
+@pytest.mark.parametrize("name", own_data.DATA)
+def test_the_recipe_of_own_data_gives_sparse_codes_of_living_atoms(name):
+    load, n_atoms = own_data.DATA[name]
+    keras.utils.set_random_seed(0)
+    model, train, _ = own_data.page(*load(0), n_atoms, 0, 30)
+    found = sc2keras.diagnose(model, train)
+    assert 1 - found.zero <= 0.4 and found.n_dead <= 0.1 * n_atoms, found
+
+
+def test_a_recipe_for_samples_makes_a_thousand_updates():
+    for n in (1, 31, 200, 455, 12_799, 12_800, 60_000):
+        assert sc2keras.Recipe.for_samples(n).n_updates(n) >= 1000
+    recipe = sc2keras.Recipe.for_samples(200, epochs=2, learning_rate=0.1)
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (2, 32, 0.1)
+    with pytest.raises(ValueError, match="n_samples=0"):
+        sc2keras.Recipe.for_samples(0)

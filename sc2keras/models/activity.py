@@ -48,7 +48,8 @@ class Activity(NonzeroFraction):
     def keep(self) -> None:
         """The batches of an epoch are over; those of a validation may follow."""
         if self._kept is None:
-            self._kept = ops.convert_to_numpy(self.recent.value)
+            # A product, since variables of several replicas are no arrays.
+            self._kept = ops.convert_to_numpy(1.0 * self.recent)
 
     def warn(self, encoder: Any) -> None:
         """Warns, after a training, of codes of zeros or of mostly dead atoms."""

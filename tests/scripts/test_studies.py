@@ -13,6 +13,7 @@ from experiments.studies import (
     cascade,
     convergence,
     gap,
+    own_data,
     recipe,
     stopping,
     transfer,
@@ -247,6 +248,22 @@ def test_the_search_for_a_rate_ends_where_both_neighbours_are_worse(
     assert rates["slstm-shrinkage"] == [0.1, 0.3, 1.0, 3.0, 10.0]
     rows = [line.split(" | ") for line in text.splitlines()[2:4]]
     assert [row[2] for row in rows] == ["30", "0.3"]
+
+
+@pytest.mark.slow
+def test_own_data_are_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_data, "SEEDS", [3])
+    name = "standardised table"
+    monkeypatch.setattr(own_data, "DATA", {name: own_data.DATA[name]})
+    options = ["own_data", "--epochs", "1", "--output", str(tmp_path)]
+    studies.main(options)
+    table = (tmp_path / "own_data.md").read_text(encoding="utf-8")
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:4]] == [
+        *own_data.WAYS
+    ]
+    monkeypatch.setattr(own_data, "WAYS", dict.fromkeys(own_data.WAYS))
+    studies.main(options)
+    assert (tmp_path / "own_data.md").read_text(encoding="utf-8") == table
 
 
 def test_records_of_different_dictionaries_are_an_error(tmp_path):

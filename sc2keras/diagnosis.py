@@ -1,6 +1,7 @@
 """Whether training worked: what a model's codes of some samples look like."""
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ _MOST_NUMBERS = 2**25
 # Of those whose optimum is found; its time grows with the square of the atoms.
 _MOST_OPTIMA = 256
 _OPTIMA_TIMES_ATOMS_SQUARED = 10_000_000
+_SHARE = 0.2
 _SMALL = 0.01
 _AT_LIMIT = 0.99
 # From where on a figure is off.
@@ -130,10 +132,10 @@ def diagnose(model: SparseCoder, x: Any, seed: int = 0) -> Diagnosis:
     x, samples = _choose(model, x, np.random.default_rng(seed), seed)
     codes = model.encode(x)
     found = _figures(model, x, codes, samples)
-    return dataclasses.replace(found, findings=tuple(_findings(model, x, found, codes)))
+    return dataclasses.replace(found, findings=tuple(_findings(model, found, codes)))
 
 
-def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = 0.2) -> float:
+def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float:
     """λ as a share of what the data give: of the median of max_j |(x Dᵀ)_j|.
 
     A code is zero if and only if λ is at least max_j |(x Dᵀ)_j| of its signal, so that
@@ -156,14 +158,13 @@ def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = 0.2) -> float:
     check_positive("share", share)
     x, dictionary = signals.as_array("x", x), signals.as_array("dictionary", dictionary)
     signals.check_finite("x", x, x.dtype.name)
-    largest = _largest_correlations(x, dictionary)
-    largest = largest[largest > 0]
-    if not len(largest):
+    limit = _usual_limit(x, dictionary)
+    if limit == 0.0:
         raise ValueError(
             f"x of shape {x.shape} holds no sample that the dictionary has a part in. "
             "Give samples that are not zero, and atoms that were made of such."
         )
-    return float(share * np.median(largest))
+    return share * limit
 
 
 def line(name: str, words: str) -> str:
@@ -177,7 +178,7 @@ def _choose(
 ) -> tuple[NDArray, str]:
     """Samples of `x`, and which these are."""
     shape = model.input_shape[1:]
-    n_most = min(_MOST_SAMPLES, _MOST_NUMBERS // max(*model.dictionary.shape))
+    n_most = min(_MOST_SAMPLES, _MOST_NUMBERS // max(model.dictionary.shape))
     x = signals.open_samples("x", x, shape)
     if hasattr(x, "shape"):
         n = x.shape[0]
@@ -222,15 +223,16 @@ def _figures(model: SparseCoder, x: NDArray, codes: NDArray, samples: str) -> Di
     each = sample_figures(model, x, codes)
     n_optima, l1, share, objective, optimum, gap = len(x), None, None, None, None, None
     if encoder.solves == "lasso":
-        limit = max(8, _OPTIMA_TIMES_ATOMS_SQUARED // n_atoms**2)
-        n_optima = min(len(x), _MOST_OPTIMA, limit)
+        n_affordable = max(8, _OPTIMA_TIMES_ATOMS_SQUARED // n_atoms**2)
+        n_optima = min(len(x), _MOST_OPTIMA, n_affordable)
         rows = np.flatnonzero(x.reshape(len(x), -1).any(axis=1))
         # Evenly spread: samples may be in an order.
         rows = rows[np.linspace(0, len(rows) - 1, n_optima).round().astype(int)]
         quality = code_quality(model, x[rows], codes[rows])
         objective, optimum, gap = quality.objective, quality.optimum, quality.gap
         l1 = encoder.l1
-        share = l1 / max(1e-30, float(np.median(_largest_correlations(x, dictionary))))
+        limit = _usual_limit(x, dictionary)
+        share = l1 / limit if limit else math.inf
     not_zero = codes != 0
     is_small = not_zero & (sizes < _SMALL * sizes.max(axis=1, keepdims=True))
     return Diagnosis(
@@ -251,22 +253,21 @@ def _figures(model: SparseCoder, x: NDArray, codes: NDArray, samples: str) -> Di
     )
 
 
-def _largest_correlations(x: NDArray, dictionary: NDArray) -> NDArray:
-    """max_j |(x Dᵀ)_j| of each sample."""
+def _usual_limit(x: NDArray, dictionary: NDArray) -> float:
+    """The median of max_j |(x Dᵀ)_j| over the samples where it is not zero, or 0."""
     parts = np.array_split(x.reshape(len(x), -1), 1 + len(x) // 4096)
-    return np.concatenate([np.abs(p @ dictionary.T).max(axis=1) for p in parts])
+    largest = np.concatenate([np.abs(p @ dictionary.T).max(axis=1) for p in parts])
+    return float(np.median(largest[largest > 0])) if largest.any() else 0.0
 
 
-def _findings(
-    model: SparseCoder, x: NDArray, found: Diagnosis, codes: NDArray
-) -> Iterator[str]:
+def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[str]:
     """What is off, and what helps, the worst first."""
     encoder: Any = model.encoder
-    sparser = "Take more zeros by the activation's own arguments."
-    if found.l1 is not None:
-        sparser = _of_l1(found, l1_from(x, model.dictionary))
+    sparser = "Take other arguments of the activation, or a larger l1."
+    if found.l1:
+        sparser = _of_l1(found)
     if found.zero == 1.0:
-        is_large = found.l1_share is not None and found.l1_share >= 1.0
+        is_large = 1.0 <= (found.l1_share or 0.0) < math.inf
         yield f"All codes are zero. {sparser if is_large else remedy(encoder)}"
         return
     if found.n_dead > _MOST_DEAD * found.n_atoms:
@@ -306,12 +307,13 @@ def _findings(
         )
 
 
-def _of_l1(found: Diagnosis, usual: float) -> str:
+def _of_l1(found: Diagnosis) -> str:
     """How to change λ for sparse features."""
-    if found.l1_share is not None and 0.15 <= found.l1_share < 1.0:
-        return f"Train for more updates, or raise l1={found.l1:.3g}."
-    verb = "Raise" if (found.l1 or 0.0) < usual else "Lower"
+    l1, share = found.l1 or 0.0, found.l1_share or 0.0
+    if 0.15 <= share < 1.0 or share == math.inf:
+        return f"Train for more updates, or change l1={l1:.3g}."
+    verb = "Raise" if share < _SHARE else "Lower"
     return (
-        f"{verb} l1={found.l1:.3g}, for instance to {usual:.2g}, a fifth of "
+        f"{verb} l1={l1:.3g}, for instance to {_SHARE * l1 / share:.2g}, a fifth of "
         "max |x Dᵀ| (sc2keras.l1_from)."
     )

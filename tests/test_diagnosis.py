@@ -97,6 +97,13 @@ def test_codes_of_zeros_below_the_limit_are_those_of_a_collapse():
     assert "learning rate" in finding
 
 
+def test_a_dictionary_without_a_part_in_the_samples_is_diagnosed():
+    model = solver(dictionary=np.eye(8, 12))
+    found = diagnose(model, X * (np.arange(12) >= 8))
+    assert found.n_dead == 8 and "inf% of max" in narrow(found)
+    assert found.findings[0].startswith("All codes are zero. Build")
+
+
 def test_of_many_samples_a_seeded_choice_is_looked_at(monkeypatch, tmp_path):
     monkeypatch.setattr(diagnosis, "_MOST_SAMPLES", 20)
     model = solver()

@@ -152,8 +152,8 @@ def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float
 
     Example:
 
-    >>> l1_from(np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]), np.eye(2), share=0.1)
-    0.3
+    >>> l1_from(np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]), np.eye(2), share=0.5)
+    1.5
     """
     check_positive("share", share)
     x, dictionary = signals.as_array("x", x), signals.as_array("dictionary", dictionary)

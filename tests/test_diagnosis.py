@@ -152,11 +152,12 @@ def test_l1_is_a_share_of_where_codes_become_zero():
         l1_from(0 * X, dictionary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", own_data.DATA)
 def test_the_recipe_of_own_data_gives_sparse_codes_of_living_atoms(name):
     load, n_atoms = own_data.DATA[name]
     keras.utils.set_random_seed(0)
-    model, train, _ = own_data.page(*load(0), n_atoms, 0, 30)
+    model, train, _ = own_data.page(*load(0), n_atoms, 0, None)
     found = sc2keras.diagnose(model, train)
     assert 1 - found.zero <= 0.4 and found.n_dead <= 0.1 * n_atoms, found
 

@@ -3,6 +3,7 @@
 from sc2keras import (
     applications,
     callbacks,
+    compiled,
     datasets,
     io,
     layers,
@@ -24,6 +25,7 @@ __all__ = [
     "__version__",
     "applications",
     "callbacks",
+    "compiled",
     "datasets",
     "diagnose",
     "io",

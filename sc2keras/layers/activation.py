@@ -6,14 +6,14 @@ from typing import Any, ClassVar, Literal, TypeVar
 import keras
 from keras import ops
 
-from sc2keras.layers.rebuilding import FiniteWeights
+from sc2keras.layers.rebuilding import FiniteWeights, FixedArguments
 from sc2keras.validation import Shape, Tensor
 
 _BY_NAME: dict[str, type["Activation"]] = {}
 _Class = TypeVar("_Class", bound=type["Activation"])
 
 
-class Activation(FiniteWeights):
+class Activation(FixedArguments, FiniteWeights):
     """Base of the activations of encoders: h, and the penalty that it belongs to.
 
     h is the proximal step of a penalty, or stands in for one. A subclass gives `call`,

@@ -100,7 +100,7 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
         self.step_size = self.add_weight(
             name="step_size",
             shape=(),
-            initializer=keras.initializers.Constant(step_size),
+            initializer=Given(step_size),
             constraint=keras.constraints.NonNeg(),
             trainable=self.trainable_step_size,
         )

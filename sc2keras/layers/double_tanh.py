@@ -3,9 +3,11 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from sc2keras.layers.activation import register_activation
+from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.shrinkage import ThresholdActivation
 from sc2keras.validation import Shape, Tensor
 
@@ -50,7 +52,7 @@ class DoubleTanh(ThresholdActivation):
         self.scale = self.add_weight(
             name="scale",
             shape=(input_shape[-1],),
-            initializer=keras.initializers.Constant(self.initial_scale),
+            initializer=Given(np.full(input_shape[-1:], self.initial_scale)),
         )
 
     def call(self, inputs: Tensor) -> Tensor:

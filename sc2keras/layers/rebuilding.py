@@ -60,12 +60,25 @@ class SideBySide(keras.initializers.Initializer):
         return ops.concatenate(blocks, axis=1)
 
 
-class MadeFromConfig(keras.layers.Layer):
-    """A layer that its config makes again, and whose arguments cannot be changed.
+class FixedArguments(keras.layers.Layer):
+    """A layer whose arguments cannot be changed once it is built.
 
-    Once it is built, what was compiled from them would keep the old value: weights,
-    thresholds, functions of `fit`, `predict` and `encode`.
+    What was compiled from them would keep the old value: weights, thresholds, functions
+    of `fit`, `predict` and `encode`.
     """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "built", False) and name in _arguments(type(self)):  # type: ignore[arg-type]
+            raise AttributeError(
+                f"{name} of {type(self).__name__} cannot be changed once the layer is "
+                f"built; received {name}={value!r}. Make another layer or model with "
+                f"{name}=..., and set_weights() what it shall keep."
+            )
+        super().__setattr__(name, value)
+
+
+class MadeFromConfig(FixedArguments):
+    """A layer that its config makes again."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -78,15 +91,6 @@ class MadeFromConfig(keras.layers.Layer):
         # The weights of a layer around a cell are the cell's.
         getattr(layer, "cell", layer)._freezing.overrides = overrides
         return layer
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if getattr(self, "built", False) and name in _arguments(type(self)):  # type: ignore[arg-type]
-            raise AttributeError(
-                f"{name} of {type(self).__name__} cannot be changed once the layer is "
-                f"built; received {name}={value!r}. Make another layer or model with "
-                f"{name}=..., and set_weights() what it shall keep."
-            )
-        super().__setattr__(name, value)
 
 
 @functools.cache

@@ -3,9 +3,11 @@
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from sc2keras.layers.activation import Activation, register_activation
+from sc2keras.layers.rebuilding import Given
 from sc2keras.objective import l1_norm
 from sc2keras.validation import Shape, Tensor, check_non_negative
 
@@ -23,7 +25,7 @@ class ThresholdActivation(Activation):
         self.threshold = self.add_weight(
             name="threshold",
             shape=(input_shape[-1],),
-            initializer=keras.initializers.Constant(self.initial_threshold),
+            initializer=Given(np.full(input_shape[-1:], self.initial_threshold)),
             constraint=keras.constraints.NonNeg(),
         )
 

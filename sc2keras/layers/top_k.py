@@ -3,13 +3,14 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from sc2keras.layers.activation import Activation, register_activation
-from sc2keras.validation import Tensor, check_positive_integer
+from sc2keras.validation import Tensor, at_least_float32, check_positive_integer
 
-# After so many halvings an interval is as narrow as float32 tells numbers apart.
-_N_HALVINGS = 32
+# After so many halvings an interval holds no two numbers that the dtype tells apart.
+_N_HALVINGS = {"float32": 33, "float64": 66}
 
 
 @register_activation("top_k")
@@ -46,14 +47,13 @@ class TopK(Activation):
         Evaluating Sparse Autoencoders, 2024.
     """
 
-    shows_non_finite = True
-
     def __init__(
         self, k: int | None = None, nonnegative: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.k = None if k is None else check_positive_integer("k", k)
         self.nonnegative = bool(nonnegative)
+        self.shows_non_finite = not self.nonnegative  # −∞ is a zero there.
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         if self.k is not None and self.k > input_shape[-1]:
@@ -77,7 +77,7 @@ def top_k_mask(x: Tensor, count: Tensor) -> Tensor:
     """Which entries of the last axis are the `count` largest that are above zero.
 
     By halvings of an interval around the threshold: on a CPU XLA sorts thirty times
-    slower. Entries that 32 halvings do not tell apart, equal ones, are taken in order.
+    slower. Equal entries, and such as are too small to be normal, are taken in order.
 
     Args:
         x: Tensor `(..., n)`, >= 0.
@@ -88,18 +88,24 @@ def top_k_mask(x: Tensor, count: Tensor) -> Tensor:
     >>> ops.convert_to_numpy(top_k_mask(ops.array([[3.0, 1.0, 2.0, 0.0]]), 2)).tolist()
     [[True, False, True, False]]
     """
+    dtype = at_least_float32(keras.backend.standardize_dtype(x.dtype))
+    x, tiny = ops.cast(x, dtype), float(np.finfo(dtype).tiny)
 
     def n_above(threshold):
         return ops.sum(ops.cast(x > threshold, "int32"), axis=-1, keepdims=True)
 
     def halve(_, bounds):
         low, high = bounds
-        middle = 0.5 * (low + high)
+        # By magnitudes first: those of a row may differ by any number of decades.
+        between = ops.sqrt(ops.maximum(low, tiny)) * ops.sqrt(high)
+        middle = ops.where(4.0 * low < high, between, low + 0.5 * (high - low))
         is_low = n_above(middle) > count
         return ops.where(is_low, middle, low), ops.where(is_low, high, middle)
 
     high = ops.max(x, axis=-1, keepdims=True)
-    low, high = ops.fori_loop(0, _N_HALVINGS, halve, (ops.zeros_like(high), high))
+    low, high = ops.fori_loop(
+        0, _N_HALVINGS[dtype], halve, (ops.zeros_like(high), high)
+    )
     is_tied = ops.logical_and(x > low, x <= high)
     rank = ops.cumsum(ops.cast(is_tied, "int32"), axis=-1)
     is_first = ops.logical_and(is_tied, rank <= count - n_above(high))

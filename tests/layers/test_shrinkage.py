@@ -56,6 +56,15 @@ def test_arguments_are_initial_values(x, cls):
 
 
 @pytest.mark.parametrize("cls", ACTIVATIONS)
+def test_arguments_are_not_rounded_to_float32_in_float64(cls):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("computes in float32")
+    layer = cls(0.1, dtype="float64")
+    layer.build((None, 4))
+    assert (to_numpy(layer.threshold) == 0.1).all()
+
+
+@pytest.mark.parametrize("cls", ACTIVATIONS)
 def test_thresholds_are_trained_and_stay_non_negative(x, cls):
     layer = cls(threshold=0.5)
     model = keras.Sequential([keras.Input((4,)), layer])

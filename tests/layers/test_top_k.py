@@ -28,6 +28,26 @@ def test_it_keeps_what_a_sort_keeps(k, scale):
     np.testing.assert_array_equal(to_numpy(TopK(k)(x)), sorted_top_k(x, k))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_entries_of_all_magnitudes_are_told_apart(dtype):
+    if dtype == "float64" and keras.backend.backend() != "tensorflow":
+        pytest.skip("computes in float32")
+    rng = np.random.default_rng(0)
+    n_decades = 4 if dtype == "float16" else 30
+    x = 10.0 ** rng.uniform(-n_decades, n_decades, (50, 20))
+    x[:, 0] = x[:, 1:].max(axis=1) * 6
+    x = keras.ops.cast(keras.ops.convert_to_tensor(x, dtype="float64"), dtype)
+    values = np.array(to_numpy(x), "float64")
+    codes = np.array(to_numpy(TopK(7, dtype=dtype)(x)), "float64")
+    np.testing.assert_array_equal(codes, sorted_top_k(values, 7))
+
+
+def test_neighbours_far_below_the_largest_are_told_apart():
+    above = np.nextafter(np.float32(0.1), np.float32(1.0))
+    x = np.array([[1000.0, 0.1, above, 0.05]], "float32")
+    np.testing.assert_array_equal(to_numpy(TopK(2)(x)), [[1000.0, 0.0, above, 0.0]])
+
+
 def test_of_equal_entries_the_first_are_kept():
     x = np.array([[2.0, 2.0, 2.0, 2.0], [0.0, 1.0, -1.0, 1.0], [0.0, 0.0, 0.0, 5.0]])
     expected = [[2, 2, 0, 0], [0, 1, -1, 0], [0, 0, 0, 5]]
@@ -51,6 +71,23 @@ def test_a_value_that_is_no_number_shows():
     for value in (np.nan, np.inf, -np.inf):
         x = np.array([[1.0, value, 2.0, 3.0]], "float32")
         assert not np.isfinite(to_numpy(TopK(2)(x))).all()
+
+
+def test_a_sample_that_is_not_finite_is_refused_without_negative_entries():
+    inputs = keras.Input((8,))
+    atoms = np.abs(unit_atoms(6, 8))
+    layer = LISTABlock(6, dictionary=atoms, activation=TopK(2, nonnegative=True))
+    x = signals(5, 8)
+    x[3, 2] = -np.inf
+    with pytest.raises(ValueError, match=r"received a NaN, an infinity.* in x\[3\]"):
+        SparseCoder(inputs, layer(inputs)).encode(x)
+
+
+def test_its_arguments_cannot_be_changed_once_codes_were_compiled():
+    model = applications.LISTA(6, (8,), activation=TopK(2))
+    for name, value in [("k", 4), ("nonnegative", True)]:
+        with pytest.raises(AttributeError, match=f"{name} of TopK cannot be changed"):
+            setattr(model.encoder.last_activation(), name, value)
 
 
 @pytest.mark.parametrize("k", [0, 2.5, "two"])

@@ -56,7 +56,7 @@ def register_encoder(
         variants: Mapping of names to arguments that the laws are tested with, too.
 
     Raises:
-        ValueError: If another encoder has the name.
+        ValueError: If another encoder has the name, or another class that of its class.
 
     Example:
 
@@ -85,6 +85,13 @@ def register_encoder(
             )
         registered_name = keras.saving.get_registered_name(layer)
         if keras.saving.get_registered_object(registered_name) is not layer:
+            known = keras.saving.get_registered_object(f"Custom>{layer.__name__}")
+            if known is not None and _path(known) != _path(layer):
+                raise ValueError(
+                    f"Files of {_path(layer)} would be read as {_path(known)}, which "
+                    f"has the name {layer.__name__!r} with Keras. Rename the class, or "
+                    "give it keras.saving.register_keras_serializable(package=...)."
+                )
             keras.saving.register_keras_serializable()(layer)
         _ENTRIES[name] = Entry(name, layer, reference, defaults or {}, variants or {})
         return layer

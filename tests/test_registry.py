@@ -11,6 +11,7 @@ import pytest
 from helpers import ENTRIES
 
 import sc2keras
+from sc2keras import registry
 
 OUTSIDE = '''
     import keras
@@ -61,6 +62,22 @@ def test_every_entry_says_what_it_is():
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match=r"'LISTA' is that of .*LISTABlock; received"):
         sc2keras.register_encoder("LISTA")(sc2keras.layers.SLSTM)
+
+
+def test_two_classes_of_one_name_do_not_read_each_others_files():
+    class LISTABlock(sc2keras.layers.LISTABlock):
+        pass
+
+    sc2keras.register_encoder("Mine")(LISTABlock)
+    other = type("LISTABlock", (sc2keras.layers.LISTABlock,), {"__module__": "other"})
+    try:
+        with pytest.raises(
+            ValueError, match=r"Files of other\.LISTABlock would be read"
+        ):
+            sc2keras.register_encoder("Theirs")(other)
+        assert "Theirs" not in registry._ENTRIES
+    finally:
+        del registry._ENTRIES["Mine"]
 
 
 @pytest.fixture(scope="module")

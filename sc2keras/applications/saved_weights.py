@@ -95,6 +95,8 @@ class SavedWeights:
                 head = self.model.outputs[1]._keras_history.operation
                 model.get_layer("predictions").set_weights(head.get_weights())
             return
+        if self.config is not None and self.head is None:
+            model = SparseCoder(model.inputs, model.outputs[0], name=model.name)
         with (
             self.named_misfit(model.name, model.encoder, model.input_shape[1:]),
             _damage_named(self.weights, may_misfit=True),

@@ -145,3 +145,13 @@ def test_weights_of_another_builder_are_refused(tmp_path):
     for name in ("lista.keras", "lista.weights.h5"):
         with pytest.raises(ValueError, match=r"encoder sc2keras>LISTABlock.*LFISTA"):
             LFISTA(weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_new_classifier_stands_on_an_encoder_from_a_file(tmp_path, suffix):
+    model, x, path = LISTA(**SMALL), images(4), tmp_path / f"lista{suffix}"
+    save(model, path)
+    np.testing.assert_array_equal(
+        codes(LISTA(weights=path, classes=3).encoder, x.reshape(4, -1)),
+        codes(model, x),
+    )

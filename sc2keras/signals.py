@@ -19,7 +19,7 @@ def open_samples(name: str, x: Any, shape: Shape) -> Any:
     Arrays and memory maps `(n_samples, *shape)` stay as they are, larger than memory
     perhaps; frames and nested lists become arrays; a stream is an iterable of batches.
     """
-    if isinstance(x, dict):
+    if isinstance(x, dict) and not _is_sparse(x):  # As SciPy's dok_array is.
         x = _only_value(name, x)
     if _is_sparse(x):
         return x.tocsr()
@@ -123,6 +123,9 @@ def as_array(name: str, x: Any) -> NDArray:
             f"{name} cannot be read as an array of numbers "
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]})."
         ) from error
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):  # No backend has such floats.
+            return array.astype("float64")
     if array.dtype.kind in "biuf" or "float" in array.dtype.name:
         return array
     remedy = {

@@ -78,6 +78,8 @@ OF_VECTORS = {
     "nothing masked": np.ma.masked_array,
     "sparse": scipy.sparse.csr_array,
     "coo": scipy.sparse.coo_array,
+    "dok": scipy.sparse.dok_array,
+    "longdouble": lambda x: x.astype("longdouble"),
     "frame": frame,
 }
 

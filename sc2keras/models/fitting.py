@@ -48,8 +48,9 @@ def data_of_fit(
 
 
 def check_batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raises a ValueError for a size that is none in the arguments after the data."""
-    check_sizes(batch_size=args[0] if args else kwargs.get("batch_size"))
+    """Raises a ValueError for sizes that are none in the arguments after the data."""
+    size = args[0] if args else kwargs.get("batch_size")
+    check_sizes(batch_size=size, steps=kwargs.get("steps"))
 
 
 def check_sizes(**sizes: Any) -> None:

@@ -46,7 +46,7 @@ class Task:
                     f"{what} for {unknown}."
                 )
             parts = [value.get(name) for name in self.names]
-        elif (what == "loss_weights" or _is_per_output(value)) and (
+        elif (what in ("loss_weights", "metrics") or _is_per_output(value)) and (
             isinstance(value, (list, tuple)) and len(value) in (1, n_outputs)
         ):
             parts = [None] * (n_outputs - len(value)) + list(value)

@@ -173,3 +173,10 @@ def test_a_global_float_has_no_part_in_a_model_that_is_built(floatx):
         np.testing.assert_allclose(model.evaluate(x, verbose=0), loss, rtol=1e-6)
     finally:
         keras.config.set_floatx("float32")
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True])
+@pytest.mark.parametrize("method", ["evaluate", "predict"])
+def test_a_number_of_steps_that_is_none_is_refused(method, steps):
+    with pytest.raises(ValueError, match="steps must be an integer >= 1"):
+        getattr(compiled(build()), method)(images(4), steps=steps, verbose=0)

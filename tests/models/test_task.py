@@ -183,3 +183,16 @@ def test_weights_in_a_list_are_weights_of_samples():
     for weight in ([1.0, 0.0], [0.25, 0.75]):
         expected = model.test_on_batch(x, np.array(y), np.array(weight))
         np.testing.assert_allclose(model.test_on_batch(x, y, weight), expected)
+
+
+def test_metrics_may_be_a_list_of_lists_with_one_an_output():
+    model, x = build(classes=3), images(10)
+    codes, y = model.encode(x), np.arange(10) % 3
+    metrics = [[keras.metrics.MeanAbsoluteError(name="mae")], ["accuracy"]]
+    compiled(model, loss=[None, "sparse_categorical_crossentropy"], metrics=metrics)
+    result = model.evaluate(x, [codes + 1, y], verbose=0, return_dict=True)
+    found = {key.split("_")[-1]: value for key, value in result.items()}
+    assert found["mae"] == pytest.approx(1, rel=1e-5)
+    probabilities = model.predict(x, verbose=0)[1]
+    accuracy = (probabilities.argmax(axis=1) == y).mean()
+    assert found["accuracy"] == pytest.approx(accuracy)

@@ -36,7 +36,7 @@ class Activation(FixedArguments, FiniteWeights):
     """
 
     solves: ClassVar[Literal["lasso"] | None] = None
-    shows_non_finite: ClassVar[bool] = False
+    shows_non_finite: bool = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

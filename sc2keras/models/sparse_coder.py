@@ -251,8 +251,10 @@ class SparseCoder(keras.Model):
 
     def predict_on_batch(self, x: Any) -> Any:
         x = fitting.samples(self, x)
-        with fitting.floats_of(self):
-            return super().predict_on_batch(x)
+        with fitting.floats_of(self), streaming.warns_once(self, x):
+            outputs = super().predict_on_batch(x)
+        streaming.warn_of_predicted(self, x, outputs)
+        return outputs
 
     def encode(
         self,

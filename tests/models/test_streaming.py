@@ -130,12 +130,14 @@ def solvers():
     return stopped, other
 
 
-@pytest.mark.parametrize("method", ["encode", "reconstruct", "predict", "__call__"])
+@pytest.mark.parametrize(
+    "method", ["encode", "reconstruct", "predict", "predict_on_batch", "__call__"]
+)
 def test_a_solver_that_its_cap_stops_warns_once_on_every_way(solvers, method):
     x = images(150)
     stopped, other = (getattr(model, method) for model in solvers)
     options = {"verbose": 0} if method == "predict" else {}
-    if method != "__call__":
+    if method not in ("__call__", "predict_on_batch"):
         options["batch_size"] = 64
     match = r"^\d+ of 150 rows have not reached tol=1e-07 after n_steps=10 steps; .*gap"
     with pytest.warns(ConvergenceWarning, match=match) as caught:

@@ -97,4 +97,5 @@ def make_activation(
     if isinstance(value, str):
         return _BY_NAME[value].proximal(threshold, **kwargs)
     layer = keras.saving.deserialize_keras_object(value)
+    kwargs["trainable"] = layer.trainable and kwargs.get("trainable", True)
     return type(layer).from_config({**layer.get_config(), **kwargs})

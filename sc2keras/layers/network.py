@@ -50,7 +50,7 @@ class NetworkLayer(DictionaryLayer):
         layer = make_activation(self.activation, threshold, name=name, **options)
         layer.build((None, self.n_atoms))
         for variable in layer.weights:
-            self.watch(f"{name}/{variable.name}", variable, by_default=True)
+            self.watch(f"{name}/{variable.name}", variable, by_default=layer.trainable)
         return layer
 
     def get_config(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from helpers import (
 )
 
 from sc2keras import SparseCoder, applications
-from sc2keras.layers import SLSTM, AdaptiveISTACell, LISTABlock, SLSTMCell
+from sc2keras.layers import SLSTM, AdaptiveISTACell, LISTABlock, Shrinkage, SLSTMCell
 
 DICTIONARY = unit_atoms(6, 8)
 
@@ -308,3 +308,17 @@ def test_what_is_no_dictionary_is_refused():
     ):
         with pytest.raises(ValueError, match=r"^dictionary "):
             LISTABlock(6, dictionary=bad)
+
+
+@pytest.mark.parametrize("cls", TRAINABLE)
+def test_an_activation_that_was_frozen_stays_so(cls):
+    layer = cls(6, n_steps=2, activation=Shrinkage(0.05, trainable=False))
+    again = cls.from_config(layer.get_config())
+    for one in (layer, again):
+        one.build((None, 8))
+        assert one.trainable_weights
+        assert not any("threshold" in v.path for v in one.trainable_weights)
+    layer.last_activation().trainable = True
+    again = cls.from_config(layer.get_config())
+    again.build((None, 8))
+    assert len(again.trainable_weights) == len(layer.trainable_weights)

@@ -88,9 +88,8 @@ def register_encoder(
             known = keras.saving.get_registered_object(f"Custom>{layer.__name__}")
             if known is not None and _path(known) != _path(layer):
                 raise ValueError(
-                    f"Files of {_path(layer)} would be read as {_path(known)}, which "
-                    f"has the name {layer.__name__!r} with Keras. Rename the class, or "
-                    "give it keras.saving.register_keras_serializable(package=...)."
+                    f"Files of {_path(layer)} would be read as {_path(known)}. Rename "
+                    "it, or use keras.saving.register_keras_serializable(package=...)."
                 )
             keras.saving.register_keras_serializable()(layer)
         _ENTRIES[name] = Entry(name, layer, reference, defaults or {}, variants or {})

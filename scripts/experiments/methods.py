@@ -24,6 +24,9 @@ DOUBLE_TANH = {"activation": "double_tanh"}
 SHRINKAGE = {"activation": "shrinkage"}
 FACTORED = SHRINKAGE | {"recurrent": "factored"}
 UNTIED = {"tied": False}
+# What a network of the first table may be, beside the paper's own form.
+FORMS = {"full": {"recurrent": "full"}, "untied": {"recurrent": "full"} | UNTIED}
+FORMS["factored"] = {"recurrent": "factored"}
 METHODS = {
     "ista-20": Method("ISTA, 20 steps", "ISTA", (85.25, 34.05), TWENTY),
     "fista-20": Method("FISTA, 20 steps", "FISTA", (86.65, 35.75), TWENTY),

@@ -45,6 +45,17 @@ PAPER_RATES = {
     "slstm-untied": {"mnist": 3.0, "cifar10": 0.3},
 }
 
+# The first table: what all of its networks have, and what is chosen for each row on
+# held-out training images (results/digits/choice.md): steps, or form and rate.
+FIRST_RECIPE = Recipe("adam", epochs=60, batch_size=64, n_steps=10, jit_compile=False)
+FIRST_RATES = (0.003, 0.01)
+FIRST_STEPS = {"ista": 300, "fista": 50}
+FIRST_CHOICE = {
+    "lista": ("untied", 0.003),
+    "lfista": ("factored", 0.003),
+    "slstm": ("full", 0.003),
+}
+
 
 def recipe_of(dataset, key=None, **options):
     """The recipe of a method on a dataset, with those options that are not None."""

@@ -41,6 +41,23 @@ def markdown(header, rows, n_text=2):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def padded(table):
+    """A Markdown table whose columns line up where it is read as text."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    header, rule, *rows = lines
+    columns = zip(rule, *[header, *rows], strict=True)
+    aligned = [_aligned(*column) for column in columns]
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*aligned, strict=True))
+
+
+def _aligned(rule, *texts):
+    """A column: its header, its rule and its cells, of one width."""
+    width, is_figure = max(map(len, texts)), rule.endswith(":")
+    rule = "-" * (width - 1) + ":" if is_figure else "-" * width
+    header, *texts = [t.rjust(width) if is_figure else t.ljust(width) for t in texts]
+    return header, rule, *texts
+
+
 def side_by_side(titles, measures, records, figures, groups=None):
     """A Markdown table of `{(group, *labels): record}`, the groups side by side."""
     groups = groups or list(dict.fromkeys(group for group, *_ in records))

@@ -72,7 +72,8 @@ class Features:
             record["full"], record["full_train"], record["full_C"] = full
 
     def fit(self, model, x, y):
-        bar = TqdmCallback(verbose=0, desc=self.name, leave=False)
+        options = {"desc": self.name, "leave": False, "disable": None}
+        bar = TqdmCallback(verbose=0, **options)
         return self.recipe.fit(model, x, y, verbose=0, callbacks=[bar])
 
 
@@ -230,7 +231,7 @@ class Ceiling(Features):
 def learn_dictionary(x, n_atoms, l1, seed):
     """The classical dictionary, and the seconds it took."""
     started = time.perf_counter()
-    dictionary = sc2keras.learn_dictionary(x, n_atoms, l1, seed=seed)
+    dictionary = sc2keras.learn_dictionary(x, n_atoms, l1, seed=seed, verbose=0)
     return dictionary, time.perf_counter() - started
 
 
@@ -262,7 +263,8 @@ def run_all(runs, data, description, protocols=(), optimum=True, jobs=1):
     calls = [joblib.delayed(run.run)(data[run.dataset], *options) for run in asked]
     parallel = joblib.Parallel(jobs, return_as="generator")
     for name, each in [("dictionaries", starts), (description, calls)]:
-        for _ in tqdm(parallel(each), name, len(each), unit="run", disable=not each):
+        quiet = None if each else True  # None: where there is no terminal.
+        for _ in tqdm(parallel(each), name, len(each), unit="run", disable=quiet):
             pass
     return found(runs)
 

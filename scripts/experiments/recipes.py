@@ -53,7 +53,7 @@ FIRST_STEPS = {"ista": 300, "fista": 50}
 FIRST_CHOICE = {
     "lista": ("untied", 0.003),
     "lfista": ("factored", 0.003),
-    "slstm": ("full", 0.003),
+    "slstm": ("untied", 0.003),
 }
 
 

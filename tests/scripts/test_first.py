@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from experiments import first, recipes
+from experiments import first, recipes, table1
 from experiments.runs import check_settings, found
 from helpers import load_program, small_digits
 
@@ -52,7 +52,8 @@ def test_every_row_is_the_one_chosen_on_held_out_images(script):
 
 def test_the_published_rows_are_near_the_optimum_and_the_slstm_is_level(script):
     records = found(first.table_runs(published(script)))
-    rows = {key: first.figures_of({0: r}) for (_, key, _), r in records.items()}
+    groups = table1.groups_of(records)
+    rows = {key: first.figures_of(group) for (_, key), group in groups.items()}
     assert all(row["gap"] <= 0.15 for row in rows.values())
     best = max(row["paper"] for row in rows.values())
     error = math.sqrt(2 * best * (1 - best) / 360)
@@ -104,12 +105,12 @@ def test_it_writes_all_its_files_and_is_quiet_without_a_terminal(
     small = small_digits(200)
     monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: small)
     monkeypatch.setattr(first, "FIRST_RECIPE", recipes.FIRST_RECIPE.replace(epochs=1))
-    script.main(["--n-atoms", "8", "--output", str(tmp_path)])
+    script.main(["--n-atoms", "8", "--seeds", "0", "--output", str(tmp_path)])
     output = capsys.readouterr()
     assert "slstm.html" in output.out and "it/s" not in output.err
     for name in ("table.md", "runs.jsonl", "digits-atoms.png", "slstm.html"):
         assert (tmp_path / name).stat().st_size > 500
     monkeypatch.setattr(first.FirstRun, "complete", lambda *_: pytest.fail("again"))
     before = (tmp_path / "table.md").read_text()
-    script.main(["--n-atoms", "8", "--output", str(tmp_path)])
+    script.main(["--n-atoms", "8", "--seeds", "0", "--output", str(tmp_path)])
     assert (tmp_path / "table.md").read_text() == before

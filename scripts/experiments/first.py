@@ -251,6 +251,6 @@ def choice_table(records, args):
     return markdown(header, rows) + (
         f"\nThe last sixth of the digits' training images, held out; seeds {seeds}. "
         "Chosen of a network: the best accuracy with a gap of at most "
-        f"{LARGEST_GAP:.0%}; of a solver: the fewest steps with a gap of at most "
-        f"{LARGEST_GAP_OF_SOLVERS:.0%}.\n"
+        f"{100 * LARGEST_GAP:.0f} %; of a solver: the fewest steps with a gap of at "
+        f"most {100 * LARGEST_GAP_OF_SOLVERS:.0f} %.\n"
     )

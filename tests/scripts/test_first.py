@@ -1,6 +1,7 @@
 """The first table: its choice, its sentences, and what is published of it."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,18 @@ def test_every_row_is_the_one_chosen_on_held_out_images(script):
         assert first.chosen_steps(records, key) == n_steps
     for key, chosen in recipes.FIRST_CHOICE.items():
         assert first.chosen_form(records, key) == chosen
-    text = first.choice_table(records, args)
-    assert (DIGITS / "choice.md").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("table.md", ()), ("choice.md", ("--choose", "--seeds", "0", "1"))],
+)
+def test_what_is_published_comes_from_its_records(script, tmp_path, name, options):
+    for path in DIGITS.glob("*.jsonl"):
+        shutil.copy(path, tmp_path)
+    script.main([*options, "--tables", "--output", str(tmp_path)])
+    text = (DIGITS / name).read_text(encoding="utf-8")
+    assert (tmp_path / name).read_text(encoding="utf-8") == text
 
 
 def test_the_published_rows_are_near_the_optimum_and_the_slstm_is_level(script):

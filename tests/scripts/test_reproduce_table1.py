@@ -279,17 +279,12 @@ RESULTS = Path(__file__).parents[2] / "results"
 FIVE_SEEDS = ("--datasets", "mnist", "cifar10", "--seeds", *"01234")
 
 
-@pytest.mark.parametrize(
-    ("folder", "options"),
-    [("table1", (*FIVE_SEEDS, "--protocol", "both")), ("digits", ())],
-)
-def test_the_tables_that_are_published_come_from_their_records(
-    script, tmp_path, folder, options
-):
-    for path in (RESULTS / folder).glob("*.jsonl"):
+def test_the_tables_that_are_published_come_from_their_records(script, tmp_path):
+    for path in (RESULTS / "table1").glob("*.jsonl"):
         shutil.copy(path, tmp_path)
-    script.main([*options, "--tables", "--output", str(tmp_path)])
-    published = (RESULTS / folder / "table.md").read_text(encoding="utf-8")
+    options = [*FIVE_SEEDS, "--protocol", "both", "--tables"]
+    script.main([*options, "--output", str(tmp_path)])
+    published = (RESULTS / "table1/table.md").read_text(encoding="utf-8")
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == published
 
 

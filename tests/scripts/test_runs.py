@@ -102,7 +102,7 @@ def test_runs_with_one_lambda_and_seed_share_the_classical_dictionary(
 
     def counted(*args, **kwargs):
         calls.append(args[2])
-        return learn(*args, **kwargs, max_iter=5, verbose=0)
+        return learn(*args, **kwargs, max_iter=5)
 
     monkeypatch.setattr(runs_module.sc2keras, "learn_dictionary", counted)
     first = make_run(tmp_path).start(data.x_train)

@@ -32,7 +32,7 @@ def test_options_that_it_does_not_have_ask_for_the_whole_table(script):
 
 def test_what_is_published_is_made_by_the_program(script):
     runs = first.table_runs(published(script))
-    tried = first.tried_runs(published(script, "--seeds", "0", "1"))
+    tried = first.tried_runs(published(script))
     check_settings([*runs.values(), *tried.values()])
     for asked in (runs, tried):
         (store,) = {run.store.path: run.store for run in asked.values()}.values()
@@ -40,7 +40,7 @@ def test_what_is_published_is_made_by_the_program(script):
 
 
 def test_every_row_is_the_one_chosen_on_held_out_images(script):
-    args = published(script, "--seeds", "0", "1")
+    args = published(script)
     records = found(first.tried_runs(args))
     assert all(record["settings"]["validation"] for record in records.values())
     for key, n_steps in recipes.FIRST_STEPS.items():
@@ -51,7 +51,7 @@ def test_every_row_is_the_one_chosen_on_held_out_images(script):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("table.md", ()), ("choice.md", ("--choose", "--seeds", "0", "1"))],
+    [("table.md", ()), ("choice.md", ("--choose",))],
 )
 def test_what_is_published_comes_from_its_records(script, tmp_path, name, options):
     for path in DIGITS.glob("*.jsonl"):

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import signals
@@ -18,7 +17,7 @@ from sc2keras.models import fitting, forward, path, saving, streaming
 from sc2keras.models.divergence import guarded
 from sc2keras.models.objective import Objective, metrics_of
 from sc2keras.models.task import Task
-from sc2keras.models.variables import check_finite_weights, kept
+from sc2keras.models.variables import check_finite_weights, kept, value
 from sc2keras.validation import Tensor, at_least_float32, check_non_negative
 
 
@@ -86,7 +85,7 @@ class SparseCoder(keras.Model):
     def dictionary(self) -> NDArray:
         """D as a NumPy array, `(n_atoms, n_features)`."""
         # A copy: on PyTorch it would be the weight itself.
-        return np.array(ops.convert_to_numpy(self.encoder.dictionary.value))
+        return np.array(value(self.encoder.dictionary))
 
     def compile(
         self,

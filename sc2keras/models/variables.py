@@ -26,7 +26,7 @@ def check_finite_weights(model: keras.Model, consequence: str) -> None:
 def first_not_finite(variables: list[keras.Variable]) -> keras.Variable | None:
     """The first of the variables that holds a NaN or an infinity."""
     for variable in variables:
-        if not is_finite(ops.convert_to_numpy(variable.value)):
+        if not is_finite(value(variable)):
             return variable
     return None
 
@@ -70,7 +70,7 @@ def kept(model: keras.Model) -> Iterator[None]:
 def is_usable(variable: keras.Variable) -> bool:
     """Whether a variable has values, and finite ones."""
     try:
-        return is_finite(ops.convert_to_numpy(variable.value))
+        return is_finite(value(variable))
     # Of a buffer that is given away already, or that there is none.
     except (RuntimeError, ValueError, TypeError, AttributeError):
         return False
@@ -82,4 +82,9 @@ def assign(variables: list[keras.Variable], new: list[NDArray]) -> None:
 
 
 def values(variables: list[keras.Variable]) -> list[NDArray]:
-    return [np.array(ops.convert_to_numpy(v.value)) for v in variables]
+    return [np.array(value(variable)) for variable in variables]
+
+
+def value(variable: keras.Variable) -> NDArray:
+    # First a tensor: what a strategy of TensorFlow mirrors is no array.
+    return ops.convert_to_numpy(ops.convert_to_tensor(variable))

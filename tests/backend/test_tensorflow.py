@@ -79,3 +79,15 @@ def test_other_arguments_of_fit_work_as_in_keras(arguments):
     history = model.fit(x, batch_size=8, epochs=2, verbose=0, **arguments).history
     assert len(history["loss"]) == 2
     assert ("val_loss" in history) == any("validation" in name for name in arguments)
+
+
+def test_fit_works_within_the_scope_of_a_strategy():
+    import tensorflow as tf
+
+    x = signals(32, 8)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = SC2Net(6, (8,), n_steps=2)
+        model.compile()
+        losses = model.fit(x, batch_size=16, epochs=2, verbose=0).history["loss"]
+        assert model.dictionary.shape == (6, 8)
+    assert losses[1] < losses[0]

@@ -17,7 +17,8 @@ DESCRIPTION = """Sparse codes of files, and what is known of the models that mak
     sc2keras info SC2Net/mnist
     sc2keras info model.keras x.npy                      # did training work?
 
-MODEL is a .keras file, or BUILDER/WEIGHTS of what `sc2keras list` lists.
+MODEL is a .keras file; BUILDER/WEIGHTS of what `sc2keras list` lists; a folder
+of sc2keras.hub.save_to_preset; or hf://OWNER/MODEL, of the Hugging Face Hub.
 """
 
 ENCODE = """Memory does not grow with the number of vectors. A run can be stopped at
@@ -43,7 +44,7 @@ INFO = """What is known of MODEL. With DATA, which is what encode reads, also ho
 its codes of them are, and what helps where something is off."""
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "model": {"metavar": "MODEL", "help": ".keras file, or BUILDER/WEIGHTS"},
+    "model": {"metavar": "MODEL", "help": ".keras file, BUILDER/WEIGHTS, or hf://…"},
     "input": {"metavar": "INPUT", "help": "file, folder or name, as said above"},
     "output": {"metavar": "OUTPUT", "help": "file, as said above"},
     "data": {"metavar": "DATA", "nargs": "?", "help": "samples that MODEL encodes"},

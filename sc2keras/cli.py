@@ -20,6 +20,7 @@ from sc2keras.explorer.files import read_samples
 from sc2keras.io import transfer
 from sc2keras.io.errors import failing_as
 from sc2keras.io.work import kept_in, unfinished_folder
+from sc2keras.models import saving
 from sc2keras.registry import entries
 
 OPTIONS = ("key", "split", "data_dir", "resize", "threshold", "batch_rows", "overwrite")
@@ -98,11 +99,12 @@ def view(args: argparse.Namespace) -> None:
 
 
 def info(args: argparse.Namespace) -> None:
-    path = io.model_path(args.model)
-    model, sha256 = io.load_model(path)
+    model, sha256 = io.load_model(args.model)
     card = card_of(sha256)
     tell("model", args.model)
-    tell("file", f"{path.name}, {path.stat().st_size:,} bytes")
+    if not saving.is_preset(args.model):
+        path = io.model_path(args.model)
+        tell("file", f"{path.name}, {path.stat().st_size:,} bytes")
     known = {**model_facts(model), **(card_facts(card) if card else {})}
     for name, value in known.items():
         tell(name, value)

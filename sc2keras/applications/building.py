@@ -37,10 +37,12 @@ def build(
         input_shape: Tuple, the shape of one sample, (28, 28, 1) by default. It is
             flattened inside.
         weights: None; or the path of a `.keras` or `.weights.h5` file of such a model;
-            or a name of `list_weights()`, such as `"mnist"`: weights that ship with the
-            package, with a card (`weights_card`). Arguments that are left open follow
-            the weights; one that contradicts them is an error. (A `.weights.h5` file of
-            before version 0.2 tells nothing but its shapes.)
+            or of a folder of `sc2keras.hub.save_to_preset`; or its address on the
+            Hugging Face Hub, `"hf://owner/model"`; or a name of `list_weights()`, such
+            as `"mnist"`: weights that ship with the package, with a card
+            (`weights_card`). Arguments that are left open follow the weights; one that
+            contradicts them is an error. (A `.weights.h5` file of before version 0.2
+            tells nothing but its shapes.)
         classes: Integer or None. If given, a dense layer of that many classes stands on
             the codes, and the model's outputs are `[codes, predictions]`. Train it with
             `compile(loss=...)` and `fit(x, y)`.
@@ -56,7 +58,9 @@ def build(
     Raises:
         ValueError: If an argument is unusable, is none of the encoder's, or contradicts
             the weights.
-        OSError: If the file of the weights is truncated or altered.
+        OSError: If the file of the weights is truncated or altered, or the Hub cannot
+            be reached.
+        ImportError: If the weights are on the Hub, and huggingface_hub is missing.
 
     Example:
 

@@ -110,30 +110,25 @@ def open_weights(
     """The weights of a builder by their name or their path."""
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
-            "weights must be None, the path of a .keras or .weights.h5 file, or a name "
-            f"of list_weights(); received weights={weights!r}."
+            "weights must be None, the path of a .keras or .weights.h5 file, an address"
+            " hf://owner/model, or a name of list_weights(); received "
+            f"weights={weights!r}."
         )
     path, model = os.fspath(weights), None
-    is_file = path.endswith((".keras", ".weights.h5"))
+    is_preset = saving.is_preset(path)
+    is_file = not is_preset and path.endswith((".keras", ".weights.h5"))
     if is_file and not os.path.isfile(path):
         raise ValueError(
             "weights must be None, the path of an existing .keras or .weights.h5 "
             f"file, or a name; received weights={path!r}, which is no file."
         )
-    if path.endswith(".weights.h5"):
+    if is_file and path.endswith(".weights.h5"):
         with _damage_named(path):
             found = saving.read_weights_config(path)
         if found is None:
             return SavedWeights(path, is_file)
     else:
-        file = path if is_file else weights_path(builder, path)
-        with _damage_named(path) if is_file else contextlib.nullcontext():
-            model = keras.saving.load_model(file, compile=False)
-        if not isinstance(model, SparseCoder):
-            raise ValueError(
-                f"weights={path!r} holds a {type(model).__name__}, and no SparseCoder. "
-                "Open it with keras.saving.load_model."
-            )
+        model = _load_model(builder, path, is_file)
         found = describe(model)
     if found["encoder"] != keras.saving.get_registered_name(layer_class):
         raise ValueError(
@@ -141,7 +136,23 @@ def open_weights(
             f"with that of {builder}. Use its builder, or keras.saving.load_model."
         )
     shape = tuple(found["input_shape"])
-    return SavedWeights(path, is_file, found["config"], shape, found["head"], model)
+    named = is_file or is_preset
+    return SavedWeights(path, named, found["config"], shape, found["head"], model)
+
+
+def _load_model(builder: str, path: str, is_file: bool) -> SparseCoder:
+    if saving.is_preset(path):
+        model = saving.load_preset(path)
+    else:
+        file = path if is_file else weights_path(builder, path)
+        with _damage_named(path) if is_file else contextlib.nullcontext():
+            model = keras.saving.load_model(file, compile=False)
+    if not isinstance(model, SparseCoder):
+        raise ValueError(
+            f"weights={path!r} holds a {type(model).__name__}, and no SparseCoder. "
+            "Open it with keras.saving.load_model."
+        )
+    return model
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""The model of a transfer: a file, trained weights that ship, or a model itself."""
+"""The model of a transfer: a file, weights that ship or of the Hub, or a model."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,7 +12,7 @@ from keras import ops
 from sc2keras.applications import list_weights, weights_path
 from sc2keras.applications.pretrained import file_sha256
 from sc2keras.io.errors import ModelError, failing_as
-from sc2keras.models import SparseCoder
+from sc2keras.models import SparseCoder, saving
 
 
 def model_path(name: str | os.PathLike[str]) -> Path:
@@ -32,16 +33,17 @@ def model_path(name: str | os.PathLike[str]) -> Path:
 
 def load_model(model: SparseCoder | str | os.PathLike[str]) -> tuple[SparseCoder, str]:
     if isinstance(model, SparseCoder):
-        config = {**model.encoder.get_config(), "name": None}
-        config["input"] = model.input_shape
-        content = json.dumps(config, sort_keys=True, default=str).encode()
-        digest = hashlib.sha256(content)
-        for weight in model.weights:
-            digest.update(ops.convert_to_numpy(weight).tobytes())
-        return model, digest.hexdigest()
+        return model, _sha256(model)
     if not isinstance(model, str | os.PathLike):
         what = f"the model is a {type(model).__name__}"
         raise ModelError(f"{what}. Give a SparseCoder, its path, or a name of weights.")
+    if saving.is_preset(str(model)):
+        try:
+            loaded = saving.load_preset(str(model))
+        except (ImportError, OSError, ValueError) as error:
+            raise ModelError(str(error)) from error
+        loaded = _checked(loaded, model)
+        return loaded, _sha256(loaded)
     path = model_path(model)
     remedy = (
         "Give a .keras file that model.save wrote, and save it anew if it was cut off; "
@@ -52,9 +54,24 @@ def load_model(model: SparseCoder | str | os.PathLike[str]) -> tuple[SparseCoder
         loaded = keras.saving.load_model(path, compile=False)
         if file_sha256(path) != sha256:
             raise ValueError("it was replaced meanwhile")
+    return _checked(loaded, path), sha256
+
+
+def _checked(loaded: Any, name: str | os.PathLike[str]) -> SparseCoder:
     if not isinstance(loaded, SparseCoder):
         raise ModelError(
-            f"{path} holds a {type(loaded).__name__}. Give a SparseCoder, for instance "
+            f"{name} holds a {type(loaded).__name__}. Give a SparseCoder, for instance "
             "a model of sc2keras.applications."
         )
-    return loaded, sha256
+    return loaded
+
+
+def _sha256(model: SparseCoder) -> str:
+    """Of what the codes of a model depend on."""
+    config = {**model.encoder.get_config(), "name": None}
+    config["input"] = model.input_shape
+    content = json.dumps(config, sort_keys=True, default=str).encode()
+    digest = hashlib.sha256(content)
+    for weight in model.weights:
+        digest.update(ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()

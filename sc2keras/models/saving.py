@@ -31,6 +31,7 @@ _DESCRIPTION = "sc2keras"
 _TRAINING = "training.json"
 # Where Keras sees no local file, unless such a folder is mounted.
 _REMOTE = re.compile("/(cns|cfs|gcs|hdfs|readahead|placer|tfhub)")
+_HUB = "hf://"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 FilePath = str | os.PathLike[str] | io.IOBase
@@ -159,6 +160,51 @@ def export(
         _printed_as(temporary, path),
     ):
         return write(str(temporary), format, *args, **kwargs)
+
+
+def save_preset(model: keras.Model, folder: Path, readme: str) -> None:
+    """Writes a model as a folder, as Keras loads it from the Hugging Face Hub."""
+    check_finite_weights(model, "nothing was saved")
+    with _full_disk_named(folder), whole_export(folder) as temporary:
+        keras.saving.save_model(model, temporary, zipped=False)
+        (temporary / "README.md").write_text(readme, encoding="utf-8")
+
+
+def is_preset(name: str) -> bool:
+    """Whether it is an address of the Hub, or a folder with a model of Keras."""
+    return name.startswith(_HUB) or os.path.isfile(os.path.join(name, "config.json"))
+
+
+def load_preset(name: str) -> Any:
+    """The model in a folder, or at an address of the Hub, not compiled.
+
+    Raises:
+        ValueError: If the address is none of the Hub, or a weight is not finite.
+        ImportError: If the package that downloads is not installed.
+        OSError: If there is no such model, no network, or no access.
+    """
+    of_hub = name.startswith(_HUB)
+    if of_hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", name[len(_HUB) :]):
+        raise ValueError(
+            f"A model of the Hugging Face Hub is hf://owner/model; received {name!r}."
+        )
+    try:
+        return keras.saving.load_model(name, compile=False)
+    except Exception as error:
+        if isinstance(error, ValueError) and "NaN" in str(error):
+            raise
+        if of_hub and isinstance(error, ImportError):
+            raise ImportError(
+                f"{name} needs the package huggingface_hub. Install it with "
+                "pip install 'sc2keras[hub]', and start Python again."
+            ) from error
+        hub = "its name, the network and your access (hf auth login), and "
+        raise OSError(
+            f"{name} cannot be loaded ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}). Check {hub * of_hub}that it holds what "
+            "sc2keras.hub.save_to_preset wrote; import the module of an encoder of "
+            "your own first."
+        ) from error
 
 
 def portable(compile_config: dict[str, Any]) -> dict[str, Any]:

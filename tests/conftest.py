@@ -1,7 +1,15 @@
+import os
+
 import keras
 import pytest
 
 from sc2keras import datasets
+
+
+def pytest_configure():
+    """Before the processes that run the tests: of theirs, BLAS takes one core each."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,13 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
     if "_build" not in path.parts
 }
-WITH_PYTHON = [name for name, text in PAGES.items() if "```python" in text]
+# These train for seconds, and what they show has tests of its own.
+LONG = ("scikit_learn", "own_data", "train", "given_dictionary", "slstm_cell")
+WITH_PYTHON = [
+    pytest.param(name, marks=[pytest.mark.slow] if Path(name).stem in LONG else [])
+    for name, text in PAGES.items()
+    if "```python" in text
+]
 COMMANDS = [
     pytest.param(line.partition("   #")[0], id=f"{name}-{line[:40]}")
     for name, text in PAGES.items()

@@ -8,6 +8,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras.metrics import NonzeroFraction
+from sc2keras.models.variables import values
 from sc2keras.validation import Tensor, depth_of_caller
 
 # An atom counts as dead after 130 batches that do not use it.
@@ -48,8 +49,7 @@ class Activity(NonzeroFraction):
     def keep(self) -> None:
         """The batches of an epoch are over; those of a validation may follow."""
         if self._kept is None:
-            # A product, since variables of several replicas are no arrays.
-            self._kept = ops.convert_to_numpy(1.0 * self.recent)
+            (self._kept,) = values([self.recent])
 
     def warn(self, encoder: Any) -> None:
         """Warns, after a training, of codes of zeros or of mostly dead atoms."""

@@ -11,7 +11,7 @@ Tensor = Any
 # Of integers, or None where a size is known only at run time, such as the batch's.
 Shape = tuple[Any, ...]
 # Packages whose frames a warning does not point at.
-_INNER = ("sc2keras.", "keras.", "torch.")
+_INNER = ("sc2keras.", "keras.", "torch.", "contextlib")
 # What stands in JSON as it is in Python.
 JSON_TYPES = (str, int, float, bool, dict, list, type(None))
 

@@ -4,24 +4,29 @@ import contextlib
 import importlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from numpy.typing import NDArray
 
 from sc2keras.validation import depth_of_caller
 
 
-def warn_if_open(gaps: NDArray, tol: float, n_steps: int) -> None:
+def warn_if_open(gaps: NDArray, solver: Any) -> None:
     """Warns of rows that a solver left above its tolerance; a gap of NaN is none."""
-    left = gaps[gaps > tol]
-    if not left.size:
-        return
-    warnings.warn(
-        f"{left.size} of {gaps.size} rows have not reached tol={tol:g} after n_steps="
-        f"{n_steps} steps; their largest relative duality gap is {left.max():.2g}. "
-        "Raise n_steps, or tol.",
-        _category(),
-        stacklevel=depth_of_caller(),
-    )
+    left = gaps[gaps > solver.tol]
+    warn_of(left.size, gaps.size, left.max(initial=0), solver)
+
+
+def warn_of(n_open: int, n_rows: int, largest: float, solver: Any) -> None:
+    """The warning of `warn_if_open`, from the numbers of rows and the largest gap."""
+    if n_open:
+        warnings.warn(
+            f"{n_open} of {n_rows} rows have not reached tol={solver.tol:g} after "
+            f"n_steps={solver.n_steps} steps; their largest relative duality gap is "
+            f"{largest:.2g}. Raise n_steps, or tol.",
+            _category(),
+            stacklevel=depth_of_caller(),
+        )
 
 
 @contextlib.contextmanager

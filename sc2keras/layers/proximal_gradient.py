@@ -1,5 +1,6 @@
 """What the exact solvers share: proximal gradient steps, to a number or a tolerance."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -72,12 +73,15 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         if self.tol is None:
             return self._unfold(inputs)
         codes, gaps = self.solve(inputs)
+        # For who compiles it, as Keras attaches masks; some tracers of JAX take none.
+        with contextlib.suppress(AttributeError):
+            codes._relative_gaps = gaps
         try:
             values = ops.convert_to_numpy(gaps)
         # While a function is traced: each backend has an error of its own for it.
         except Exception:
             return codes
-        warn_if_open(values, self.tol, self.n_steps)
+        warn_if_open(values, self)
         return codes
 
     def solve(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

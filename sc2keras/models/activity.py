@@ -1,4 +1,4 @@
-"""Which atoms a training still uses."""
+"""What Keras's loops leave to warn of: dead atoms, and rows that are not solved."""
 
 import warnings
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from sc2keras.layers.convergence import warn_of
 from sc2keras.metrics import NonzeroFraction
 from sc2keras.models.variables import values
 from sc2keras.validation import Tensor, depth_of_caller
@@ -18,7 +19,8 @@ _MOST_DEAD = 0.5
 
 
 class Activity(NonzeroFraction):
-    """The fraction of entries that are not zero, and which atoms they are of.
+    """The fraction of entries that are not zero, which atoms they are of, and the rows
+    that a solver left above its tolerance.
 
     In a metric, since every backend carries the state of one through its steps.
 
@@ -29,6 +31,8 @@ class Activity(NonzeroFraction):
     def __init__(self, n_atoms: int) -> None:
         super().__init__()
         self.recent = self.add_variable((n_atoms,), "zeros", name="recent")
+        # How many rows are open, of how many, and their largest gap.
+        self.open = self.add_variable((3,), "zeros", name="open")
         self._kept: NDArray | None = None
 
     def update_state(
@@ -38,8 +42,21 @@ class Activity(NonzeroFraction):
         used = ops.cast(ops.any(ops.not_equal(y_pred, 0), axis=0), self.recent.dtype)
         self.recent.assign(_MEMORY * self.recent + used)
 
+    def note_gaps(self, codes: Tensor, encoder: Any) -> None:
+        """Notes the rows of a solver's codes, before its tolerance is lost of them."""
+        gaps = getattr(codes, "_relative_gaps", None)
+        if gaps is None:
+            return
+        gaps = ops.cast(gaps, self.open.dtype)
+        left = ops.where(gaps > encoder.tol, gaps, 0.0)
+        n_open, n_rows = ops.sum(ops.sign(left)), ops.sum(ops.ones_like(left))
+        largest = ops.maximum(self.open[2], ops.max(left, initial=0.0))
+        counted = ops.stack([self.open[0] + n_open, self.open[1] + n_rows, largest])
+        self.open.assign(counted)
+
     def reset_state(self) -> None:
         super().reset_state()
+        self.open.assign(ops.zeros(3, self.open.dtype))
         self.recent.assign(ops.zeros(self.recent.shape, self.recent.dtype))
 
     def forget(self) -> None:
@@ -50,6 +67,10 @@ class Activity(NonzeroFraction):
         """The batches of an epoch are over; those of a validation may follow."""
         if self._kept is None:
             (self._kept,) = values([self.recent])
+
+    def warn_of_open(self, solver: Any) -> None:
+        n_open, n_rows, largest = values([self.open])[0].tolist()
+        warn_of(int(n_open), int(n_rows), largest, solver)
 
     def warn(self, encoder: Any) -> None:
         """Warns, after a training, of codes of zeros or of mostly dead atoms."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sc2keras import backend
 from sc2keras.backend import ArrayFunction
+from sc2keras.layers.convergence import warn_if_open
 from sc2keras.signals import as_array
 from sc2keras.validation import Tensor
 
@@ -22,7 +23,9 @@ def compile_forward(
     The weights are read at every call: training between two calls shows. Every number
     of rows is compiled once (on TensorFlow without XLA, all of them together). The
     result of a call may share memory with the backend; copy it to keep it. On JAX under
-    `keras.distribution` the rows are divided among the devices, as `fit` does it.
+    `keras.distribution` the rows are divided among the devices, as `fit` does it. Every
+    call of a `SparseCoder` warns as `encode` does; of a solver in another model a
+    compiled function cannot.
 
     Args:
         model: A built `keras.Model` of one input; the first of its outputs is returned.
@@ -40,10 +43,7 @@ def compile_forward(
     """
     dtype = np.dtype(model.inputs[0].dtype)
 
-    def codes(x: Tensor) -> tuple[Tensor, ...]:
-        return (keras.tree.flatten(model(x, training=False))[0],)
-
-    run = backend.compile_function(model, codes, jit_compile)
+    run = compile_codes(model, jit_compile)
 
     def call(array: NDArray) -> NDArray:
         if getattr(array, "dtype", None) != dtype or not isinstance(array, np.ndarray):
@@ -54,14 +54,17 @@ def compile_forward(
                     f"received dtype {array.dtype}."
                 )
             array = array.astype(dtype)
-        return run(array)[0]
+        codes, *found = run(array)
+        for gaps in found:
+            warn_if_open(gaps, model.encoder)
+        return codes
 
     return call
 
 
 def compile_codes(model: Any, jit_compile: bool) -> ArrayFunction:
     """A function that returns codes; of a solver to a tolerance, also their gaps."""
-    encoder = model.encoder
+    encoder: Any = getattr(model, "encoder", None)
 
     def codes(x: Tensor) -> tuple[Tensor, ...]:
         if getattr(encoder, "tol", None) is None:

@@ -58,6 +58,7 @@ class Objective:
         self, model: Any, x: Tensor, codes: Tensor, sample_weight: Tensor | None
     ) -> Tensor:
         encoder = model.encoder
+        self.activity.note_gaps(codes, encoder)
         # Of a narrower dtype the objective is computed in float32.
         dtype = at_least_float32(encoder.compute_dtype)
         reconstruction = ops.cast(encoder(codes, reverse=True), dtype)

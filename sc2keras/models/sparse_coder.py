@@ -64,6 +64,8 @@ class SparseCoder(keras.Model):
         Zhou et al., An End-to-End Sparse Coding, section 3 and eq. 8.
     """
 
+    _returns_gaps = False
+
     # Keras restores a functional subclass only where it has this signature.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,6 +77,15 @@ class SparseCoder(keras.Model):
         self._usual_batch_size = streaming.usual_batch_size(self.encoder)
         # Of codes and signals in NumPy: float32, or float64 where the model is.
         self._result_dtype = at_least_float32(self.outputs[0].dtype)
+
+    def call(
+        self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
+        outputs = super().call(inputs, training, mask, **kwargs)
+        if self._returns_gaps:
+            codes = keras.tree.flatten(outputs)[0]
+            return {"outputs": outputs, "gaps": codes._relative_gaps}
+        return outputs
 
     @property
     def encoder(self) -> Encoder:
@@ -201,7 +212,11 @@ class SparseCoder(keras.Model):
         """
         x, y = fitting.data_of_fit(self, x, y, batch_size, epochs, kwargs)
         self._initial_epoch = None  # Where a callback of an earlier fit went on.
-        with guarded(self, callbacks) as watched, fitting.floats_of(self):
+        with (
+            streaming.warns_once(self),
+            guarded(self, callbacks) as watched,
+            fitting.floats_of(self),
+        ):
             history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks=watched, **kwargs
             )
@@ -219,7 +234,7 @@ class SparseCoder(keras.Model):
             if weight is not None:
                 kwargs["sample_weight"] = weight
         y = self._task.targets_beside(x, y, weight)
-        with fitting.floats_of(self), kept(self):
+        with streaming.warns_once(self), fitting.floats_of(self), kept(self):
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -227,17 +242,15 @@ class SparseCoder(keras.Model):
         fitting.check_batch_size(args, kwargs)
         check_finite_weights(self, "nothing was predicted")
         x = fitting.samples(self, x)
-        with fitting.floats_of(self), streaming.warns_once(self, x), kept(self):
-            outputs = super().predict(x, *args, **kwargs)
-        streaming.warn_of_predicted(self, x, outputs)
-        return outputs
+        with fitting.floats_of(self), kept(self):
+            return streaming.predicted(self, super().predict, x, *args, **kwargs)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
     ) -> Any:
         """`keras.Model.train_on_batch`, with data as `fit` takes them."""
         data = fitting.data(self, x, y, sample_weight)
-        with fitting.floats_of(self):
+        with streaming.warns_once(self), fitting.floats_of(self):
             return super().train_on_batch(*data, **kwargs)
 
     def test_on_batch(
@@ -245,15 +258,13 @@ class SparseCoder(keras.Model):
     ) -> Any:
         """`keras.Model.test_on_batch`, with data as `fit` takes them."""
         data = fitting.data(self, x, y, sample_weight)
-        with fitting.floats_of(self):
+        with streaming.warns_once(self), fitting.floats_of(self):
             return super().test_on_batch(*data, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         x = fitting.samples(self, x)
-        with fitting.floats_of(self), streaming.warns_once(self, x):
-            outputs = super().predict_on_batch(x)
-        streaming.warn_of_predicted(self, x, outputs)
-        return outputs
+        with fitting.floats_of(self):
+            return streaming.predicted(self, super().predict_on_batch, x)
 
     def encode(
         self,

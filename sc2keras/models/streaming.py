@@ -4,21 +4,17 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import signals
 from sc2keras.backend import aligned_empty
 from sc2keras.layers.convergence import quiet_solvers, warn_if_open
-from sc2keras.losses import flatten_samples
 from sc2keras.models.output import apart, collect
-from sc2keras.objective import relative_duality_gap
 from sc2keras.validation import Shape, check_positive_integer
 
 # What is held of the signals and codes of a chunk of rows: large enough for the matrix
@@ -91,32 +87,34 @@ def _warning_of_open(
         found += [gap.copy() for gap in gaps]
         yield codes
     if found:
-        warn_if_open(np.concatenate(found), encoder.tol, encoder.n_steps)
+        warn_if_open(np.concatenate(found), encoder)
 
 
-def warns_once(model: Any, x: Any) -> contextlib.AbstractContextManager[None]:
-    """Keeps a solver quiet where Keras calls it batch by batch, as `predict` does."""
-    return quiet_solvers() if _is_solved(model, x) else contextlib.nullcontext()
-
-
-def warn_of_predicted(model: Any, x: Any, outputs: Any) -> None:
-    """The one warning for all that `predict` gave."""
-    if not _is_solved(model, x):
+@contextlib.contextmanager
+def warns_once(model: Any) -> Iterator[None]:
+    """Warns of all rows that Keras takes, and not of those of each batch."""
+    if getattr(model.encoder, "tol", None) is None:
+        yield
         return
-    encoder, dtype = model.encoder, model._result_dtype
-    codes, found = keras.tree.flatten(outputs)[0], []
-    dictionary = ops.cast(encoder.dictionary, dtype)
-    for start in range(0, len(codes), 4096):
-        rows = slice(start, start + 4096)
-        batch = flatten_samples(ops.cast(x[rows], dtype)), ops.cast(codes[rows], dtype)
-        gaps = relative_duality_gap(*batch, dictionary, encoder.l1)
-        found.append(ops.convert_to_numpy(gaps))
-    warn_if_open(np.concatenate(found), encoder.tol, encoder.n_steps)
+    with quiet_solvers():
+        yield
+    model._objective.activity.warn_of_open(model.encoder)
 
 
-def _is_solved(model: Any, x: Any) -> bool:
-    """Whether an array is solved for to a tolerance."""
-    return getattr(model.encoder, "tol", None) is not None and hasattr(x, "shape")
+def predicted(
+    model: Any, predict: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """What a method of Keras predicts, after the one warning for all of it."""
+    if getattr(model.encoder, "tol", None) is None:
+        return predict(*args, **kwargs)
+    model._returns_gaps = True
+    try:
+        with quiet_solvers():
+            found = predict(*args, **kwargs)
+    finally:
+        model._returns_gaps = False
+    warn_if_open(found["gaps"], model.encoder)
+    return found["outputs"]
 
 
 def _encoded(model: Any, x: Any, batch_size: int) -> Iterator[tuple[NDArray, ...]]:

@@ -216,7 +216,7 @@ def test_nothing_is_warned_of_where_every_row_got_there_or_none_can(cls):
         solver(cls)(np.full_like(x, np.nan))
         solver(cls, tol=None, n_steps=1)(x)
         solver(cls, n_steps=1).solve(x)
-        warn_if_open(np.array(np.nan), 1e-3, 1)
+        warn_if_open(np.array(np.nan), solver(cls))
 
 
 def test_a_call_within_a_compiled_function_is_traced_without_a_warning():

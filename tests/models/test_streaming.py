@@ -1,11 +1,8 @@
-import warnings
-
 import keras
 import numpy as np
 import pytest
 from coders import SHAPE, build, images, per_sample
-from helpers import signals, unit_atoms
-from sklearn.exceptions import ConvergenceWarning
+from helpers import signals
 
 from sc2keras import SparseCoder
 from sc2keras.layers import FISTA
@@ -117,36 +114,6 @@ def test_tf_data_is_encoded(tf):
 def test_an_unusable_batch_size_is_named():
     with pytest.raises(ValueError, match=r"batch_size must be .*received batch_size=0"):
         build().encode(images(2), batch_size=0)
-
-
-@pytest.fixture(scope="module")
-def solvers():
-    """One that its cap stops, and one that reaches its tolerance."""
-    dictionary = unit_atoms(6, 8)
-    stopped = build(FISTA, n_steps=10, tol=1e-7, dictionary=dictionary)
-    other = build(FISTA, n_steps=2000, tol=1e-3, dictionary=dictionary)
-    for model in (stopped, other):
-        model.compile(jit_compile=False, run_eagerly=True)
-    return stopped, other
-
-
-@pytest.mark.parametrize(
-    "method", ["encode", "reconstruct", "predict", "predict_on_batch", "__call__"]
-)
-def test_a_solver_that_its_cap_stops_warns_once_on_every_way(solvers, method):
-    x = images(150)
-    stopped, other = (getattr(model, method) for model in solvers)
-    options = {"verbose": 0} if method == "predict" else {}
-    if method not in ("__call__", "predict_on_batch"):
-        options["batch_size"] = 64
-    match = r"^\d+ of 150 rows have not reached tol=1e-07 after n_steps=10 steps; .*gap"
-    with pytest.warns(ConvergenceWarning, match=match) as caught:
-        stopped(x, **options)
-    ours = [w for w in caught if issubclass(w.category, ConvergenceWarning)]
-    assert len(ours) == 1 and ours[0].filename == __file__
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        other(x, **options)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -108,6 +108,18 @@ COMMANDS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
 
 
 def start() -> None:
+    try:
+        try:
+            run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What reads, such as `head`, has enough; Python would flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def run() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         # A file of codes would get the number of one that is closed, and its text.
         if getattr(sys, name) is None:

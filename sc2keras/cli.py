@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
                     importlib.import_module(name)
             others = {"view": view, "info": info, "list": list_all}
             others.get(args.command, run_transfer)(args)
+    except BrokenPipeError:
+        raise
     except (io.TransferError, OSError) as error:
         sys.exit(f"error: {as_command(str(error))}")
 

@@ -265,6 +265,21 @@ def test_closed_streams_are_no_error_and_write_to_no_file(saved, x, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["info", "SC2Net/digits"]])
+def test_a_reader_that_has_enough_is_no_error(arguments):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes) as stdout:
+        done = subprocess.run(
+            [sys.executable, "-c", START, *arguments],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_an_encoder_that_nothing_imports_is_an_error_of_one_line(
     own_model, x, tmp_path
 ):

@@ -19,7 +19,13 @@ from transfers import (
     small_model,
 )
 
-from sc2keras.io import TransferError, progress, work
+from sc2keras.io import (
+    TransferError,
+    TransferWarning,
+    UnfinishedError,
+    progress,
+    work,
+)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +203,53 @@ def test_a_damaged_progress_file_is_an_error(unfinished, tmp_path, damage):
         go_on()
     for path, content in before.items():
         assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [(".npy", "rows.npy"), (".npz", "data"), (".npz", "indices"), (".npz", "indptr")],
+)
+def test_rows_that_another_program_wrote_to_are_made_again(
+    saved, unfinished, tmp_path, suffix, name
+):
+    x = save_npy(tmp_path / "x.npy", floats())
+    whole = encode(saved[1], x, tmp_path / f"whole{suffix}")
+    folder, go_on = unfinished(suffix)
+    content = bytearray((folder / name).read_bytes())
+    # Within the rows that are done, and with as many entries.
+    content[-12] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.warns(TransferWarning, match=r"unfinished-codes.* changed by another"):
+        output = go_on()
+    assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"), [(".npy", "rows.npy"), (".npz", "data"), (".npz", "rows.npz")]
+)
+def test_a_file_in_the_folder_that_no_run_made_stays(saved, tmp_path, suffix, name):
+    x, folder = save_npy(tmp_path / "x.npy", floats()), f"unfinished-codes{suffix}"
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / name).write_text("precious")
+    with pytest.raises(UnfinishedError, match=f"{folder} holds {name}, which no run"):
+        encode(saved[1], x, tmp_path / f"codes{suffix}")
+    assert (tmp_path / folder / name).read_text() == "precious"
+
+
+def test_a_run_that_was_killed_before_its_first_rows_is_no_hindrance(
+    saved, tmp_path, monkeypatch
+):
+    x, output = save_npy(tmp_path / "x.npy", floats()), tmp_path / "codes.npy"
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Unfinished, "discard", lambda self: None)
+        interrupt_after(0, patch)
+        with pytest.raises(KeyboardInterrupt):
+            encode(saved[1], x, output)
+    assert (tmp_path / "unfinished-codes.npy" / "rows.npy").exists()
+    other = small_model(tmp_path / "other.keras", l1=0.2)
+    encode(tmp_path / "other.keras", x, output)
+    np.testing.assert_array_equal(dense(output), expected_codes(other, floats()))
+    assert_nothing_unfinished(tmp_path)
 
 
 def test_an_indptr_that_was_cut_short_and_filled_is_an_error(unfinished):

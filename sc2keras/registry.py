@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from sc2keras.layers.encoder import Encoder
 
 _ENTRIES: dict[str, "Entry"] = {}
+# What a class has that is an `Encoder` with a dictionary.
+_CONTRACT = ("recipe", "is_trained", "solves", "penalty", "synthesis", "correlation")
 _Class = TypeVar("_Class", bound=type["Encoder"])
 
 
@@ -56,7 +58,8 @@ def register_encoder(
         variants: Mapping of names to arguments that the laws are tested with, too.
 
     Raises:
-        ValueError: If another encoder has the name, or another class that of its class.
+        ValueError: If another encoder has the name, or another class that of its class;
+            or if the class is no `Encoder` with a dictionary.
 
     Example:
 
@@ -76,6 +79,13 @@ def register_encoder(
     """
 
     def register(layer: _Class) -> _Class:
+        missing = [part for part in _CONTRACT if not hasattr(layer, part)]
+        if missing or not isinstance(name, str):
+            raise ValueError(
+                "register_encoder takes a name, and then a class of encoders; received "
+                f"{name!r} and {layer!r}, which lacks {missing}. Derive it from "
+                "sc2keras.layers.UnfoldedEncoder and NetworkLayer."
+            )
         held = _ENTRIES[name].layer if name in _ENTRIES else layer
         # The same class again is what reloading a module gives.
         if _path(held) != _path(layer):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import pytest
 from helpers import ENTRIES
@@ -62,6 +63,16 @@ def test_every_entry_says_what_it_is():
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match=r"'LISTA' is that of .*LISTABlock; received"):
         sc2keras.register_encoder("LISTA")(sc2keras.layers.SLSTM)
+
+
+@pytest.mark.parametrize(
+    "layer", [keras.layers.Dense, keras.layers.LSTM, sc2keras.layers.Shrinkage, object]
+)
+def test_what_is_no_encoder_is_refused_by_name(layer):
+    match = rf"{layer.__name__}'>, which lacks \['recipe', .*UnfoldedEncoder"
+    with pytest.raises(ValueError, match=match):
+        sc2keras.register_encoder("Bad")(layer)
+    assert "Bad" not in registry._ENTRIES
 
 
 def test_two_classes_of_one_name_do_not_read_each_others_files():

@@ -14,7 +14,7 @@ def SC2Net(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "auto",
     name: str = "sc2net",
     **kwargs: Any,
 ) -> SparseCoder:
@@ -47,7 +47,7 @@ def LISTA(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "auto",
     name: str = "lista",
     **kwargs: Any,
 ) -> SparseCoder:
@@ -84,7 +84,7 @@ def LFISTA(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "auto",
     name: str = "lfista",
     **kwargs: Any,
 ) -> SparseCoder:
@@ -114,7 +114,7 @@ def AdaptiveISTA(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "auto",
     name: str = "adaptive_ista",
     **kwargs: Any,
 ) -> SparseCoder:
@@ -141,7 +141,7 @@ def ISTA(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "auto",
     name: str = "ista",
     **kwargs: Any,
 ) -> SparseCoder:
@@ -171,7 +171,7 @@ def FISTA(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "auto",
     name: str = "fista",
     **kwargs: Any,
 ) -> SparseCoder:

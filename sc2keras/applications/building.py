@@ -24,7 +24,7 @@ def build(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable[[Tensor], Tensor] | None = "softmax",
+    classifier_activation: str | Callable[[Tensor], Tensor] | None = "auto",
     name: str | None = None,
     **kwargs: Any,
 ) -> SparseCoder:
@@ -46,7 +46,8 @@ def build(
         classes: Integer or None. If given, a dense layer of that many classes stands on
             the codes, and the model's outputs are `[codes, predictions]`. Train it with
             `compile(loss=...)` and `fit(x, y)`.
-        classifier_activation: Of that layer; None for logits.
+        classifier_activation: Of that layer; None for logits; `"auto"` for softmax, or
+            that of the weights.
         name: String, the name of the model; None: that of the builder, in lower case.
         **kwargs: Of the encoder: `n_steps` (5 by default, 300 of a solver), `l1`
             (0.1), `dictionary` (where it starts, `(n_atoms, n_features)`; random by
@@ -113,9 +114,10 @@ def _around(
         )(inputs)
     outputs = encoder(outputs)
     if classes is not None:
+        is_open = classifier_activation == "auto"
         head = keras.layers.Dense(
             check_positive_integer("classes", classes),
-            activation=classifier_activation,
+            activation="softmax" if is_open else classifier_activation,
             name="predictions",
             dtype=encoder.dtype_policy,
         )

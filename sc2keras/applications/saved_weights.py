@@ -82,8 +82,7 @@ class SavedWeights:
             return classes, activation
         own = keras.activations.get(self.head["activation"])
         self.check("classes", self.head["units"], classes)
-        is_open = classes is None and activation == "softmax"  # The default.
-        if not is_open and keras.activations.get(activation) != own:
+        if activation != "auto" and keras.activations.get(activation) != own:
             name = "classifier_activation"
             self.check(name, self.head["activation"], str(activation))
         return self.head["units"], own

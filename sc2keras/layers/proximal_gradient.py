@@ -5,11 +5,12 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 from keras import ops
 
 from sc2keras import backend
 from sc2keras.layers.convergence import warn_if_open
-from sc2keras.layers.dictionary import DictionaryLayer
+from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.objective import (
@@ -52,6 +53,20 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
     def build(self, input_shape: Shape) -> None:
         self.build_dictionary(input_shape[-1])
+        assign, solved_for = self.dictionary.assign, np.zeros(0)
+
+        def assign_with_step_size(value: Any) -> Any:
+            nonlocal solved_for
+            result = assign(value)
+            dictionary = ops.convert_to_numpy(self.dictionary).astype(float)
+            # Keras on JAX also assigns what is there already.
+            if not np.array_equal(dictionary, solved_for):
+                solved_for = dictionary
+                self.step_size.assign(1 / max(lipschitz_constant(dictionary), 1e-30))
+            return result
+
+        # With the τ of another dictionary the steps may diverge.
+        self.dictionary.assign = assign_with_step_size
 
     def penalty(self, codes: Tensor) -> Tensor:
         return self.l1 * l1_norm(codes)

@@ -133,10 +133,12 @@ def test_a_classifier_follows_the_file_too(tmp_path, suffix):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match="made with classes=3; received classes=4"):
         LISTA(weights=path, classes=4)
-    for arguments in ({"classes": 3}, {"classifier_activation": "sigmoid"}):
+    again = LISTA(weights=path, classes=3)
+    np.testing.assert_array_equal(to_numpy(again(x)[1]), to_numpy(model(x)[1]))
+    for activation in ("softmax", "sigmoid"):
         match = "classifier_activation='linear'; received"
         with pytest.raises(ValueError, match=match):
-            LISTA(weights=path, **arguments)
+            LISTA(weights=path, classifier_activation=activation)
 
 
 def test_weights_of_another_builder_are_refused(tmp_path):

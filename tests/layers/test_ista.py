@@ -7,6 +7,7 @@ from keras.src import testing
 from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 
+from sc2keras import SparseCoder
 from sc2keras.layers import FISTA, ISTA
 from sc2keras.objective import relative_duality_gap
 
@@ -147,6 +148,32 @@ def test_solves_in_float32_under_mixed_precision(cls, tol):
     # One rounding of the input and one of the result, none in between.
     rounded = to_numpy(keras.ops.cast(codes, "float32"))
     np.testing.assert_allclose(rounded, exact, atol=0.02)
+
+
+@MAY_STOP_EARLY
+@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("tol", [None, 1e-3])
+def test_the_step_size_follows_a_dictionary_that_is_assigned(cls, tol):
+    x, first = signals(9, 8), unit_atoms(6, 8)
+    second = first[0] + 0.3 * first[::-1]  # Of a larger L.
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    options = {"n_steps": 200, "l1": 0.1, "tol": tol}
+    layer, other = cls(6, dictionary=first, **options), cls(6, **options)
+    layer.build((None, 8))
+    other.build((None, 8))
+    other.set_weights(layer.get_weights())
+    # A model whose functions are compiled by then.
+    model = SparseCoder(inputs := keras.Input((8,)), layer(inputs))
+    model.encode(x)
+    for dictionary in (second, np.zeros((6, 8)), first):
+        for solver in (layer, other):
+            solver.dictionary.assign(dictionary)
+        if dictionary.any():
+            new = cls(6, dictionary=dictionary, **options)
+            np.testing.assert_allclose(model.encode(x), to_numpy(new(x)), atol=1e-4)
+        else:
+            assert not model.encode(x).any()
+        np.testing.assert_allclose(to_numpy(other(x)), model.encode(x), atol=1e-4)
 
 
 @pytest.mark.parametrize("cls", SOLVERS)

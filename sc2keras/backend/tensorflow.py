@@ -82,6 +82,8 @@ def batches_of_arrays(
     n_samples = len(arrays[0])
     n_full = n_samples // batch_size * batch_size
 
+    # Neither function branches: to convert them would take as long as ten steps.
+    @tf.autograph.experimental.do_not_convert
     def epoch(seed):
         rows = tf.range(n_samples, dtype="int64")
         if shuffle:
@@ -92,6 +94,7 @@ def batches_of_arrays(
             batches = batches.concatenate(tf.data.Dataset.from_tensors(rows[n_full:]))
         return batches
 
+    @tf.autograph.experimental.do_not_convert
     def gather(rows):
         batch = tuple(tf.gather(tensor, rows) for tensor in tensors)
         return batch if len(batch) > 1 else batch[0]

@@ -46,7 +46,7 @@ class MomentumCell(MatrixLayer):
         return np.eye(self.n_atoms) - step_size * dictionary @ dictionary.T
 
     def parts(self, inputs: Tensor) -> list[Tensor]:
-        """What depends on x alone: of the candidate, and of all gates side by side."""
+        """What depends on x alone: of the candidate, and of each gate."""
         return [self.project(inputs)]
 
     def prepare(self, inputs: Tensor, n_steps: int = 1) -> tuple[Any, Tensor | None]:
@@ -80,10 +80,8 @@ class MomentumCell(MatrixLayer):
             parts = [-part for part in shared]
         else:
             product = ops.matmul(codes, kernel)
-            products = [product]
-            if self.n_products > 1:
-                # A split's gradient is one concatenation; of slices, sums of padding.
-                products = ops.split(product, [self.n_atoms], axis=-1)
+            # A split's gradient is one concatenation; of slices, sums of padding.
+            products = ops.split(product, self.n_products, axis=-1)
             parts = list(map(minus_shared, products, shared))
         candidate, input_gate, forget_gate = self.gates(*parts)
         if kernel is None and codes is not None:

@@ -108,15 +108,14 @@ class SLSTMCell(MomentumCell):
         gates = ops.matmul(inputs, self.gate_kernel)
         if self.gate_bias is not None:
             gates += self.gate_bias
-        return [*super().parts(inputs), gates]
+        return [*super().parts(inputs), *ops.split(gates, 2, axis=-1)]
 
     def recurrent_product(self) -> Tensor:
         gates = ops.matmul(self.dictionary, self.gate_kernel)
         return ops.concatenate([super().recurrent_product(), -gates], axis=1)
 
-    def gates(self, candidate: Tensor, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        input_gate, forget_gate = ops.split(ops.sigmoid(both), 2, axis=-1)
-        return candidate, input_gate, forget_gate
+    def gates(self, candidate: Tensor, *of_gates: Tensor) -> tuple[Tensor, ...]:
+        return candidate, *map(ops.sigmoid, of_gates)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -12,13 +12,11 @@ import sys
 import numpy as np
 from experiments import arguments
 from experiments.arguments import load_data, positive_integer, positive_number
-from experiments.benchmarks import encoding, latency, report, scale, training
+from experiments.benchmarks import encoding, latency, measure, report, scale, training
 from experiments.reports import write_text
 from tqdm import tqdm
 
 from sc2keras import datasets
-
-T_OF_BOUND = (3, 10)
 
 
 def main(argv=None):
@@ -32,17 +30,21 @@ def main(argv=None):
     args.output.mkdir(parents=True, exist_ok=True)
     results = report.Results(args.output / "results.json", args)
     sections = {
-        "bound": lambda: [encoding.against_the_bound(x, t, args) for t in T_OF_BOUND],
+        "bound": lambda: [
+            encoding.against_the_bound(x, t, args) for t in measure.STEPS
+        ],
         "latency": lambda: latency.latency(x, args),
-        "training": lambda: [training.against_a_loop(x, args, t) for t in T_OF_BOUND],
+        "training": lambda: [
+            training.against_a_loop(x, args, t) for t in measure.STEPS
+        ],
         "scale": lambda: scale.scale(args),
         "objective": lambda: training.time_to_objective(x, x_test, args),
         "encoding": lambda: [
             encoding.against_solvers(x, x_test, l1, args) for l1 in args.l1s
         ],
     }
-    for name, measure in tqdm(sections.items(), "benchmark", unit="section"):
-        results.once(name, measure)
+    for name, section in tqdm(sections.items(), "benchmark", unit="section"):
+        results.once(name, section)
     write_text(args.output / "table.md", report.markdown(results.content))
     report.draw(results.content["encoding"], args.output / "pareto.png")
     return 0

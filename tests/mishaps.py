@@ -13,13 +13,31 @@ import pytest
 
 import sc2keras
 
+# How often a test kills: a few times whenever whole programs are tested, and often.
+KILLS = [
+    pytest.param(8, id="some", marks=pytest.mark.slow),
+    pytest.param(50, id="many", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+]
+
 # Imports once, and forks before any backend has started its threads.
 DRIVER = """
-import os, random, select, signal, sys, time
+import glob, os, random, select, signal, sys, time
 import keras, sc2keras.applications
 
+unfinished = os.path.join(os.path.dirname(sys.argv[1]), "unfinished-*")
 
-def run():
+
+def wait_for_the_moment(i):
+    # Every second kill is within a save, the others whenever they are.
+    if i % 2:
+        time.sleep(random.uniform(0, 0.1))
+        return
+    n_left = len(glob.glob(unfinished))
+    while len(glob.glob(unfinished)) == n_left:
+        time.sleep(0.0005)
+
+
+def run(i):
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -31,14 +49,14 @@ def run():
     select.select([read], [], [], 120)
     if not os.read(read, 1):
         sys.exit("The work ended before a file was whole.")
-    time.sleep(random.uniform(0, 0.1))
+    wait_for_the_moment(i)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(read)
 
 
 for line in sys.stdin:
-    run()
+    run(int(line))
     print("killed", flush=True)
 """
 
@@ -46,7 +64,7 @@ for line in sys.stdin:
 def killed_again_and_again(code, *arguments, times):
     """Yields after each kill of what `work(ready)` in `code` does.
 
-    `work` calls `ready` after each file that it has written, and does not end.
+    The first of the arguments is the path of the file that it writes. `work` calls `ready` after each file that it has written, and does not end.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", code + DRIVER, *map(str, arguments)],

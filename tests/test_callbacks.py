@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import to_numpy
-from mishaps import full_disk, killed_again_and_again
+from mishaps import KILLS, full_disk, killed_again_and_again
 
 from sc2keras.applications import LISTA, SC2Net
 from sc2keras.callbacks import Checkpoint
@@ -273,7 +273,7 @@ def work(ready):
             ready()
 
     model = LISTA(4, input_shape=(6,), n_steps=2)
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(
         np.ones((40, 6), "float32"),
         batch_size=16,
@@ -284,10 +284,10 @@ def work(ready):
 """
 
 
-@pytest.mark.slow
-def test_after_a_kill_the_file_is_whole_and_the_training_goes_on(path):
+@pytest.mark.parametrize("times", KILLS)
+def test_after_a_kill_the_file_is_whole_and_the_training_goes_on(path, times):
     finished = 0
-    for _ in killed_again_and_again(TRAIN, path, times=50):
+    for _ in killed_again_and_again(TRAIN, path, times=times):
         model = keras.saving.load_model(path)
         now = training(path)["finished_epochs"]
         assert updates(model) == now * STEPS
@@ -311,7 +311,7 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 model = LISTA(4, input_shape=(6,), n_steps=2)
-model.compile()
+model.compile(run_eagerly=True)
 model.fit(np.ones((40, 6), "float32"), batch_size=16, epochs=4,
     callbacks=[Kill(), Checkpoint(sys.argv[1])], verbose=0)
 print(int(model.optimizer.iterations.value))

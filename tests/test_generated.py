@@ -48,9 +48,9 @@ def model_of(name, l1=0.1):
 
 
 @functools.cache
-def forward_of(name):
+def forward_of(name, l1=0.1):
     """The model's own call, which looks at nothing, compiled."""
-    return compile_forward(model_of(name), jit_compile=False)
+    return compile_forward(model_of(name, l1), jit_compile=False)
 
 
 def rows_of(seed, n_samples, scale=1.0):
@@ -98,7 +98,8 @@ CASES = {
 }
 SIZES = [
     pytest.param(120, id="some"),
-    pytest.param(10_000, id="many", marks=pytest.mark.slow),
+    pytest.param(1_000, id="more", marks=pytest.mark.slow),
+    pytest.param(10_000, id="many", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
 ]
 
 
@@ -194,10 +195,10 @@ def test_what_stands_beside_a_row_has_no_part_in_its_code(n_examples):
 def test_codes_have_the_units_of_signals_and_weight(n_examples):
     def law(name, seed, exponent):
         unit = 2.0**exponent
-        plain, scaled = model_of(name), model_of(name, 0.1 * unit)
+        plain, scaled = forward_of(name), forward_of(name, 0.1 * unit)
         x = rows_of(seed, 5)
-        codes = plain.predict_on_batch(x)
-        of_scaled = scaled.predict_on_batch((unit * x).astype("float32"))
+        codes = plain(x).copy()
+        of_scaled = scaled((unit * x).astype("float32"))
         np.testing.assert_allclose(of_scaled / unit, codes, atol=1e-5, rtol=1e-5)
 
     check(

@@ -157,11 +157,18 @@ for wait in (begun, 0, 0.3, 0.6, 1.2):
     run_apart(code, "encode", saved[1], x, tmp_path / "codes.npy", name)
 
 
-def test_ctrl_c_shows_no_traceback_whenever_it_comes(saved, tmp_path):
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param((0.2, 2.5, 6), id="some"),
+        pytest.param(np.linspace(0.2, 10, 15), id="many", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_ctrl_c_shows_no_traceback_whenever_it_comes(saved, tmp_path, moments):
     x = save_npy(tmp_path / "x.npy", floats(3001))
     command = [sys.executable, "-c", "from sc2keras_command import start; start()"]
     command += ["encode", saved[1], x, tmp_path / "codes.npy", "--overwrite"]
-    for seconds in np.linspace(0.2, 10, 5):
+    for seconds in moments:
         with subprocess.Popen(
             [*map(str, command), "--batch-rows", "8"],
             stderr=subprocess.PIPE,

@@ -8,7 +8,7 @@ import pytest
 from coders import build as build_coder
 from coders import images
 from helpers import to_numpy
-from mishaps import full_disk, killed_again_and_again
+from mishaps import KILLS, full_disk, killed_again_and_again
 
 from sc2keras import SparseCoder
 from sc2keras.applications import LISTA, SC2Net
@@ -359,10 +359,10 @@ def work(ready):
 """
 
 
-@pytest.mark.slow
-def test_after_a_kill_the_file_is_that_of_one_save(path):
+@pytest.mark.parametrize("times", KILLS)
+def test_after_a_kill_the_file_is_that_of_one_save(path, times):
     model = LISTA(40, input_shape=(60,), n_steps=2)
-    for _ in killed_again_and_again(SAVE, path, SAVES[path.name], times=50):
+    for _ in killed_again_and_again(SAVE, path, SAVES[path.name], times=times):
         model.load_weights(path)
         if path.suffix == ".keras":
             model = keras.saving.load_model(path)

@@ -23,8 +23,9 @@ def use_little_work(monkeypatch):
     small = data._replace(x_train=data.x_train[:300], x_test=data.x_test[:40])
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: small)
     monkeypatch.setattr(encoding, "NETWORKS", {"SC2Net": [3], "LISTA": [2]})
+    monkeypatch.setattr(measure, "STEPS", (3,))
     monkeypatch.setattr(scale, "QUICK_AXES", {"n_atoms": [4, 6]})
-    monkeypatch.setattr(scale, "N_REPEATS", 3)
+    monkeypatch.setattr(scale, "N_REPEATS", 1)
 
 
 def arguments(output):

@@ -12,6 +12,7 @@ from sc2keras import applications
 from sc2keras.backend import aligned_empty
 from sc2keras.models import compile_forward
 
+from . import measure
 from .measure import seconds_of
 
 
@@ -20,7 +21,7 @@ def latency(x, args):
     row = aligned_empty((1, x.shape[1]), "float32")
     row[:] = x[:1]
     records = []
-    for n_steps in (3, 10):
+    for n_steps in measure.STEPS:
         model = applications.SC2Net(args.n_atoms, x.shape[1:], n_steps=n_steps)
         expected = model.encode(row)
         with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 from sc2keras.models import compile_forward
 
+# Of the networks that are measured beside their bounds.
+STEPS = (3, 10)
+
 
 def fast(steps_per_execution=20):
     """Arguments of `compile` for speed; PyTorch has neither."""

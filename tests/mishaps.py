@@ -64,7 +64,8 @@ for line in sys.stdin:
 def killed_again_and_again(code, *arguments, times):
     """Yields after each kill of what `work(ready)` in `code` does.
 
-    The first of the arguments is the path of the file that it writes. `work` calls `ready` after each file that it has written, and does not end.
+    The first of the arguments is the path of the file that it writes. `work` calls
+    `ready` after each file that it has written, and does not end.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", code + DRIVER, *map(str, arguments)],

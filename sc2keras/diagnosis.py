@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sc2keras import signals
 from sc2keras.evaluation import code_quality
+from sc2keras.explorer.facts import sparse_coder
 from sc2keras.explorer.figures import sample_figures
 from sc2keras.layers import DoubleTanh
 from sc2keras.models import SparseCoder
@@ -33,6 +34,11 @@ _LEAST_ZERO = 0.5
 _MOST_SMALL = 0.2
 _MOST_ERROR = 0.5
 _MOST_SHORT = 0.1
+# Of the largest feature over the usual one, and of the error of codes of zeros.
+_MOST_UNEQUAL = 10.0
+_NO_ERROR_OF_TRAINING = 1.05
+# Beyond that a square is no number of float32.
+_LARGEST = 1e15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +86,11 @@ class Diagnosis:
         """The table, `(name, words)`."""
         yield "samples", self.samples
         if self.l1 is not None:
-            yield "l1", f"{self.l1:.3g}, {self.l1_share:.1%} of max |x Dᵀ|"
+            yield "l1", f"{self.l1:.3g}, {_share(self.l1_share)} max |x Dᵀ|"
         objective = f"{self.objective:.4g}"
-        if self.optimum is not None:
-            objective += f", {self.gap:z.1%} above the optimum {self.optimum:.4g}"
+        if self.gap is not None:
+            how_far = f"{self.gap:z.1%} above" if self.gap < 10 else self._times()
+            objective += f", {how_far} the optimum {self.optimum:.4g}"
             objective += f" (of {self.n_optima:,} samples)"
         yield "objective", objective
         yield "error", f"{self.error:.1%} of the signal"
@@ -94,18 +101,24 @@ class Diagnosis:
         for number, finding in enumerate(self.findings or ["nothing"]):
             yield "" if number else "off", finding
 
+    def _times(self) -> str:
+        """The objective in optima."""
+        times = 1 + (self.gap or 0.0)
+        return f"{times:,.0f} times" if times < 1e6 else f"{times:.2g} times"
+
     def __str__(self) -> str:
         return "\n".join(line(*row) for row in self.rows())
 
 
-def diagnose(model: SparseCoder, x: Any, seed: int = 0) -> Diagnosis:
+def diagnose(model: Any, x: Any, seed: int = 0) -> Diagnosis:
     """Looks whether training worked, and says what helps where it did not.
 
     Time and memory are bounded: of more than 2,048 samples a random choice is looked
     at, or of a stream the first ones; the optimum is found for 256 of them or fewer.
 
     Args:
-        model: `SparseCoder`, trained or not, with predictions or without.
+        model: `SparseCoder`, trained or not, with predictions or without; or a
+            `SparseCodeTransformer` that was fitted.
         x: Samples, as `SparseCoder.encode` takes them.
         seed: Integer, of the choice.
 
@@ -113,7 +126,8 @@ def diagnose(model: SparseCoder, x: Any, seed: int = 0) -> Diagnosis:
         `Diagnosis`: figures as attributes, and what is off in `findings`.
 
     Raises:
-        ValueError: If `x` holds no samples, none that the model takes, or only zeros.
+        ValueError: If `x` holds no samples, none that the model takes, only zeros, or
+            numbers whose squares float32 cannot hold.
 
     Example:
 
@@ -123,16 +137,13 @@ def diagnose(model: SparseCoder, x: Any, seed: int = 0) -> Diagnosis:
     >>> found.n_samples, found.zero > 0.5, found.n_dead < 20, found.gap < 0.15
     (360, True, True, True)
     """
-    if not isinstance(model, SparseCoder):
-        raise ValueError(
-            f"model must be a SparseCoder; received a {type(model).__name__}. Build "
-            "one with sc2keras.applications, or around a layer of your own."
-        )
+    model = sparse_coder(model)
     signals.warn_of_integers(x)
     x, samples = _choose(model, x, np.random.default_rng(seed), seed)
     codes = model.encode(x)
     found = _figures(model, x, codes, samples)
-    return dataclasses.replace(found, findings=tuple(_findings(model, found, codes)))
+    findings = (*_of_features(x), *_findings(model, found, codes))
+    return dataclasses.replace(found, findings=findings)
 
 
 def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float:
@@ -199,10 +210,16 @@ def _choose(
     row = signals.first_not_finite(chosen)
     if row is not None:
         raise signals.not_finite("x", int(rows[row]))
-    if not chosen.any():
+    largest = float(np.abs(chosen).max(initial=0.0))
+    if not largest:
         raise ValueError(
             f"x is zero in all of {len(rows):,} samples, whose codes say nothing. Give "
             "others."
+        )
+    if not 1 / _LARGEST < largest < _LARGEST:
+        raise ValueError(
+            f"x has entries up to {largest:.2g}, whose squares float32 does not hold. "
+            "Divide it by that, train anew, and diagnose what comes of it."
         )
     return chosen, which
 
@@ -260,25 +277,49 @@ def _usual_limit(x: NDArray, dictionary: NDArray) -> float:
     return float(np.median(largest[largest > 0])) if largest.any() else 0.0
 
 
+def _of_features(x: NDArray) -> Iterator[str]:
+    """Of columns in different units, the largest rules the objective."""
+    if x.ndim != 2:
+        return
+    sizes = np.sqrt(np.mean(np.square(x, dtype="float64"), axis=0))
+    largest, usual = int(np.argmax(sizes)), float(np.median(sizes[sizes > 0]))
+    if sizes[largest] > _MOST_UNEQUAL * usual:
+        yield (
+            f"Feature {largest} is {sizes[largest] / usual:.2g} times as large as the "
+            "usual one, so that it rules the objective. Standardise the columns "
+            "(sklearn.preprocessing.StandardScaler), and train anew."
+        )
+
+
 def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[str]:
     """What is off, and what helps, the worst first."""
     encoder: Any = model.encoder
     sparser = "Take other arguments of the activation, or a larger l1."
     if found.l1:
-        sparser = _of_l1(found)
+        sparser = _of_l1(found, encoder)
     if found.zero == 1.0:
+        # A trained dictionary that is random yet tells nothing of the scale of l1.
         is_large = 1.0 <= (found.l1_share or 0.0) < math.inf
-        yield f"All codes are zero. {sparser if is_large else remedy(encoder)}"
+        other = " Or scale these samples as those of the training." if is_large else ""
+        is_solver = is_large and not encoder.is_trained
+        yield f"All codes are zero. {sparser if is_solver else remedy(encoder) + other}"
         return
+    if found.error > _NO_ERROR_OF_TRAINING:
+        yield (
+            f"The error is {found.error:.0%} of the signal, more than codes of zeros "
+            "have. Scale these samples as those of the training, or train anew."
+        )
     if found.n_dead > _MOST_DEAD * found.n_atoms:
+        few = "Look at more samples first. " if found.n_samples < found.n_atoms else ""
         yield (
             f"{found.n_dead:,} of {found.n_atoms:,} atoms are dead: no code of these "
-            f"samples uses them. {remedy(encoder)}"
+            f"samples uses them. {few}{remedy(encoder)}"
         )
     if found.gap is not None and found.gap > _MOST_GAP:
         longer = "Train for more updates" if encoder.is_trained else "Give tol=1e-3"
+        cost = f"{found.gap:.0%} more than" if found.gap < 10 else found._times()
         yield (
-            f"The codes cost {found.gap:.0%} more than the best ones. {longer}, take "
+            f"The codes cost {cost} the best ones. {longer}, take "
             f"more steps than n_steps={encoder.n_steps}, or subtract the mean that all "
             "samples share."
         )
@@ -291,8 +332,10 @@ def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[
         yield f"Only {found.zero:.0%} of the entries are zero. {sparser}"
     elif found.small > _MOST_SMALL:
         yield f"{found.small:.0%} of the entries do next to nothing. {sparser}"
-    if found.error > _MOST_ERROR:
-        lower = f"lower l1={found.l1:.3g}, or " if found.l1 else ""
+    if _MOST_ERROR < found.error <= _NO_ERROR_OF_TRAINING:
+        # Codes that are far from sparse lost it by something else.
+        is_high = found.l1 and found.zero >= _LEAST_ZERO
+        lower = f"lower l1={found.l1:.3g}, or " if is_high else ""
         yield (
             f"{found.error:.0%} of the signal is lost. To keep more of it, {lower}take "
             "more atoms."
@@ -307,13 +350,23 @@ def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[
         )
 
 
-def _of_l1(found: Diagnosis) -> str:
+def _share(share: float | None) -> str:
+    share = share or 0.0
+    if share == 0.0 or 1e-3 <= share < 10 or share == math.inf:
+        return f"{share:.1%} of"
+    return f"{share:.2g} times"
+
+
+def _of_l1(found: Diagnosis, encoder: Any) -> str:
     """How to change λ for sparse features."""
     l1, share = found.l1 or 0.0, found.l1_share or 0.0
     if 0.15 <= share < 1.0 or share == math.inf:
         return f"Train for more updates, or change l1={l1:.3g}."
-    verb = "Raise" if share < _SHARE else "Lower"
+    verb, start = "Raise" if share < _SHARE else "Lower", ""
+    if verb == "Raise" and encoder.is_trained and encoder.dictionary.trainable:
+        atoms = f"sc2keras.sample_dictionary(x, {found.n_atoms})"
+        start = f", in a model with dictionary={atoms}: there random atoms die"
     return (
         f"{verb} l1={l1:.3g}, for instance to {_SHARE * l1 / share:.2g}, a fifth of "
-        "max |x Dᵀ| (sc2keras.l1_from)."
+        f"max |x Dᵀ| (sc2keras.l1_from){start}."
     )

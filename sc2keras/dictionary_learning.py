@@ -127,6 +127,8 @@ def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.f
 def typical_norm(x: NDArray) -> float:
     """√(mean ‖x_i‖²) over the samples that are not all zero; 1 if all are.
 
+    Samples may have any shape.
+
     Example:
 
     >>> typical_norm(np.array([[3.0, 4.0], [0.0, 0.0]]))
@@ -138,7 +140,10 @@ def typical_norm(x: NDArray) -> float:
     # In units of the largest entry, whose square may be no number.
     chunks = np.array_split(x, math.ceil(len(x) / 4096))
     norms = np.concatenate(
-        [np.square(rows.astype("float64") / largest).sum(axis=1) for rows in chunks]
+        [
+            np.square(rows.astype("float64") / largest).reshape(len(rows), -1).sum(1)
+            for rows in chunks
+        ]
     )
     return largest * math.sqrt(norms.sum() / np.count_nonzero(norms))
 

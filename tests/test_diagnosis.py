@@ -1,4 +1,5 @@
 import json
+import re
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from helpers import signals
 import sc2keras
 from sc2keras import applications, diagnosis, evaluation, registry
 from sc2keras.diagnosis import diagnose, l1_from
+from sc2keras.sklearn import SparseCodeTransformer
 
 X = signals(60, 12)
 
@@ -95,6 +97,81 @@ def test_codes_of_zeros_below_the_limit_are_those_of_a_collapse():
     (finding,) = diagnose(model, X).findings
     assert finding.startswith("All codes are zero. Build the model anew")
     assert "learning rate" in finding
+
+
+def test_codes_of_zeros_of_random_atoms_do_not_ask_for_a_tiny_l1():
+    model = applications.SC2Net(8, (12,), l1=50.0)
+    (finding,) = diagnose(model, X).findings
+    assert "dictionary=sc2keras.sample_dictionary(x, 8)" in finding
+    assert "scale these samples" in finding and "for instance to" not in finding
+
+
+def test_a_larger_l1_comes_with_atoms_that_outlive_it():
+    found = diagnose(applications.SC2Net(8, (12,), l1=1e-4), X)
+    assert "with dictionary=sc2keras.sample_dictionary(x, 8)" in narrow(found)
+    given = {"dictionary": np.eye(8, 12), "trainable_dictionary": False}
+    found = diagnose(applications.SC2Net(8, (12,), l1=1e-4, **given), X)
+    assert "Raise l1=0.0001" in narrow(found) and "sample_dict" not in narrow(found)
+
+
+def test_dense_codes_that_lose_much_do_not_ask_for_less_and_more_l1():
+    model = applications.LISTA(2, (12,), l1=1e-3, n_steps=1)
+    text = narrow(diagnose(model, 100 * X))
+    assert "Raise l1" in text and "of the signal is lost. To keep more" in text
+    assert "lower l1" not in text
+
+
+def overshooting(factor):
+    """A network of one step, that many times as long as it should be."""
+    options = {"n_steps": 1, "tied": False, "l1": 1e-3}
+    model = applications.LISTA(12, (12,), dictionary=np.eye(12), **options)
+    for weight in model.weights:
+        if "kernel" in weight.path:
+            weight.assign(factor * weight.value)
+    return model
+
+
+def test_samples_of_another_scale_are_told():
+    text = narrow(diagnose(overshooting(3), X))
+    assert "more than codes of zeros have. Scale these samples" in text
+    assert "To keep more" not in text
+
+
+def test_columns_in_different_units_are_told():
+    x = X.copy()
+    assert "Standardise" not in narrow(diagnose(solver(), x))
+    x[:, 7] *= 1e4
+    found = diagnose(solver(), x)
+    assert found.findings[0].startswith("Feature 7 is ")
+    images = applications.FISTA(8, (3, 4, 1))
+    assert "Standardise" not in narrow(diagnose(images, x.reshape(-1, 3, 4, 1)))
+
+
+def test_figures_far_from_one_are_short():
+    dictionary = 1e-3 * np.eye(12)
+    found = diagnose(
+        solver(l1=1e-6, dictionary=dictionary[:8], n_steps=1, tol=None), 1e4 * X
+    )
+    assert re.search(r"1e-06, [\d.e-]+ times max \|x Dᵀ\|", narrow(found))
+    text = narrow(diagnose(overshooting(3), 1e3 * X))
+    assert re.search(r"[\d,.e+]+ times the optimum", text)
+    assert re.search(r"cost [\d,.e+]+ times the best ones", text)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_numbers_beyond_float32_are_refused(scale):
+    with pytest.raises(ValueError, match="whose squares float32 does not hold"):
+        diagnose(solver(), scale * X)
+
+
+def test_of_fewer_samples_than_atoms_more_are_asked_for():
+    found = diagnose(solver(dictionary=np.eye(8, 12)), X[:2] * (np.arange(12) < 3))
+    assert "Look at more samples first." in narrow(found)
+
+
+def test_a_transformer_is_diagnosed():
+    coder = SparseCodeTransformer(n_atoms=5, l1=0.1, builder="FISTA", random_state=0)
+    assert diagnose(coder.fit(X), X) == diagnose(coder.model_, X)
 
 
 def test_a_dictionary_without_a_part_in_the_samples_is_diagnosed():

@@ -6,7 +6,11 @@ from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras.datasets import load
-from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
+from sc2keras.dictionary_learning import (
+    learn_dictionary,
+    sample_dictionary,
+    typical_norm,
+)
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +217,8 @@ def test_samples_of_any_size_become_atoms_of_unit_norm(scale):
     x = np.random.default_rng(0).random((20, 6))
     expected = sample_dictionary(x, 5)
     np.testing.assert_allclose(sample_dictionary(x * scale, 5), expected, atol=1e-6)
+
+
+def test_the_norm_of_images_is_that_of_their_pixels():
+    x = np.random.default_rng(0).random((9, 3, 2, 2))
+    assert typical_norm(x) == pytest.approx(np.sqrt(np.sum(x**2) / 9))

@@ -2,6 +2,7 @@ import json
 import re
 import tempfile
 
+import keras
 import numpy as np
 import pytest
 from chromium import Chromium, find_chromium
@@ -14,6 +15,7 @@ from sc2keras.evaluation import mean_objective
 from sc2keras.explorer import explorer, figures, view_file
 from sc2keras.explorer.packing import pack, unpack
 from sc2keras.objective import lasso_objective, relative_duality_gap
+from sc2keras.sklearn import SparseCodeTransformer
 from sc2keras_command import parse_arguments
 
 EVIL = "</script><script>alert(1)</script><b title='\"{{data}}'>&"
@@ -180,6 +182,14 @@ def test_the_columns_of_a_frame_name_the_features():
 def test_what_does_not_fit_is_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         explorer(make_model((6,)), **arguments)
+
+
+def test_a_model_of_another_kind_is_an_error_and_a_transformers_is_shown():
+    with pytest.raises(ValueError, match="received a Sequential"):
+        explorer(keras.Sequential())
+    coder = SparseCodeTransformer(n_atoms=3, builder="FISTA", start="samples")
+    page = explorer(coder.fit(signals(20, 6)))
+    assert page.html == explorer(coder.model_).html
 
 
 def test_a_dictionary_that_no_page_holds_is_an_error(monkeypatch):

@@ -12,16 +12,27 @@ const READERS = {
   uint8: (buffer) => new Uint8Array(buffer),
   int32: (buffer) => new Int32Array(buffer),
   float32: (buffer) => new Float32Array(buffer),
-  float16: (buffer) => Float32Array.from(new Uint16Array(buffer), (bits) => HALVES[bits]),
+  float16: (buffer) => {
+    const halves = new Uint16Array(buffer);
+    return fill(new Float32Array(halves.length), (index) => HALVES[halves[index]]);
+  },
 };
+
+/* In place of Array.from, which takes ten times as long. */
+function fill(made, valueAt) {
+  for (let index = 0; index < made.length; index++) made[index] = valueAt(index);
+  return made;
+}
 
 async function unpack(packed) {
   if (!packed) return null;
-  const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+  const letters = atob(packed.data);
+  const bytes = fill(new Uint8Array(letters.length), (index) => letters.charCodeAt(index));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const read = READERS[packed.dtype](await new Response(stream).arrayBuffer());
   const { scale, offset } = packed;
-  const values = scale === 1 && offset === 0 ? read : Float32Array.from(read, (v) => offset + scale * v);
+  const isPlain = scale === 1 && offset === 0;
+  const values = isPlain ? read : fill(new Float32Array(read.length), (index) => offset + scale * read[index]);
   const width = packed.shape[1] || 1;
   return { values, n: packed.shape[0], row: (index) => values.subarray(index * width, (index + 1) * width) };
 }

@@ -16,6 +16,24 @@ _OF_KERAS = {
 }
 
 
+def sparse_coder(model: Any) -> SparseCoder:
+    """The model itself, or that of a `SparseCodeTransformer`.
+
+    Example:
+
+    >>> sparse_coder(applications.LISTA(4, input_shape=(8,))).encoder.n_atoms
+    4
+    """
+    model = getattr(model, "model_", model)
+    if not isinstance(model, SparseCoder):
+        raise ValueError(
+            "model must be a SparseCoder, or a SparseCodeTransformer that was fitted; "
+            f"received a {type(model).__name__}. Build one with sc2keras.applications, "
+            "or around a layer of your own."
+        )
+    return model
+
+
 def model_facts(model: SparseCoder) -> dict[str, str]:
     """A model's encoder and sizes, in words.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sc2keras import signals
 from sc2keras._version import __version__
 from sc2keras.explorer import figures
-from sc2keras.explorer.facts import card_facts, model_facts
+from sc2keras.explorer.facts import card_facts, model_facts, sparse_coder
 from sc2keras.explorer.packing import pack
 from sc2keras.files import whole_file
 from sc2keras.metrics import NONZERO_THRESHOLD
@@ -66,7 +66,7 @@ class Page(NamedTuple):
 
 
 def explorer(
-    model: SparseCoder,
+    model: Any,
     x: Any = None,
     *,
     title: str | None = None,
@@ -83,7 +83,7 @@ def explorer(
     entries and dead atoms. An atom fires where its entry exceeds 1e-3 in magnitude.
 
     Args:
-        model: A `SparseCoder`.
+        model: A `SparseCoder`, or a `SparseCodeTransformer` that was fitted.
         x: Array `(n_samples, *input_shape)`, scaled as `model.encode` takes it. None:
             the page shows what the model alone tells.
         title: String; None: the name of the model.
@@ -110,6 +110,7 @@ def explorer(
     >>> page.html.startswith("<!doctype html>")
     True
     """
+    model = sparse_coder(model)
     _check_size(model)
     names = _feature_names(model, x, feature_names)
     title = model.name if title is None else title

@@ -43,6 +43,18 @@ def guarded(model: keras.Model, callbacks: Any) -> Iterator[Any]:
             callbacks.callbacks.remove(guard)
 
 
+def check_batch(logs: Any) -> Any:
+    """What `train_on_batch` gives, or a DivergenceError if its loss is not finite."""
+    loss = logs["loss"] if isinstance(logs, dict) else keras.tree.flatten(logs)[0]
+    if not math.isfinite(loss):
+        raise DivergenceError(
+            f"The loss became {float(loss)}, and the weights may be ruined: load the "
+            "last good file. Look for a NaN in the targets, or lower the learning rate;"
+            " fit() would have taken the weights back."
+        )
+    return logs
+
+
 class LastGoodState(keras.callbacks.Callback):
     """Stops a training whose loss or weights are not finite, and takes it back.
 

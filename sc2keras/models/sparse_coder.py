@@ -14,7 +14,7 @@ from sc2keras.backend import ArrayFunction
 from sc2keras.layers.encoder import Encoder
 from sc2keras.layers.rebuilding import load_finite_weights_only
 from sc2keras.models import fitting, forward, path, saving, streaming
-from sc2keras.models.divergence import guarded
+from sc2keras.models.divergence import check_batch, guarded
 from sc2keras.models.objective import Objective, metrics_of
 from sc2keras.models.task import Task
 from sc2keras.models.variables import check_finite_weights, kept, value
@@ -248,10 +248,15 @@ class SparseCoder(keras.Model):
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
     ) -> Any:
-        """`keras.Model.train_on_batch`, with data as `fit` takes them."""
+        """`keras.Model.train_on_batch`, with data as `fit` takes them.
+
+        Raises:
+            DivergenceError: If the loss is not finite. The weights may be ruined: other
+                than `fit`, one batch is too short to keep a copy of them.
+        """
         data = fitting.data(self, x, y, sample_weight)
         with streaming.warns_once(self), fitting.floats_of(self):
-            return super().train_on_batch(*data, **kwargs)
+            return check_batch(super().train_on_batch(*data, **kwargs))
 
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any

@@ -2,7 +2,9 @@ import keras
 import numpy as np
 import pytest
 from coders import SHAPE, build, compiled, images
-from helpers import to_numpy
+from helpers import TRAINABLE, to_numpy
+
+from sc2keras.models.divergence import DivergenceError
 
 
 @pytest.fixture
@@ -196,3 +198,26 @@ def test_an_interrupt_leaves_a_model_that_works():
         model.fit(x, batch_size=8, callbacks=[callback], verbose=0)
     assert np.isfinite(model.encode(x)).all()
     model.fit(x, batch_size=8, verbose=0)
+
+
+@pytest.mark.parametrize("return_dict", [False, True])
+@pytest.mark.parametrize("options", [{}, {"metrics": ["mae"]}])
+def test_a_batch_that_diverges_is_told_of(return_dict, options):
+    model, targets = compiled(loss="mse", **options), np.zeros((8, 6), "float32")
+    model.train_on_batch(images(8), targets, return_dict=return_dict)
+    targets[3, 2] = np.nan
+    match = r"loss became nan, .*load the last good file.*learning rate.*fit\(\)"
+    with pytest.raises(DivergenceError, match=match):
+        model.train_on_batch(images(8), targets, return_dict=return_dict)
+
+
+@pytest.mark.parametrize("cls", TRAINABLE)
+def test_a_batch_with_a_bad_row_leaves_every_network_as_it_is(cls):
+    model = compiled(build(cls))
+    before, x = model.get_weights(), images(8)
+    for value in (np.nan, np.inf):
+        x[5, 0, 1] = value
+        with pytest.raises(ValueError, match=r"x\[5\]"):
+            model.train_on_batch(x)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

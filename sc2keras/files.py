@@ -60,7 +60,7 @@ def whole_export(path: PathLike) -> Iterator[Path]:
     the place of one whose entries it has all: nothing but an earlier export is lost.
     (A kill between two renames leaves it as `replaced-…`.)
     """
-    target = Path(os.path.realpath(path))
+    target = real_path(path)
     _check_folder(target)
     if os.path.ismount(target) or Path.cwd().is_relative_to(target):
         raise OSError(f"The folder {target} is in use. Name a new folder in it.")
@@ -81,9 +81,19 @@ def whole_export(path: PathLike) -> Iterator[Path]:
     _flush_folder(target.parent)
 
 
+def real_path(path: PathLike) -> Path:
+    """`path` with its links followed, or an OSError if no file can have that name."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise OSError(
+            f"{os.fspath(path)!r} is no path: {error}. Name another."
+        ) from error
+
+
 def check_target(path: PathLike, overwrite: bool = True) -> Path:
     """`path` with its links followed, or an OSError if no file can be written there."""
-    target = Path(os.path.realpath(path))
+    target = real_path(path)
     _check_folder(target)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder. Name a file in it.")

@@ -14,6 +14,7 @@ from sc2keras import applications, cli, io, registry
 from sc2keras_command import parse_arguments
 
 ROOT = Path(__file__).parents[1]
+ENDINGS = (b".keras", b".npy", b"c.npy", b".html")
 START = "from sc2keras_command import start; start()"
 
 
@@ -252,6 +253,22 @@ def test_an_encoder_of_a_module_of_the_user_is_imported_first(own_model, x, tmp_
     assert np.load(tmp_path / "codes.npy").shape == (21, 6)
 
 
+def test_names_that_are_no_text_are_names(saved, x, tmp_path, capsys):
+    names = [os.fsdecode(f"{tmp_path}/".encode() + b"\xff" + end) for end in ENDINGS]
+    model, data, codes, page = names
+    sys.stdout.reconfigure(errors="backslashreplace")  # As the command does.
+    os.rename(x, data)
+    saved[0].save(model)
+    run("encode", model, data, codes)
+    np.testing.assert_array_equal(np.load(codes), saved[0].encode(np.load(data)))
+    run("view", model, data, "-o", page)
+    run("info", model, data)
+    with pytest.raises(SystemExit, match=r"error: '.*\\x00c\.npy' is no path"):
+        run("encode", model, data, tmp_path / "\0c.npy")
+    with pytest.raises(SystemExit, match=r"error: 'a\\x00b' is no path"):
+        run("encode", model, "a\0b", tmp_path / "c.npy")
+
+
 @pytest.mark.slow
 def test_closed_streams_are_no_error_and_write_to_no_file(saved, x, tmp_path):
     command = [sys.executable, "-c", START, "encode", saved[1], x, tmp_path / "c.npy"]
@@ -264,8 +281,13 @@ def test_closed_streams_are_no_error_and_write_to_no_file(saved, x, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "c.npy"), expected, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["info", "SC2Net/digits"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        pytest.param(["info", "SC2Net/digits"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_reader_that_has_enough_is_no_error(arguments):
     reads, writes = os.pipe()
     os.close(reads)
@@ -280,6 +302,7 @@ def test_a_reader_that_has_enough_is_no_error(arguments):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_an_encoder_that_nothing_imports_is_an_error_of_one_line(
     own_model, x, tmp_path
 ):

@@ -122,6 +122,13 @@ def test_a_file_that_is_protected_against_writing_stays(tmp_path, monkeypatch):
         replace_file(tmp_path / "a.txt", pytest.fail)
 
 
+@pytest.mark.parametrize("write", [whole_file, whole_export])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_what_no_file_can_be_called_is_named(tmp_path, write, name):
+    with pytest.raises(OSError, match=r"is no path: .*Name another"), write(name):
+        pass
+
+
 def test_a_name_of_any_length_that_a_file_may_have(tmp_path):
     name = "ä" * 120 + ".keras"
     replace_file(tmp_path / name, lambda path: path.write_text("new"))

@@ -58,7 +58,7 @@ class Page(NamedTuple):
             OSError: If the file cannot be written.
         """
         with whole_file(path, overwrite) as temporary:
-            temporary.write_text(self.html, encoding="utf-8")
+            temporary.write_text(self.html, "utf-8", "backslashreplace")
 
     def _repr_html_(self) -> str:
         content = html.escape(self.html)

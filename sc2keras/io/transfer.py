@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sc2keras import signals
 from sc2keras.applications import preprocess_input
-from sc2keras.files import check_target, put_file
+from sc2keras.files import check_target, put_file, real_path
 from sc2keras.io import errors
 from sc2keras.io.errors import InputChangedError, InputError, OutputError, failing_as
 from sc2keras.io.models import load_model
@@ -267,7 +267,7 @@ class _Transfer:
         return Result(self.target, self.source.n_rows, n_before, description)
 
     def _check_target(self) -> None:
-        if Path(os.path.realpath(self.name)).is_relative_to(self.folder):
+        if real_path(self.name).is_relative_to(self.folder):
             what = f"the input {self.name} is in {self.folder}, which the run writes to"
             raise InputError(f"{what}. Name another output.")
         try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from sc2keras.files import real_path
 from sc2keras.io.errors import OutputError, UnfinishedError, failing_as
 
 # A file is opened by its own name, without waiting for the other end of a pipe.
@@ -17,7 +18,7 @@ _PLAIN = sum(getattr(os, f"O_{flag}", 0) for flag in ("NOFOLLOW", "NONBLOCK", "B
 def unfinished_folder(target: str | os.PathLike[str]) -> Path:
     """The folder that holds what is done of `target`, until all of it is."""
     # Beside the file that a link leads to: a file moves there without being copied.
-    path = Path(os.path.realpath(target))
+    path = real_path(target)
     return path.with_name("unfinished-" + path.name)
 
 

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
 from sc2keras.signals import as_array, check_finite
+from sc2keras.threads import on_one_thread
 from sc2keras.validation import check_positive, check_positive_integer
 
 # Of coordinate descent for each code: scikit-learn's own 1,000 are spent on digits that
@@ -22,6 +23,7 @@ _N_PROBES = 5
 _SAME_DIRECTION = 1 - 1e-6
 
 
+@on_one_thread
 def learn_dictionary(
     x: ArrayLike,
     n_atoms: int,

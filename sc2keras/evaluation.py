@@ -17,6 +17,7 @@ from sc2keras.applications import FISTA
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder
 from sc2keras.objective import relative_duality_gap
+from sc2keras.threads import on_one_thread
 
 _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
 # In float64 this ends at the exact optimum, whatever the codes' scale, many times
@@ -257,6 +258,7 @@ def make_draws(
     ]
 
 
+@on_one_thread
 def paper_accuracy(
     codes_train: NDArray,
     y_train: NDArray,
@@ -300,6 +302,7 @@ class FullAccuracy(NamedTuple):
     C: float
 
 
+@on_one_thread
 def full_accuracy(
     codes_train: NDArray,
     y_train: NDArray,

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import threadpoolctl
 from sklearn.decomposition import sparse_encode
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -173,3 +174,23 @@ def test_c_is_raised_until_the_holdout_falls(monkeypatch):
     found = evaluation.full_accuracy(codes, labels, codes, labels)
     assert fitted == [0.001, 0.01, 0.1, 1.0, 0.01]
     assert found.C == 0.01
+
+
+def test_threads_of_blas_do_not_wait_for_those_of_the_backend(monkeypatch):
+    seen = []
+
+    class Classifier(LogisticRegression):
+        def fit(self, x, y):
+            pools = threadpoolctl.threadpool_info()
+            seen.extend(pool["num_threads"] for pool in pools)
+            return super().fit(x, y)
+
+    monkeypatch.setattr(evaluation, "LogisticRegression", Classifier)
+    x, y = np.eye(2).repeat(10, axis=0), np.arange(2).repeat(10)
+    draws = evaluation.make_draws(20, 20, n_draws=1)
+    with threadpoolctl.threadpool_limits(2):
+        before = threadpoolctl.threadpool_info()
+        evaluation.paper_accuracy(x, y, x, y, draws)
+        assert threadpoolctl.threadpool_info() == before
+    assert max(pool["num_threads"] for pool in before) == 2
+    assert seen and set(seen) == {1}

@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from sc2keras import datasets, plotting
@@ -39,15 +38,6 @@ class FirstRun(Run):
     def fit(self, model, x, y):
         tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: self.bar.update())
         return self.recipe.fit(model, x, y, verbose=0, callbacks=[tick])
-
-    # On so few samples threads of BLAS wait for each other: ten times as long.
-    def start(self, x):
-        with threadpool_limits(1):
-            return super().start(x)
-
-    def classify(self, *args):
-        with threadpool_limits(1):
-            super().classify(*args)
 
     def measure(self, record, data, protocols, optimum):
         super().measure(record, data, protocols, optimum)

@@ -3,12 +3,15 @@
 import contextlib
 import importlib
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
-from sc2keras.validation import depth_of_caller
+from sc2keras.validation import Tensor, depth_of_caller
+
+_GAPS: dict[int, Tensor] = {}
 
 
 def warn_if_open(gaps: NDArray, solver: Any) -> None:
@@ -27,6 +30,19 @@ def warn_of(n_open: int, n_rows: int, largest: float, solver: Any) -> None:
             _category(),
             stacklevel=depth_of_caller(),
         )
+
+
+def note_gaps(codes: Tensor, gaps: Tensor) -> None:
+    """Notes the gaps of codes, for who runs a compiled solver, as Keras notes masks."""
+    try:
+        codes._relative_gaps = gaps
+    except AttributeError:  # Of a tracer of JAX.
+        _GAPS[id(codes)] = gaps
+        weakref.finalize(codes, _GAPS.pop, id(codes), None)
+
+
+def gaps_of(codes: Tensor) -> Tensor | None:
+    return getattr(codes, "_relative_gaps", _GAPS.get(id(codes)))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """What the exact solvers share: proximal gradient steps, to a number or a tolerance."""
 
-import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from sc2keras import backend
-from sc2keras.layers.convergence import warn_if_open
+from sc2keras.layers.convergence import note_gaps, warn_if_open
 from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.shrinkage import soft_threshold
@@ -88,9 +87,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         if self.tol is None:
             return self._unfold(inputs)
         codes, gaps = self.solve(inputs)
-        # For who compiles it, as Keras attaches masks; some tracers of JAX take none.
-        with contextlib.suppress(AttributeError):
-            codes._relative_gaps = gaps
+        note_gaps(codes, gaps)
         try:
             values = ops.convert_to_numpy(gaps)
         # While a function is traced: each backend has an error of its own for it.

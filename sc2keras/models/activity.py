@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from sc2keras.layers.convergence import warn_of
+from sc2keras.layers.convergence import gaps_of, warn_of
 from sc2keras.metrics import NonzeroFraction
 from sc2keras.models.variables import values
 from sc2keras.validation import Tensor, depth_of_caller
@@ -44,7 +44,7 @@ class Activity(NonzeroFraction):
 
     def note_gaps(self, codes: Tensor, encoder: Any) -> None:
         """Notes the rows of a solver's codes, before its tolerance is lost of them."""
-        gaps = getattr(codes, "_relative_gaps", None)
+        gaps = gaps_of(codes)
         if gaps is None:
             return
         gaps = ops.cast(gaps, self.open.dtype)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sc2keras import signals
 from sc2keras.backend import ArrayFunction
+from sc2keras.layers.convergence import gaps_of
 from sc2keras.layers.encoder import Encoder
 from sc2keras.layers.rebuilding import load_finite_weights_only
 from sc2keras.models import fitting, forward, path, saving, streaming
@@ -84,7 +85,7 @@ class SparseCoder(keras.Model):
         outputs = super().call(inputs, training, mask, **kwargs)
         if self._returns_gaps:
             codes = keras.tree.flatten(outputs)[0]
-            return {"outputs": outputs, "gaps": codes._relative_gaps}
+            return {"outputs": outputs, "gaps": gaps_of(codes)}
         return outputs
 
     @property

@@ -64,7 +64,7 @@ def solver(cls, classes, run_eagerly, n_steps, tol):
     options = {"n_steps": n_steps, "tol": tol, "dictionary": unit_atoms(6, 8)}
     model = build(cls, classes, **options)
     loss = CROSSENTROPY if classes else None
-    model.compile("sgd", loss, jit_compile=False, run_eagerly=run_eagerly)
+    model.compile("sgd", loss, run_eagerly=run_eagerly)
     return model
 
 

@@ -161,6 +161,10 @@ def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float
     Returns:
         Float, for `l1=`.
 
+    Raises:
+        ValueError: If `x` and `dictionary` are not finite, do not fit, or have nothing
+            in common.
+
     Example:
 
     >>> l1_from(np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]), np.eye(2), share=0.5)
@@ -168,8 +172,15 @@ def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float
     """
     check_positive("share", share)
     x, dictionary = signals.as_array("x", x), signals.as_array("dictionary", dictionary)
+    if dictionary.ndim != 2 or math.prod(x.shape[1:]) != dictionary.shape[1]:
+        raise ValueError(
+            f"x of shape {x.shape} must be (n_samples, ...), and dictionary of shape "
+            f"{dictionary.shape} (n_atoms, n_features), with the features of a sample. "
+            "Make one of x with sc2keras.sample_dictionary(x, n_atoms)."
+        )
     signals.check_finite("x", x, x.dtype.name)
-    limit = _usual_limit(x, dictionary)
+    signals.check_finite("dictionary", dictionary, dictionary.dtype.name)
+    limit = _usual_limit(x, dictionary) if len(x) else 0.0
     if limit == 0.0:
         raise ValueError(
             f"x of shape {x.shape} holds no sample that the dictionary has a part in. "

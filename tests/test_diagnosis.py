@@ -227,6 +227,13 @@ def test_l1_is_a_share_of_where_codes_become_zero():
         l1_from(X, dictionary, 0)
     with pytest.raises(ValueError, match="no sample that the dictionary"):
         l1_from(0 * X, dictionary)
+    with pytest.raises(ValueError, match="no sample that the dictionary"):
+        l1_from(X[:0], dictionary)
+    with pytest.raises(ValueError, match="dictionary must be finite"):
+        l1_from(X, np.nan * dictionary)
+    for x, atoms in ((X[0], dictionary), (X, dictionary[:, 1:]), (X, dictionary[0])):
+        with pytest.raises(ValueError, match=r"must be \(n_samples, ...\)"):
+            l1_from(x, atoms)
 
 
 @pytest.mark.slow

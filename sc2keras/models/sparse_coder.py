@@ -184,7 +184,8 @@ class SparseCoder(keras.Model):
     ) -> dict[str, Any]:
         task = self._task
         of_task = task.data(y, y_pred, sample_weight, task.metrics_of_codes)
-        return super().compute_metrics(x, *of_task)
+        with task.naming_missing_targets(y):
+            return super().compute_metrics(x, *of_task)
 
     def fit(
         self,

@@ -1,5 +1,7 @@
 """The task that a model is compiled for beside the objective."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -70,6 +72,19 @@ class Task:
                 "y=None. Use fit(x, y), or compile() without a loss to train on "
                 "the objective alone."
             )
+
+    @contextlib.contextmanager
+    def naming_missing_targets(self, y: Any) -> Iterator[None]:
+        """Metrics fail in many ways without targets; a few do without."""
+        try:
+            yield
+        except (AttributeError, TypeError, ValueError) as error:
+            if y is not None:
+                raise
+            raise ValueError(
+                "The metrics of compile(metrics=...) need targets; received y=None. "
+                "Use fit(x, y), or the metrics of sc2keras.metrics, which need none."
+            ) from error
 
     def data(
         self, y: Any, outputs: Any, sample_weight: Any, with_codes: bool

@@ -178,6 +178,22 @@ def test_targets_and_weights_that_are_no_numbers_are_named(name, kind, method):
     assert np.isfinite(model.encode(x)).all()
 
 
+@pytest.mark.parametrize("metric", ["mse", "accuracy"])
+def test_metrics_without_targets_are_named(metric):
+    model = build()
+    model.compile(metrics=[metric])
+    with pytest.raises(ValueError, match=r"need targets; received y=None. Use fit\(x"):
+        model.fit(images(4), verbose=0)
+    with pytest.raises(ValueError, match="need targets; received y=None"):
+        model.evaluate(images(4), verbose=0)
+
+
+def test_a_metric_that_needs_no_targets_has_none():
+    model = build()
+    model.compile(metrics=[keras.metrics.MeanMetricWrapper(lambda y, p: p, "mean")])
+    assert "mean" in model.evaluate(images(4), verbose=0, return_dict=True)
+
+
 def test_weights_in_a_list_are_weights_of_samples():
     model, x, y = compiled(cascade(), loss=CROSSENTROPY), images(2), [0, 1]
     for weight in ([1.0, 0.0], [0.25, 0.75]):

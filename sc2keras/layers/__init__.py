@@ -16,4 +16,6 @@ from sc2keras.layers.network import NetworkLayer as NetworkLayer
 from sc2keras.layers.shrinkage import Shrinkage as Shrinkage
 from sc2keras.layers.slstm import SLSTM as SLSTM
 from sc2keras.layers.slstm import SLSTMCell as SLSTMCell
+from sc2keras.layers.step_lfista import StepLFISTABlock as StepLFISTABlock
+from sc2keras.layers.step_lista import StepLISTABlock as StepLISTABlock
 from sc2keras.layers.top_k import TopK as TopK

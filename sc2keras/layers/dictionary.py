@@ -76,6 +76,19 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
 
     def build_dictionary(self, n_features: int) -> tuple[float, NDArray]:
         """Creates the weights D and τ, and returns where they start, `(tau, D)`."""
+        initial = self.add_dictionary(n_features)
+        step_size = 1.0 / lipschitz_constant(initial)
+        self.step_size = self.add_weight(
+            name="step_size",
+            shape=(),
+            initializer=Given(step_size),
+            constraint=keras.constraints.NonNeg(),
+            trainable=self.trainable_step_size,
+        )
+        return step_size, initial
+
+    def add_dictionary(self, n_features: int) -> NDArray:
+        """Creates the weight D, and returns where it starts."""
         initial = self._initial_dictionary
         self._initial_dictionary = None
         if self._is_to_be_loaded and initial is None:
@@ -88,7 +101,6 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
                 f"{n_features}) for inputs of {n_features} features; received "
                 f"dictionary.shape={initial.shape}."
             )
-        step_size = 1.0 / lipschitz_constant(initial)
         self.n_features = n_features
         self.dictionary = self.add_weight(
             name="dictionary",
@@ -97,14 +109,7 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
             constraint=keras.constraints.MaxNorm(1.0, axis=1),
             trainable=self.trainable_dictionary,
         )
-        self.step_size = self.add_weight(
-            name="step_size",
-            shape=(),
-            initializer=Given(step_size),
-            constraint=keras.constraints.NonNeg(),
-            trainable=self.trainable_step_size,
-        )
-        return step_size, initial
+        return initial
 
     def add_weight_from(self, name: str, value: ArrayLike) -> keras.Variable:
         """A weight that starts at an array."""
@@ -180,6 +185,14 @@ def lipschitz_constant(dictionary: NDArray) -> float:
     rows = dictionary if n_atoms <= n_features else dictionary.T
     # Of a dictionary that is to be loaded, NaN, nothing is known yet.
     return np.linalg.eigvalsh(rows @ rows.T)[-1] if np.isfinite(rows).all() else np.nan
+
+
+def leading_direction(dictionary: NDArray) -> NDArray:
+    """The unit vector v of n_features for which ‖v Dᵀ‖² = L = λ_max(D Dᵀ)."""
+    if not np.isfinite(dictionary).all():
+        # As `lipschitz_constant`.
+        return np.full(dictionary.shape[1], np.nan)
+    return np.linalg.svd(dictionary, full_matrices=False)[2][0]
 
 
 def random_dictionary(n_atoms: int, n_features: int) -> NDArray:

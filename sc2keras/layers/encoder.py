@@ -25,6 +25,8 @@ class Encoder(keras.layers.Layer):
     Attributes:
         recipe: `sc2keras.Recipe`, how the encoder is trained by default.
         is_trained: Boolean, False for solvers, which have nothing to train.
+        updated_weights: Set of the names of weights that are not trainable, but that a
+            training moves.
 
     Example: see `UnfoldedEncoder` for one of your own.
 
@@ -37,6 +39,7 @@ class Encoder(keras.layers.Layer):
 
     recipe: ClassVar[Recipe] = Recipe()
     is_trained: ClassVar[bool] = True
+    updated_weights: ClassVar[frozenset[str]] = frozenset()
     n_steps: int
     return_sequences: bool
     activation_layer: Activation

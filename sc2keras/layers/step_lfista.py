@@ -21,8 +21,9 @@ class StepLFISTABlock(StepLISTABlock):
         y_t = s_{t−1} + m_t·(s_{t−1} − s_{t−2})
         s_t = sh_(λτ·exp(a_t + b_t))(y_t − τ·exp(a_t)·[(y_t D − x) Dᵀ] P)
 
-    with one trainable momentum m_t a step, from the second on, or one an atom with
-    `per_atom=True`, beside the weights of `StepLISTABlock`. The block starts as FISTA.
+    with one trainable momentum m_t an atom and step, from the second step on (one a
+    step with `per_atom=False`), beside the weights of `StepLISTABlock`. The block
+    starts as FISTA.
 
     The arguments, the call and the errors are those of `StepLISTABlock`.
 

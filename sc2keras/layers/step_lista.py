@@ -18,9 +18,7 @@ from sc2keras.validation import Shape, Tensor, at_least_float32
 
 _POWER_ITERATIONS = 2
 VARIANTS = {
-    "per_atom": {"per_atom": True},
-    "warm_start": {"warm_start": True},
-    "preconditioned": {"preconditioned": True},
+    "scalars": {"per_atom": False, "warm_start": False, "preconditioned": False},
 }
 
 
@@ -59,11 +57,12 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
         l1: Float >= 0, λ, the weight of the ℓ1 term.
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm.
-        per_atom: Boolean. If True, a_t and b_t are vectors, with an entry an atom.
+        per_atom: Boolean. If True, a_t and b_t are vectors, with an entry an atom; if
+            False, numbers.
         warm_start: Boolean. If True, the first step has a matrix of its own,
             s_1 = sh_(λτ·exp(b_1))(τ x W_1), which starts at Dᵀ.
-        preconditioned: Boolean. If True, P, k × k and shared by all steps, is trained;
-            fewer steps then come closer.
+        preconditioned: Boolean. If True, P, k × k and shared by all steps, is trained.
+            Few steps then come much closer; from about 20 on numbers alone do as well.
         trainable_dictionary: Boolean. If False, D stays as it is given.
         unit: See `DictionaryLayer`.
         return_sequences: Boolean. If True, the codes after every step are returned,
@@ -75,7 +74,7 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
     Example:
 
     >>> import numpy as np
-    >>> layer = StepLISTABlock(20, n_steps=3, per_atom=True)
+    >>> layer = StepLISTABlock(20, n_steps=3)
     >>> codes = layer(np.ones((4, 8)))
     >>> tuple(codes.shape), tuple(layer(codes, reverse=True).shape)
     ((4, 20), (4, 8))
@@ -89,16 +88,16 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
     solves = "lasso"
     shows_non_finite = True
     updated_weights = frozenset({"direction"})
-    recipe = Recipe("adam", learning_rate=5e-3, clipnorm=1.0)
+    recipe = Recipe("adam", learning_rate=1e-2, clipnorm=1.0)
 
     def __init__(
         self,
         n_atoms: int,
         n_steps: int = 10,
         *,
-        per_atom: bool = False,
-        warm_start: bool = False,
-        preconditioned: bool = False,
+        per_atom: bool = True,
+        warm_start: bool = True,
+        preconditioned: bool = True,
         trainable_dictionary: bool = True,
         **kwargs: Any,
     ) -> None:

@@ -8,13 +8,8 @@ from helpers import perturb, shrink, signals, to_numpy, unit_atoms
 from sc2keras import applications
 from sc2keras.layers import FISTA, ISTA, StepLFISTABlock, StepLISTABlock
 
-OPTIONS = [
-    {},
-    {"per_atom": True},
-    {"warm_start": True},
-    {"preconditioned": True},
-    {"per_atom": True, "warm_start": True, "preconditioned": True},
-]
+SCALARS = {"per_atom": False, "warm_start": False, "preconditioned": False}
+OPTIONS = [{}, SCALARS, *(SCALARS | {name: True} for name in SCALARS)]
 
 
 def perturbed(layer_class, options, **kwargs):
@@ -83,7 +78,9 @@ def test_the_optimum_is_the_fixed_point_of_steps_of_any_size():
         if keras.backend.backend() != "jax"
         else ISTA(6, n_steps=20_000, l1=0.1, dictionary=atoms)(x)
     ).astype("float32")
-    layer = StepLFISTABlock(6, n_steps=3, l1=0.1, dictionary=atoms, per_atom=True)
+    layer = StepLFISTABlock(
+        6, n_steps=3, l1=0.1, dictionary=atoms, **SCALARS | {"per_atom": True}
+    )
     layer.build((None, 8))
     rng = np.random.default_rng(0)
     layer.log_step.assign(rng.normal(size=(3, 6), scale=0.3))
@@ -106,7 +103,7 @@ def trained(x, **kwargs):
 
 def test_the_step_size_follows_a_dictionary_that_is_trained():
     x = signals(256, 16)
-    model = trained(x)
+    model = trained(x, **SCALARS)
     encoder, before = model.encoder, 1 / np.linalg.norm(unit_atoms(12, 16), 2) ** 2
     found = float(to_numpy(encoder.prepare(keras.ops.ones((1, 16))).step_size))
     assert found == pytest.approx(1 / encoder.lipschitz(), rel=0.02)
@@ -130,7 +127,7 @@ def test_a_frozen_layer_stays_as_it_is():
 def test_training_comes_closer_than_the_solver_that_it_unfolds():
     x = signals(512, 16)
     frozen = {"trainable_dictionary": False, "l1": 0.1}
-    model = trained(x, **frozen, warm_start=True, preconditioned=True)
+    model = trained(x, **frozen)
     np.testing.assert_allclose(model.dictionary, unit_atoms(12, 16), atol=1e-6)
     names = [weight.name for weight in model.encoder.trainable_weights]
     assert "dictionary" not in names and "preconditioner" in names

@@ -29,6 +29,7 @@ def takes(cls, argument):
     return any(argument in inspect.signature(c).parameters for c in layers[:-1])
 
 
+WITH_ACTIVATION = [cls for cls in TRAINABLE if takes(cls, "activation")]
 # Those with the matrices W_d and W_e of the paper.
 WITH_MATRICES = [cls for cls in TRAINABLE if takes(cls, "recurrent")]
 

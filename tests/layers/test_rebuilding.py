@@ -12,6 +12,7 @@ from helpers import (
     TRAINABLE,
     TRAINABLE_VARIANTS,
     VARIANTS,
+    WITH_ACTIVATION,
     WITH_MATRICES,
     signals,
     takes,
@@ -310,7 +311,7 @@ def test_what_is_no_dictionary_is_refused():
             LISTABlock(6, dictionary=bad)
 
 
-@pytest.mark.parametrize("cls", TRAINABLE)
+@pytest.mark.parametrize("cls", WITH_ACTIVATION)
 def test_an_activation_that_was_frozen_stays_so(cls):
     layer = cls(6, n_steps=2, activation=Shrinkage(0.05, trainable=False))
     again = cls.from_config(layer.get_config())

@@ -334,7 +334,7 @@ def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[
             f"more steps than n_steps={encoder.n_steps}, or subtract the mean that all "
             "samples share."
         )
-    if encoder.is_trained and isinstance(encoder.last_activation(), DoubleTanh):
+    if any(isinstance(layer, DoubleTanh) for layer in encoder._flatten_layers()):
         yield (
             "Entries are small where others' are zero, since the activation is smooth. "
             'For zeros take activation="shrinkage".'

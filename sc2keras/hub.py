@@ -1,11 +1,12 @@
 """A model and its card in one folder, as the Hugging Face Hub keeps them."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sc2keras.explorer.facts import card_facts, model_facts
+from sc2keras.explorer.facts import card_facts, model_facts, sparse_coder
 from sc2keras.models import SparseCoder, saving
 
 _README = """---
@@ -34,7 +35,7 @@ codes = model.encode(x)
 
 
 def save_to_preset(
-    model: SparseCoder,
+    model: Any,
     folder: str | os.PathLike[str],
     card: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -45,7 +46,8 @@ def save_to_preset(
     `hf://owner/model`.
 
     Args:
-        model: `SparseCoder`. If it is compiled, its optimizer is saved as well.
+        model: `SparseCoder`, or a `SparseCodeTransformer` that was fitted. If it is
+            compiled, its optimizer is saved as well.
         folder: Path of a folder, in one that exists. It appears whole or not at all; of
             a folder that is there nothing but an earlier export is replaced.
         card: Dictionary, what ``sc2keras.applications.weights_card`` returns; or
@@ -56,7 +58,8 @@ def save_to_preset(
         `pathlib.Path` of the folder.
 
     Raises:
-        ValueError: If a weight holds a NaN or an infinity.
+        ValueError: If a weight holds a NaN or an infinity, or `model` is no
+            `SparseCoder`, or `card` no dictionary.
         FileExistsError: If something else than an earlier export would be replaced.
 
     Example:
@@ -69,7 +72,11 @@ def save_to_preset(
     >>> LISTA(weights=path).input_shape
     (None, 8, 8, 1)
     """
-    folder = Path(folder)
+    folder, model = Path(folder), sparse_coder(model)
+    if not isinstance(card, Mapping | None):
+        raise ValueError(
+            f"card must be a dictionary of names and texts; received card={card!r}."
+        )
     saving.save_preset(model, folder, _readme(model, folder.resolve().name, card or {}))
     return folder
 
@@ -79,8 +86,16 @@ def _readme(model: SparseCoder, name: str, card: Mapping[str, Any]) -> str:
     of_card = card_facts(card) if "sha256" in card else card
     facts = {**model_facts(model), **of_card}
     rows = [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
-    licence = f"license: {card['licence'].lower()}\n" if "licence" in card else ""
+    licence = (
+        f"license: {_identifier(card['licence'])}\n" if card.get("licence") else ""
+    )
     return _README.format(name=name, licence=licence, facts="\n".join(rows))
+
+
+def _identifier(licence: object) -> str:
+    """The Hub's name of a licence: what is none, such as a sentence, is "other"."""
+    name = str(licence).strip().lower()
+    return name if re.fullmatch(r"[a-z][a-z0-9.+-]*", name) else "other"
 
 
 def _cell(value: object) -> str:

@@ -25,7 +25,7 @@ from sc2keras.dictionary_learning import (
     sample_dictionary,
     typical_norm,
 )
-from sc2keras.models import SparseCoder
+from sc2keras.models import SparseCoder, saving
 from sc2keras.models.variables import all_or_nothing
 from sc2keras.registry import entries, get_entry
 from sc2keras.signals import as_array
@@ -292,7 +292,9 @@ default="classical"
     def _given_model(self) -> SparseCoder:
         model = self.model
         if isinstance(model, (str, os.PathLike)):
-            model = keras.saving.load_model(model)
+            is_preset = saving.is_preset(str(model))
+            load = saving.load_preset if is_preset else keras.saving.load_model
+            model = load(str(model))
         if not isinstance(model, SparseCoder):
             raise ValueError(
                 "model must be a sc2keras.SparseCoder or the path of its .keras file; "

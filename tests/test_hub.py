@@ -17,6 +17,7 @@ import sc2keras
 from sc2keras import cli, io
 from sc2keras.applications import LISTA, SC2Net, weights_card
 from sc2keras.hub import save_to_preset
+from sc2keras.sklearn import SparseCodeTransformer
 from sc2keras_command import parse_arguments
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -147,6 +148,15 @@ def test_an_address_of_the_hub_is_one_of_a_model(hub, model, x, tmp_path, capsys
         SC2Net(weights=ADDRESS)
 
 
+def test_a_transformer_takes_an_address_and_a_folder(hub, folder, model, x):
+    rows = x.reshape(len(x), -1)
+    for name in (ADDRESS, folder):
+        coder = SparseCodeTransformer(model=name).fit(rows)
+        np.testing.assert_array_equal(coder.transform(rows), model.encode(x))
+    with pytest.raises(OSError, match="hf://someone/else cannot be loaded"):
+        SparseCodeTransformer(model="hf://someone/else").fit(rows)
+
+
 def test_what_was_downloaded_needs_no_network(hub, model, x):
     LISTA(weights=ADDRESS)
     hub.answer = lambda path: None
@@ -192,6 +202,23 @@ def test_the_readme_is_the_card(folder, tmp_path):
     assert text.startswith("---\nlibrary_name: keras\nlicense: apache-2.0\n")
     assert f"{card['test']['objective']:.4f} on test" in text
     assert f"| made by | {card['command']} |" in text
+
+
+@pytest.mark.parametrize(
+    ("licence", "written"),
+    [("Apache-2.0", "apache-2.0"), ("MIT: for\nall", "other"), (3, "other")],
+)
+def test_a_licence_is_a_name_of_the_hub(model, tmp_path, licence, written):
+    folder = save_to_preset(model, tmp_path / "lista", {"licence": licence})
+    head = (folder / "README.md").read_text().split("---")[1].splitlines()
+    assert f"license: {written}" in head and len(head) == 6
+
+
+def test_what_is_no_model_or_card_is_named(model, tmp_path):
+    with pytest.raises(ValueError, match="received a Sequential"):
+        save_to_preset(keras.Sequential(), tmp_path / "a")
+    with pytest.raises(ValueError, match="card must be a dictionary"):
+        save_to_preset(model, tmp_path / "a", "a text")
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else(model, folder):

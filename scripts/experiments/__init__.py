@@ -3,6 +3,6 @@
 import logging
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow warns that it traces anew for every model, of which there are many.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

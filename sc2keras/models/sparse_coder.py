@@ -116,7 +116,8 @@ class SparseCoder(keras.Model):
             loss: Loss of a task, added to the objective; None for the objective alone.
                 Losses, metrics, weights and targets are of the predictions, if there
                 are any. As in Keras they may also be a list with one an output, or a
-                dictionary by their names; the codes may then have theirs, too.
+                dictionary by their names; the codes may then have theirs, too. (Of
+                metrics `[["mae"], ["accuracy"]]`: a plain list is of the predictions.)
             objective_weight: Float >= 0, the weight of the objective beside the loss.
             duality_gap: Boolean, whether `fit` and `evaluate` also report the mean of
                 `sc2keras.metrics.DualityGap` for the model's own dictionary.

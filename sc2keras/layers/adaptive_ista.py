@@ -4,6 +4,7 @@ import keras
 
 from sc2keras.layers.recurrent import MomentumCell, RecurrentEncoder
 from sc2keras.registry import register_encoder
+from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor
 
 
@@ -69,4 +70,5 @@ class AdaptiveISTA(RecurrentEncoder):
         Zhou et al., An End-to-End Sparse Coding, section 3.1.
     """
 
+    recipe = Recipe("adadelta")
     cell_class = AdaptiveISTACell

@@ -10,6 +10,7 @@ from sc2keras.layers.activation import Activation
 from sc2keras.layers.encoder import UnfoldedEncoder, minus_shared
 from sc2keras.layers.matrices import MatrixLayer, is_factored, is_product_cheaper
 from sc2keras.registry import register_encoder
+from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor
 
 # The weights of the steps, −x W_d of each set, or x where these are factored.
@@ -57,6 +58,8 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
         Gregor and LeCun, Learning Fast Approximations of Sparse Coding, 2010. Zhou et
         al., An End-to-End Sparse Coding, eq. 6.
     """
+
+    recipe = Recipe("adadelta")
 
     def __init__(
         self, n_atoms: int, n_steps: int = 10, *, shared: bool = True, **kwargs: Any

@@ -9,6 +9,7 @@ from sc2keras.layers.activation import Activation
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.network import NetworkLayer
 from sc2keras.registry import register_encoder
+from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor
 
 
@@ -39,6 +40,8 @@ class LISTACPBlock(UnfoldedEncoder, NetworkLayer):
         Chen, Liu, Wang and Yin, Theoretical Linear Convergence of Unfolded ISTA and its
         Practical Weights and Thresholds, 2018, section 3.1.
     """
+
+    recipe = Recipe("adadelta")
 
     def build(self, input_shape: Shape) -> None:
         step_size, dictionary = self.build_dictionary(input_shape[-1])

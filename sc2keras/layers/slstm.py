@@ -8,6 +8,7 @@ from keras import ops
 from sc2keras.layers.rebuilding import Given, SideBySide
 from sc2keras.layers.recurrent import MomentumCell, RecurrentEncoder
 from sc2keras.registry import register_encoder
+from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor
 
 
@@ -172,4 +173,5 @@ class SLSTM(RecurrentEncoder):
         Zhou et al., An End-to-End Sparse Coding, section 3.2.
     """
 
+    recipe = Recipe("adadelta")
     cell_class = SLSTMCell

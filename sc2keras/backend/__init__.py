@@ -12,7 +12,9 @@ Keras runs on, whose module is imported when it is first asked for.
 - `MAY_CHOOSE_XLA`: whether Keras leaves it open that XLA compiles.
 - `HAS_STEPS_PER_EXECUTION`: whether Keras runs several steps of a training at once.
 - `MAY_LOSE_WEIGHTS`: whether a step that fails may leave weights without values.
-- `EXPORT_OF_LOOPS`: arguments by which Keras exports a loop as a SavedModel.
+- `EXPORTS`: of each format that `export` writes, the packages that it takes.
+- `LOOPS_IN`: the formats that hold a loop of as many steps as an input takes.
+- `export_arguments(format, has_loop)`: those of Keras, for batches of any size.
 - `FLOAT64_REMEDY`: the head of a sentence, where float64 is not computed in.
 """
 
@@ -39,6 +41,12 @@ def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:
     memory = np.empty(n_bytes + ALIGNMENT, dtype="uint8")
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+def exporting(format: str) -> list[str]:
+    """The backends on which a format can be written."""
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in _MODULES}
+    return [name for name, module in modules.items() if format in module.EXPORTS]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """JAX."""
 
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,8 +14,8 @@ MAY_CHOOSE_XLA = False
 HAS_STEPS_PER_EXECUTION = True
 # A step gives the memory of the old weights away before it has the new ones.
 MAY_LOSE_WEIGHTS = True
-# There is no gradient of a loop whose number of steps is not known.
-EXPORT_OF_LOOPS = {"jax2tf_kwargs": {"with_gradient": False}}
+EXPORTS: dict[str, tuple[str, ...]] = {"tf_saved_model": ("tensorflow",)}
+LOOPS_IN = tuple(EXPORTS)
 FLOAT64_REMEDY = "Call jax.config.update('jax_enable_x64', True) first, or use"
 
 
@@ -62,6 +63,11 @@ def compile_function(
 def is_recorded() -> bool:
     """Never: loops are traced as loops."""
     return False
+
+
+def export_arguments(format: str, has_loop: bool) -> dict[str, Any]:
+    """There is no gradient of a loop whose number of steps is not known."""
+    return {"jax2tf_kwargs": {"with_gradient": False}} if has_loop else {}
 
 
 def make_deterministic() -> None:

@@ -17,7 +17,13 @@ _PREFETCHED_BYTES = 2**25
 MAY_CHOOSE_XLA = True
 HAS_STEPS_PER_EXECUTION = True
 MAY_LOSE_WEIGHTS = False
-EXPORT_OF_LOOPS: dict[str, Any] = {}
+EXPORTS: dict[str, tuple[str, ...]] = {
+    "tf_saved_model": (),
+    "litert": (),
+    "onnx": ("tf2onnx",),
+    "openvino": ("openvino",),
+}
+LOOPS_IN = tuple(EXPORTS)
 FLOAT64_REMEDY = "Use"
 
 
@@ -115,6 +121,11 @@ def batches_of_arrays(
 def is_recorded() -> bool:
     """Never: loops are traced as loops."""
     return False
+
+
+def export_arguments(format: str, has_loop: bool) -> dict[str, Any]:
+    """None: batches are of any size as it is."""
+    return {}
 
 
 def make_deterministic() -> None:

@@ -12,7 +12,13 @@ batches_of_arrays = None
 MAY_CHOOSE_XLA = False
 HAS_STEPS_PER_EXECUTION = False
 MAY_LOSE_WEIGHTS = False
-EXPORT_OF_LOOPS: dict[str, Any] = {}
+EXPORTS: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx",),
+    "openvino": ("openvino",),
+    "torch": (),
+}
+# It would record as many steps as one input takes, for all others as well.
+LOOPS_IN: tuple[str, ...] = ()
 FLOAT64_REMEDY = "Keras brings it to float32 there. Use TensorFlow or JAX, or"
 
 
@@ -34,7 +40,16 @@ def is_recorded() -> bool:
     """Whether the operations of one run are recorded, without their loops."""
     import torch
 
-    return torch.jit.is_tracing()
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def export_arguments(format: str, has_loop: bool) -> dict[str, Any]:
+    """PyTorch's own format has batches of the size of the example, unless told."""
+    if format != "torch":
+        return {}
+    import torch
+
+    return {"dynamic_shapes": {0: torch.export.Dim("batch")}}
 
 
 def make_deterministic() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from sc2keras import backend
 from sc2keras.files import whole_export, whole_file
 from sc2keras.models.description import describe
+from sc2keras.models.exportable import check_exportable, has_loop
 from sc2keras.models.variables import (
     all_or_nothing,
     check_finite_weights,
@@ -146,11 +147,10 @@ def export(
 ) -> Any:
     """`SparseCoder.export`, by way of `whole_export`; `write` is Keras's own method."""
     check_finite_weights(model, "nothing was exported")
+    check_exportable(model, Path(filepath), format)
     # Some formats are written only of a model that was called before.
     model(np.zeros((1, *model.inputs[0].shape[1:]), model.inputs[0].dtype))
-    has_loop = getattr(getattr(model, "encoder", None), "tol", None) is not None
-    if has_loop and format == "tf_saved_model":
-        kwargs = {**backend.EXPORT_OF_LOOPS, **kwargs}
+    kwargs = {**backend.export_arguments(format, has_loop(model)), **kwargs}
     path = _local_path(filepath)
     if path is None:
         return write(filepath, format, *args, **kwargs)

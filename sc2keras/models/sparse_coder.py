@@ -386,10 +386,13 @@ class SparseCoder(keras.Model):
     ) -> None:
         """`keras.Model.export`, whose file or folder appears whole or not at all.
 
-        An earlier export is replaced once the new one is written.
+        An earlier export is replaced once the new one is written. Batches are of any
+        size. What would not give the model's codes is refused before any work.
 
         Raises:
-            ValueError: If a weight holds a NaN or an infinity.
+            ValueError: If a weight holds a NaN or an infinity, or if the backend does
+                not write the format, or does not write this model in it.
+            ImportError: If a package that the format needs is not installed.
             FileExistsError: If something else than an earlier export would be replaced.
         """
         saving.export(self, super().export, filepath, *args, **kwargs)

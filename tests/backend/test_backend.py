@@ -16,7 +16,9 @@ NAMES = (
     "MAY_CHOOSE_XLA",
     "HAS_STEPS_PER_EXECUTION",
     "MAY_LOSE_WEIGHTS",
-    "EXPORT_OF_LOOPS",
+    "EXPORTS",
+    "LOOPS_IN",
+    "export_arguments",
     "FLOAT64_REMEDY",
 )
 

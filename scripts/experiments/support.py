@@ -100,9 +100,9 @@ def works(name, way, folder):
     return True
 
 
-def on_this_backend(folder):
+def on_this_backend(folder, names):
     found = {}
-    for name in ENCODERS:
+    for name in names:
         found[name] = {}
         for way in WAYS:
             (path := folder / f"{name} {way}").mkdir(parents=True)

@@ -288,13 +288,13 @@ def test_an_exported_folder_is_replaced_by_a_whole_one(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Has LiteRT.")
-def test_an_exported_file_is_replaced_and_keras_checks_its_ending(tmp_path):
+def test_an_exported_file_is_replaced_and_its_ending_checked(tmp_path):
     model = build()
     for _ in range(2):
         model.export(tmp_path / "a.tflite", format="litert", verbose=False)
     with pytest.raises(ValueError, match=r"\.tflite"):
         model.export(tmp_path / "a", format="litert")
-    with pytest.raises(ValueError, match="Unrecognized format"):
+    with pytest.raises(ValueError, match=r"format must be one of .*floppy"):
         model.export(tmp_path / "a", "floppy")
     assert os.listdir(tmp_path) == ["a.tflite"]
 

@@ -5,8 +5,8 @@ Keras runs on, whose module is imported when it is first asked for.
 
 - `compile_function(model, function, jit_compile)`: a function of a tensor, with the
   weights of a model, from NumPy to NumPy.
-- `batches_of_arrays(arrays, batch_size, shuffle, dtype)`: for a training; None where
-  the batches of Keras serve.
+- `batches_of_arrays(arrays, batch_size, shuffle, dtype, repeat)`: for a training; None
+  where the batches of Keras serve.
 - `is_recorded()`: whether a loop would be recorded as the steps of one run.
 - `make_deterministic()`: equal results at every call, for the whole process.
 - `MAY_CHOOSE_XLA`: whether Keras leaves it open that XLA compiles.

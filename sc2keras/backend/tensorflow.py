@@ -56,6 +56,7 @@ def batches_of_arrays(
     batch_size: int,
     shuffle: bool = True,
     dtype: str | None = None,
+    repeat: bool = False,
 ) -> Any:
     """A `tf.data.Dataset` of batches of equally long arrays, in a new order each epoch.
 
@@ -69,6 +70,8 @@ def batches_of_arrays(
         batch_size: Integer, the rows of a batch; the last one may have fewer.
         shuffle: Boolean, whether the order changes.
         dtype: String, what floats become, `keras.config.floatx()` by default.
+        repeat: Boolean. If True, epochs follow one another without an end: to begin an
+            iteration takes as long as several steps.
 
     Returns:
         A `tf.data.Dataset` of tensors, of several arrays of tuples of them.
@@ -109,10 +112,14 @@ def batches_of_arrays(
     options.threading.private_threadpool_size = max(1, (os.cpu_count() or 1) // 4)
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
-    n_batches = tf.data.experimental.assert_cardinality(-(-n_samples // batch_size))
     # A random operation with a seed would repeat itself at every iteration.
     seed = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
-    dataset = seed.flat_map(epoch).map(gather).apply(n_batches)
+    dataset = seed.flat_map(epoch).map(gather)
+    if repeat:
+        dataset = dataset.repeat()
+    else:
+        n_batches = -(-n_samples // batch_size)
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
     batch_bytes = sum(array.nbytes for array in aligned) / n_samples * batch_size
     n_ready = min(max(2, int(_PREFETCHED_BYTES / batch_bytes)), _MAX_PREFETCHED)
     return dataset.prefetch(n_ready).with_options(options)

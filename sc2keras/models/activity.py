@@ -12,7 +12,8 @@ from sc2keras.metrics import NonzeroFraction
 from sc2keras.models.variables import values
 from sc2keras.validation import Tensor, depth_of_caller
 
-# An atom counts as dead after 130 batches that do not use it.
+# An atom counts as dead after 130 batches that do not use it: what its entries were, at
+# their largest, is then a millionth.
 _MEMORY = 0.9
 _FORGOTTEN = 1e-6
 _MOST_DEAD = 0.5
@@ -39,8 +40,8 @@ class Activity(NonzeroFraction):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         super().update_state(y_true, y_pred, sample_weight)
-        used = ops.cast(ops.any(ops.not_equal(y_pred, 0), axis=0), self.recent.dtype)
-        self.recent.assign(_MEMORY * self.recent + used)
+        largest = ops.cast(ops.max(ops.abs(y_pred), axis=0), self.recent.dtype)
+        self.recent.assign(ops.maximum(_MEMORY * self.recent, largest))
 
     def note_gaps(self, codes: Tensor, encoder: Any) -> None:
         """Notes the rows of a solver's codes, before its tolerance is lost of them."""
@@ -76,8 +77,8 @@ class Activity(NonzeroFraction):
         """Warns, after a training, of codes of zeros or of mostly dead atoms."""
         if self._kept is None:
             return
-        n_dead, n_atoms = int(np.sum(self._kept < _FORGOTTEN)), len(self._kept)
-        self._kept = None
+        kept, self._kept = self._kept, None
+        n_dead, n_atoms = int(np.sum(kept <= _FORGOTTEN * kept.max())), len(kept)
         if n_dead <= _MOST_DEAD * n_atoms:
             return
         what = f"with {n_dead} of {n_atoms} atoms dead: no code uses them"

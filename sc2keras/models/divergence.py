@@ -13,7 +13,7 @@ from sc2keras.models.variables import assign, is_usable, values
 from sc2keras.validation import is_finite
 
 # The share of a training's time that copies of its last good state may take.
-_SHARE_OF_COPIES = 0.01
+_SHARE_OF_COPIES = 0.005
 
 
 class DivergenceError(ValueError):

@@ -156,8 +156,13 @@ def _gathered(
     )
     if not may_gather:
         return x, y
-    dtype = model.inputs[0].dtype
-    batches = backend.batches_of_arrays(arrays, batch_size or 32, shuffle, dtype)
+    dtype, batch_size = model.inputs[0].dtype, batch_size or 32
+    n_batches = -(-len(x) // batch_size)
+    # Of steps that Keras executes together, the last would go on to the next epoch.
+    repeat = n_batches % model.steps_per_execution == 0
+    if repeat:
+        kwargs["steps_per_epoch"] = n_batches
+    batches = backend.batches_of_arrays(arrays, batch_size, shuffle, dtype, repeat)
     kwargs.pop("sample_weight", None)
     kwargs["shuffle"] = False  # It is; Keras would warn that it cannot.
     return batches, None

@@ -42,6 +42,30 @@ def test_the_seed_of_keras_decides_the_order():
     np.testing.assert_array_equal(*orders)
 
 
+def test_without_an_end_the_epochs_are_those_of_iterations():
+    from sc2keras.backend.tensorflow import batches_of_arrays
+
+    x = np.arange(11)
+    keras.utils.set_random_seed(3)
+    dataset = batches_of_arrays([x], 4)
+    expected = [np.asarray(batch) for _ in range(3) for batch in dataset]
+    keras.utils.set_random_seed(3)
+    endless = batches_of_arrays([x], 4, repeat=True).take(9)
+    for found, batch in zip(endless, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(found), batch)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2, 3])
+def test_fit_takes_every_row_once_an_epoch(steps_per_execution):
+    x = signals(11, 6)
+    model = SC2Net(4, (6,), n_steps=2)
+    nothing = keras.optimizers.SGD(0.0)
+    model.compile(nothing, jit_compile=False, steps_per_execution=steps_per_execution)
+    expected = model.evaluate(x, verbose=0, return_dict=True)["loss"]
+    history = model.fit(x, batch_size=4, epochs=3, verbose=0)
+    assert history.history["loss"] == pytest.approx([expected] * 3, rel=1e-5)
+
+
 @pytest.mark.parametrize("targets", [False, True])
 def test_fit_gives_what_it_gives_with_the_pipeline_of_keras(targets):
     import tensorflow as tf

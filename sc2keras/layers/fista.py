@@ -59,6 +59,14 @@ def next_momentum_term(t: Tensor) -> Tensor:
     return 0.5 * (1.0 + (1.0 + 4.0 * t * t) ** 0.5)
 
 
+def extrapolated(codes: Tensor, previous: Tensor, momentum: Tensor) -> Tensor:
+    """codes + m·(codes − previous), for a trained m.
+
+    So each of the codes has two uses: the sum of three gradients is not reproducible.
+    """
+    return (1.0 + momentum) * codes - momentum * previous
+
+
 def fista_momentum(n_steps: int) -> list[float]:
     """FISTA's m_t for t = 1 … n_steps, with m_1 = 0.
 

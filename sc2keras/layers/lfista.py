@@ -2,7 +2,7 @@
 
 import keras
 
-from sc2keras.layers.fista import fista_momentum
+from sc2keras.layers.fista import extrapolated, fista_momentum
 from sc2keras.layers.lista import LISTABlock
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
@@ -47,6 +47,4 @@ class LFISTABlock(LISTABlock):
             self.momentum = self.add_weight_from("momentum", later)
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
-        # So each code has two uses: the sum of three gradients is not reproducible.
-        momentum = self.momentum[step - 1]
-        return (1.0 + momentum) * codes - momentum * previous
+        return extrapolated(codes, previous, self.momentum[step - 1])

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from sc2keras.layers.fista import fista_momentum
+from sc2keras.layers.fista import extrapolated, fista_momentum
 from sc2keras.layers.step_lista import VARIANTS, StepLISTABlock
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
@@ -49,6 +49,4 @@ class StepLFISTABlock(StepLISTABlock):
             self.momentum = self.add_weight_from("momentum", later)
 
     def extrapolate(self, codes: Tensor, previous: Tensor, t: int) -> Tensor:
-        # So each code has two uses: the sum of three gradients is not reproducible.
-        momentum = self.momentum[t - 1]
-        return (1.0 + momentum) * codes - momentum * previous
+        return extrapolated(codes, previous, self.momentum[t - 1])

@@ -246,6 +246,7 @@ def own_model(tmp_path, monkeypatch):
     return tmp_path / "own.keras"
 
 
+@pytest.mark.slow
 def test_an_encoder_of_a_module_of_the_user_is_imported_first(own_model, x, tmp_path):
     command = ("encode", own_model, x, "codes.npy", "--import", "own_encoder")
     process = run_apart(*command, start=("-m", "sc2keras"), cwd=tmp_path)

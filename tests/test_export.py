@@ -28,6 +28,7 @@ BUILDERS = {
     entry.layer: functools.partial(applications.build, entry.name) for entry in ENTRIES
 }
 BACKEND = keras.backend.backend()
+FEW = ("SC2Net", "StepLFISTA", "FISTA")
 PUBLISHED = Path(__file__).parents[1] / "results/support"
 
 
@@ -42,8 +43,10 @@ def marks_of(name, way):
     format = support.EXPORTS.get(way)
     if format not in backend.EXPORTS:
         return []
-    # Loops within loops take seconds to export.
-    return [needs(format), *[pytest.mark.slow] * name.endswith("tol")]
+    # On TensorFlow the slow tests run, too; of loops they take seconds everywhere.
+    is_few = BACKEND != "tensorflow" or name in FEW
+    is_slow = name.endswith("tol") or not is_few
+    return [needs(format), *[pytest.mark.slow] * is_slow]
 
 
 FORMATS = [pytest.param(name, marks=needs(name)) for name in backend.EXPORTS]

@@ -112,6 +112,7 @@ def run(folder, *command):
     ).stdout
 
 
+@pytest.mark.slow
 def test_an_encoder_from_outside_works_on_every_way(outside):
     train = """
         import json, numpy as np, sc2keras, relaxed

@@ -484,7 +484,7 @@ def test_partial_fit_takes_the_learning_rate_of_the_day():
         np.testing.assert_allclose(a, b, atol=1e-6)  # The constraint rounds.
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+@pytest.mark.parametrize("policy", with_slow(["float16"], ["mixed_bfloat16"]))
 def test_a_global_policy_has_no_part_in_the_codes(policy):
     x = signals(60, 8)
     settings = {"builder": "LISTA", "epochs": 1, "random_state": 0}

@@ -49,12 +49,13 @@ TRAININGS = {
 CALLS = {**WAYS, **OF_STREAMS, **TRAININGS}
 KINDS = [(None, False), (None, True), (3, False), (3, True)]
 FAST = [
-    *((FISTA, way, None, False) for way in [*WAYS, *OF_STREAMS]),
-    *((FISTA, way, 3, False) for way in ("fit", "fit with a validation")),
+    *((FISTA, way, None, False) for way in ("encode", "predict of a dataset")),
+    *((FISTA, way, 3, False) for way in ("fit with a validation",)),
     *((FISTA, way, 3, True) for way in ("predict", "evaluate", "train_on_batch")),
 ]
 SLOW = [
     *((cls, way, n, e) for cls in SOLVERS for way in WAYS for n, e in KINDS),
+    *((cls, way, None, False) for cls in SOLVERS for way in OF_STREAMS),
     *((cls, way, 3, e) for cls in SOLVERS for way in TRAININGS for e in (False, True)),
 ]
 

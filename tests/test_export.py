@@ -43,10 +43,7 @@ def marks_of(name, way):
     format = support.EXPORTS.get(way)
     if format not in backend.EXPORTS:
         return []
-    # On TensorFlow the slow tests run, too; of loops they take seconds everywhere.
-    is_few = BACKEND != "tensorflow" or name in FEW
-    is_slow = name.endswith("tol") or not is_few
-    return [needs(format), *[pytest.mark.slow] * is_slow]
+    return [needs(format), *[pytest.mark.slow] * (name not in FEW)]
 
 
 FORMATS = [pytest.param(name, marks=needs(name)) for name in backend.EXPORTS]

@@ -110,6 +110,7 @@ def check(model, format, folder, n_rows=5):
             assert difference.max() < 1e-5
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(("cls", "options"), VARIANTS)
@@ -117,6 +118,7 @@ def test_every_variant_leaves_as_it_is(cls, options, format, tmp_path):
     check(build(cls, **options), format, tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
@@ -142,6 +144,7 @@ def test_a_cell_that_is_not_unrolled_leaves_as_it_is(cls, format, tmp_path):
     check(build(cls, unroll=False), format, tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("cls", SOLVERS)

@@ -59,6 +59,14 @@ SLOW = [
     *((cls, way, 3, False) for cls in SOLVERS for way in TRAININGS),
 ]
 
+# A training that nothing compiles takes a minute.
+EXHAUSTIVE = [
+    pytest.param(cls, way, 3, True, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+    for cls in SOLVERS
+    for way in TRAININGS
+    if (cls, way, 3, True) not in FAST
+]
+
 
 @functools.cache
 def solver(cls, classes, run_eagerly, n_steps, tol):
@@ -77,7 +85,7 @@ def caught_of(call, *args):
 
 
 @pytest.mark.parametrize(
-    ("cls", "way", "classes", "run_eagerly"), with_slow(FAST, SLOW)
+    ("cls", "way", "classes", "run_eagerly"), [*with_slow(FAST, SLOW), *EXHAUSTIVE]
 )
 def test_a_solver_that_its_cap_stops_warns_once_on_every_way(
     cls, way, classes, run_eagerly

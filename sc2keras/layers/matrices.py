@@ -72,7 +72,9 @@ class MatrixLayer(NetworkLayer):
     def recurrent_product(self) -> Tensor:
         """The matrices that the factored form stands for: W_e = I − D W_d."""
         product = MatrixLayer.project(self, self.dictionary)
-        return ops.eye(self.n_atoms, dtype=product.dtype) - product
+        # Not `ops.eye`, which OpenVINO does not read.
+        index = ops.arange(self.n_atoms)
+        return ops.cast(index[:, None] == index, product.dtype) - product
 
     def get_config(self) -> dict[str, Any]:
         return {

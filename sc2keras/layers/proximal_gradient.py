@@ -181,9 +181,12 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         correlation = ops.matmul(x, ops.transpose(dictionary))
         first = self._first_state(step_size * correlation, threshold)
         if not self.return_sequences:
-            codes, _, _ = ops.fori_loop(
-                1, self.n_steps, lambda _, s: step(s, correlation, threshold), first
-            )
+            codes = first[0]
+            # OpenVINO does not take a loop that never runs.
+            if self.n_steps > 1:
+                codes, _, _ = ops.fori_loop(
+                    1, self.n_steps, lambda _, s: step(s, correlation, threshold), first
+                )
             return ops.cast(codes, self.compute_dtype)
 
         def advance(state, _):

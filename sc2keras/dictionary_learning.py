@@ -1,9 +1,10 @@
-"""The classical dictionary, learned online with scikit-learn."""
+"""Dictionaries, learned online with scikit-learn or through an unrolled solver."""
 
 import itertools
 import math
 import warnings
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,8 +12,11 @@ from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
+from sc2keras.applications import build
+from sc2keras.layers.step_lista import VARIANTS
 from sc2keras.signals import as_array, check_finite
 from sc2keras.threads import on_one_thread
+from sc2keras.training import USUAL_NORM
 from sc2keras.validation import check_positive, check_positive_integer
 
 # Of coordinate descent for each code: scikit-learn's own 1,000 are spent on digits that
@@ -23,13 +27,13 @@ _N_PROBES = 5
 _SAME_DIRECTION = 1 - 1e-6
 
 
-@on_one_thread
 def learn_dictionary(
     x: ArrayLike,
     n_atoms: int,
     l1: float = 0.1,
     *,
-    batch_size: int = 64,
+    method: Literal["online", "unrolled"] = "online",
+    batch_size: int | None = None,
     max_iter: int | None = None,
     seed: int = 0,
     verbose: int = 1,
@@ -40,18 +44,24 @@ def learn_dictionary(
 
         mean_i ½‖x_i − s_i D‖² + l1·‖s_i‖₁   with ‖d_j‖ ≤ 1 for every atom
 
-    online, with `sklearn.decomposition.MiniBatchDictionaryLearning`. The start is
-    random samples. Atoms that no sample uses, and copies of others, are replaced by
-    the samples that the dictionary codes worst. Every atom returned has unit norm.
+    The start is random samples. Atoms that no sample uses, and copies of others, are
+    replaced by the samples that the dictionary codes worst. Every atom returned has
+    unit norm.
 
     Args:
         x: Float array `(n_samples, ...)`, flattened to `(n_samples, n_features)`.
         n_atoms: Integer, at most the number of samples that are not all zero.
         l1: Float > 0, λ, the weight of the ℓ1 term; scikit-learn's `alpha`.
-        batch_size: Integer, samples an update. The update forgets old codes after about
-            `batch_size` updates, so that a larger batch is slower to leave its start.
+        method: `"online"`: surrogates of the mean are minimised one after the other,
+            by `sklearn.decomposition.MiniBatchDictionaryLearning`. `"unrolled"`: the
+            codes are those of ten steps of `StepLFISTA`, which are trained together
+            with D by the gradient through them. It comes lower sooner where there are
+            thousands of samples, and needs a second to begin.
+        batch_size: Integer, samples an update; None: 64 online, and 256 unrolled. The
+            online update forgets old codes after about `batch_size` updates, so that a
+            larger batch is slower to leave its start.
         max_iter: Integer, the number of updates; None: three passes over `x`, but at
-            least 300 updates.
+            least 300 updates, online; 1,500 updates unrolled.
         seed: Integer. Equal seeds give equal dictionaries, bit for bit, on the same
             machine.
         verbose: Integer, 1 for a progress bar, 0 for none.
@@ -70,42 +80,123 @@ def learn_dictionary(
     >>> learn_dictionary(x, n_atoms=16, max_iter=50, verbose=0).shape
     (16, 64)
 
-    Reference:
+    References:
         Mairal, Bach, Ponce and Sapiro, Online Dictionary Learning for Sparse Coding,
-        2009.
+        2009. Tolooshams, Dey and Ba, Deep Residual Autoencoders for Expectation
+        Maximization-inspired Dictionary Learning, 2020, for the unrolled kind.
     """
+    if method not in _LEARNERS:
+        raise ValueError(
+            f"method must be one of {', '.join(map(repr, _LEARNERS))}; received "
+            f"method={method!r}."
+        )
+    learner = _LEARNERS[method]
+    if batch_size is None:
+        batch_size = learner.batch_size
     check_positive_integer("batch_size", batch_size)
     if max_iter is not None:
         check_positive_integer("max_iter", max_iter)
     check_positive("l1", l1)
     x = _check_signals(x, n_atoms, seed)
-    n_samples = len(x)
-    batch_size = min(batch_size, n_samples)
+    batch_size = min(batch_size, len(x))
     if max_iter is None:
-        max_iter = max(300, math.ceil(3 * n_samples / batch_size))
+        max_iter = learner.n_updates(len(x), batch_size)
     rng = np.random.default_rng(seed)
-    # scikit-learn takes codes below a fixed size for unused.
-    unit = power_of_two(typical_norm(x))
+    unit = learner.unit(x)
     l1 = l1 / unit
-    learner = MiniBatchDictionaryLearning(
-        n_atoms,
-        alpha=l1,
-        batch_size=batch_size,
-        dict_init=_fill(x[:0], x, rng.permutation(n_samples), n_atoms, rng),
-        fit_algorithm="cd",
-        transform_max_iter=_SWEEPS,
-        random_state=seed,
-    )
+    start = _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng)
+    learn = learner(start, l1, batch_size, max_iter, seed)
+    batches = _batches(len(x), batch_size, rng)
     probe_every = math.ceil(max_iter / _N_PROBES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        batches = _batches(n_samples, batch_size, rng)
-        bar = tqdm(range(1, max_iter + 1), "Dictionary", disable=not verbose)
-        for step, batch in zip(bar, batches, strict=False):
-            learner.partial_fit(x[batch].astype("float64") / unit)
-            if step % probe_every == 0 or step == max_iter:
-                _replace_atoms(learner.components_, x, l1, unit, rng)
-    return _unit(learner.components_).astype("float32")
+    bar = tqdm(range(1, max_iter + 1), "Dictionary", disable=not verbose)
+    for step, batch in zip(bar, batches, strict=False):
+        learn.update(x[batch].astype("float64") / unit)
+        if step % probe_every == 0 or step == max_iter:
+            learn.dictionary = _replaced(learn.dictionary, x, l1, unit, rng)
+    return _unit(learn.dictionary).astype("float32")
+
+
+class _Online:
+    """Surrogates of the mean objective, minimised one after the other."""
+
+    batch_size = 64
+
+    @staticmethod
+    def unit(x: NDArray) -> float:
+        # scikit-learn takes codes below a fixed size for unused.
+        return power_of_two(typical_norm(x))
+
+    @staticmethod
+    def n_updates(n_samples: int, batch_size: int) -> int:
+        return max(300, math.ceil(3 * n_samples / batch_size))
+
+    def __init__(
+        self, start: NDArray, l1: float, batch_size: int, max_iter: int, seed: int
+    ) -> None:
+        self._learner = MiniBatchDictionaryLearning(
+            len(start),
+            alpha=l1,
+            batch_size=batch_size,
+            dict_init=start,
+            fit_algorithm="cd",
+            transform_max_iter=_SWEEPS,
+            random_state=seed,
+        )
+
+    @on_one_thread
+    def update(self, x: NDArray) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._learner.partial_fit(x)
+
+    @property
+    def dictionary(self) -> NDArray:
+        return self._learner.components_
+
+    @dictionary.setter
+    def dictionary(self, atoms: NDArray) -> None:
+        self._learner.components_[:] = atoms
+
+
+class _Unrolled:
+    """The gradient through ten steps of a solver whose own parameters are learned."""
+
+    batch_size = 256
+
+    @staticmethod
+    def unit(x: NDArray) -> float:
+        return typical_norm(x) / USUAL_NORM
+
+    @staticmethod
+    def n_updates(n_samples: int, batch_size: int) -> int:
+        return 1500
+
+    def __init__(
+        self, start: NDArray, l1: float, batch_size: int, max_iter: int, seed: int
+    ) -> None:
+        options: dict[str, Any] = {"n_steps": 10, **VARIANTS["scalars"]}
+        options |= {"l1": l1, "dictionary": start, "dtype": "float32"}
+        shape = (len(start), start.shape[1:])
+        self._model = build("StepLFISTA", *shape, **options)
+        recipe = self._model.encoder.recipe.replace(epochs=1, batch_size=batch_size)
+        recipe.compile(self._model, max_iter * batch_size)
+
+    def update(self, x: NDArray) -> None:
+        self._model.train_on_batch(x.astype("float32"))
+
+    @property
+    def dictionary(self) -> NDArray:
+        return self._model.dictionary
+
+    @dictionary.setter
+    def dictionary(self, atoms: NDArray) -> None:
+        self._model.encoder.dictionary.assign(atoms)
+
+
+_LEARNERS: dict[str, type[_Online | _Unrolled]] = {
+    "online": _Online,
+    "unrolled": _Unrolled,
+}
 
 
 def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.float32]:
@@ -227,21 +318,25 @@ def _fill(
     return filled
 
 
-def _replace_atoms(
+@on_one_thread
+def _replaced(
     dictionary: NDArray, x: NDArray, l1: float, unit: float, rng: np.random.Generator
-) -> None:
-    """Replace, in place, the atoms that no sample uses and copies of others."""
+) -> NDArray:
+    """A dictionary with other atoms for those that no sample uses and for copies."""
     rows = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
     sample = x[rows].astype("float64") / unit
-    atoms = _unit(dictionary)
+    atoms = _unit(dictionary.astype("float64"))
     how = {"algorithm": "lasso_cd", "alpha": l1, "max_iter": _SWEEPS}
-    codes = sparse_encode(sample, atoms, **how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        codes = sparse_encode(sample, atoms, **how)
     same = np.abs(atoms @ atoms.T) > _SAME_DIRECTION
     keep = codes.any(axis=0) & ~np.triu(same, 1).any(axis=0)
     if keep.all():
-        return
+        return dictionary
     costs = ((sample - codes @ atoms) ** 2).sum(axis=1) / 2
     costs += l1 * np.abs(codes).sum(axis=1)
     atoms = _fill(atoms[keep], sample, np.argsort(-costs), len(dictionary), rng)
-    dictionary[keep] = atoms[: keep.sum()]
-    dictionary[~keep] = atoms[keep.sum() :]
+    replaced = np.empty_like(atoms)
+    replaced[keep], replaced[~keep] = atoms[: keep.sum()], atoms[keep.sum() :]
+    return replaced

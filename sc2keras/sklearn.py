@@ -29,13 +29,10 @@ from sc2keras.models import SparseCoder, saving
 from sc2keras.models.variables import all_or_nothing
 from sc2keras.registry import entries, get_entry
 from sc2keras.signals import as_array
-from sc2keras.training import Recipe, ShuffledBatches
+from sc2keras.training import USUAL_NORM, Recipe, ShuffledBatches
 from sc2keras.validation import check_positive_integer
 
 _STARTS = ("classical", "samples", "random")
-
-# Signals of this norm, as those of MNIST have, train best at a rate of 1.
-_USUAL_NORM = 10.0
 
 
 def _has_partial_fit(transformer: "SparseCodeTransformer") -> bool:
@@ -339,7 +336,7 @@ default="classical"
             kwargs["n_steps"] = self.n_steps
         if get_entry(self.builder).is_trained:
             # The recipe suits such signals, and so signals of any scale.
-            kwargs.setdefault("unit", typical_norm(x) / _USUAL_NORM)
+            kwargs.setdefault("unit", typical_norm(x) / USUAL_NORM)
         own: dict[str, Any] = {"l1": self.l1, "dictionary": dictionary}
         return build(self.builder, self.n_atoms, (x.shape[1],), **own, **kwargs)
 

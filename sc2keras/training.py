@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sc2keras import backend
 from sc2keras.validation import check_non_negative, check_positive_integer
 
+# Signals of this norm, as those of MNIST have, train best at the recipes' rates.
+USUAL_NORM = 10.0
 # Compiling several updates into one takes a third of a second more, and saves one or
 # two milliseconds an update.
 _MIN_UPDATES_TO_GROUP = 400

@@ -1,0 +1,123 @@
+"""Networks trained for a dictionary that is given, beside the solver."""
+
+import math
+from itertools import product
+from typing import NamedTuple
+
+from sc2keras.layers import step_lista
+
+from ..methods import Method
+from ..recipes import Recipe
+from ..reports import markdown
+from .convergence import SolverCurve
+from .study import L1
+
+N_STEPS = (5, 10, 20)
+# Of each dataset: by how much its atoms are more than the study's, and λ.
+SETTINGS = {"mnist": ((1, L1), (1, 1.0), (4, L1))}
+TRAINING = {"optimizer": "adam", "clipnorm": 1.0, "epochs": 13}
+
+
+class Network(NamedTuple):
+    """A builder and its arguments, and of what the choice on held-out images is."""
+
+    builder: str
+    kwargs: dict
+    rates: tuple = (0.01, 0.02)
+    steps: tuple = N_STEPS
+
+
+NETWORKS = {
+    "LISTA": Network("LISTA", {}, (0.002, 0.005), (5, 10)),
+    "step-LFISTA, numbers alone": Network("StepLFISTA", step_lista.VARIANTS["scalars"]),
+    "step-LFISTA": Network("StepLFISTA", {}),
+}
+
+
+def run(study):
+    runs, solvers = {}, {}
+    for setting in settings(study):
+        method = Method("FISTA", "FISTA", kwargs={"n_steps": max(N_STEPS)})
+        run = new_run(study, setting, "fista", method, Recipe(), cls=SolverCurve)
+        solvers[setting] = run
+        for label, n_steps in trained():
+            for rate in NETWORKS[label].rates:
+                run = network_run(study, setting, label, n_steps, rate, True)
+                runs[setting, label, n_steps, rate] = run
+    held = study.make(runs, study.held, optimum=False, may_diverge=True)
+    solved = study.make(solvers, study.data)
+    runs = {}
+    for setting, (label, n_steps) in product(settings(study), trained()):
+        rate = min(
+            NETWORKS[label].rates,
+            key=lambda rate: objective(held, setting, label, n_steps, rate),
+        )
+        run = network_run(study, setting, label, n_steps, rate)
+        runs[setting, label, n_steps] = run
+    records = study.make(runs, study.data, optimum=False)
+    rows = []
+    for setting, label in product(settings(study), ("FISTA", *NETWORKS)):
+        found = {n: records.get((setting, label, n), {}) for n in N_STEPS}
+        gaps, rates, seconds = ["" for _ in N_STEPS], "", ""
+        solution = solved.get(setting, {})
+        if label == "FISTA" and solution:
+            gaps = [percent(solution["gaps"][n - 1]) for n in N_STEPS]
+        elif solution and any(found.values()):
+            above = {
+                n: r["objective"] / solution["optimum"] for n, r in found.items() if r
+            }
+            gaps = [percent(above[n] - 1) if n in above else "" for n in N_STEPS]
+            made = [record for record in found.values() if record]
+            rates = ", ".join(f"{r['settings']['learning_rate']:g}" for r in made)
+            seconds = f"{max(r['fit_seconds'] for r in made):.0f}"
+        name, times, l1 = setting
+        row = [name, label, f"{times * study.n_atoms}", f"{l1:g}", *gaps]
+        rows.append([*row, rates, seconds])
+    steps = [f"{n} steps" for n in N_STEPS]
+    header = ["dataset", "method", "atoms", "λ", *steps, "rates", "seconds"]
+    return markdown(header, rows) + (
+        "\nGap to the LASSO optimum in %, test split, scikit-learn's dictionary, seed "
+        f"{study.seed}. Adam, {TRAINING['epochs']} epochs; rates: of each number of "
+        "steps, chosen on held-out samples; seconds: the longest of the trainings.\n"
+    )
+
+
+def settings(study):
+    return [
+        (name, times, l1)
+        for name in study.datasets
+        for times, l1 in SETTINGS.get(name, ((1, L1),))
+    ]
+
+
+def trained():
+    return [(label, n) for label, network in NETWORKS.items() for n in network.steps]
+
+
+def network_run(study, setting, label, n_steps, rate, validation=False):
+    network = NETWORKS[label]
+    kwargs = network.kwargs | {"trainable_dictionary": False}
+    recipe = Recipe(learning_rate=rate, n_steps=n_steps, **TRAINING)
+    if study.epochs:
+        recipe = recipe.replace(epochs=study.epochs)
+    stem = f"{label}-T{n_steps}"
+    if validation:
+        stem += f"-held-out-{rate:g}"
+    method = Method(label, network.builder, kwargs=kwargs)
+    return new_run(study, setting, stem, method, recipe, validation=validation)
+
+
+def new_run(study, setting, stem, method, recipe, **more):
+    name, times, l1 = setting
+    n_atoms = times * study.n_atoms
+    stem = f"{stem}-{n_atoms}-atoms".replace(", ", "-").replace(" ", "-")
+    return study.new_run(name, stem, method, recipe, l1, n_atoms=n_atoms, **more)
+
+
+def objective(held, *key):
+    found = held.get(key, {}).get("objective", math.nan)
+    return math.inf if math.isnan(found) else found
+
+
+def percent(gap):
+    return f"{100 * gap:.4f}"

@@ -53,8 +53,14 @@ VARIANTS = [
 ]
 
 
-def with_slow(fast, slow):
-    """The cases of a law in the default suite, and those that `-m slow` adds."""
+EXHAUSTIVE = (pytest.mark.slow, pytest.mark.exhaustive)
+
+
+def with_slow(fast, slow, marks=pytest.mark.slow):
+    """The cases of a law in the default suite, and those that `-m slow` adds.
+
+    With `marks=EXHAUSTIVE` those that are run before a release.
+    """
 
     def values(case):
         if isinstance(case, tuple) and not hasattr(case, "marks"):
@@ -65,7 +71,7 @@ def with_slow(fast, slow):
     return [
         *fast,
         *(
-            pytest.param(*values(case), marks=pytest.mark.slow)
+            pytest.param(*values(case), marks=marks)
             for case in slow
             if values(case) not in kept
         ),

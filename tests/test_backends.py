@@ -11,6 +11,7 @@ import pytest
 
 import sc2keras
 
+pytestmark = pytest.mark.slow
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 MODELS = """

@@ -2,6 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers import EXHAUSTIVE, with_slow
 from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 
@@ -19,10 +20,7 @@ def digits():
     return data.x_train.reshape(-1, 64), data.x_test.reshape(-1, 64)
 
 
-METHODS = ["online", pytest.param("unrolled", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=with_slow(["online"], ["unrolled"]))
 def method(request):
     return request.param
 
@@ -96,7 +94,9 @@ def test_through_an_unrolled_solver_it_comes_as_low(digits):
     train, test = digits
     options = {"n_atoms": 40, "l1": 0.1, "verbose": 0}
     online = learn_dictionary(train, **options)
-    unrolled = learn_dictionary(train, method="unrolled", max_iter=300, **options)
+    unrolled = learn_dictionary(
+        train, method="unrolled", max_iter=600, batch_size=64, **options
+    )
     check_atoms(unrolled, (40, 64))
     assert objective(test, unrolled, 0.1) < 1.01 * objective(test, online, 0.1)
 
@@ -133,7 +133,7 @@ def test_reads_a_memory_map(digits, tmp_path):
 @pytest.mark.parametrize(
     "data", ["one direction", "mostly zero", "repeated", "as many samples as atoms"]
 )
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", with_slow(["online"], ["unrolled"], EXHAUSTIVE))
 def test_degenerate_data(method, data, l1):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((200, 10))

@@ -12,6 +12,7 @@ from experiments import support
 from experiments.exported import RUNNERS, export
 from helpers import (
     ENTRIES,
+    EXHAUSTIVE,
     SOLVERS,
     VARIANTS,
     load_program,
@@ -43,7 +44,7 @@ def marks_of(name, way):
     format = support.EXPORTS.get(way)
     if format not in backend.EXPORTS:
         return []
-    return [needs(format), *[pytest.mark.slow] * (name not in FEW)]
+    return [needs(format), *EXHAUSTIVE * (name not in FEW)]
 
 
 FORMATS = [pytest.param(name, marks=needs(name)) for name in backend.EXPORTS]
@@ -221,6 +222,7 @@ def test_a_loop_in_a_model_of_keras_is_refused_where_it_is_recorded(
         export(model, format, tmp_path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="shown in the layer's own tests")
 @pytest.mark.parametrize("format", FORMATS)

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import eagerly, signals, to_numpy, with_slow
+from helpers import EXHAUSTIVE, eagerly, signals, to_numpy, with_slow
 from sklearn.base import clone
 from sklearn.decomposition import SparseCoder as SolvingCoder
 from sklearn.exceptions import NotFittedError
@@ -409,7 +409,7 @@ def test_a_partial_fit_that_fails_leaves_the_old_model(monkeypatch, failure):
 # Units, and equal results
 
 
-@pytest.mark.parametrize("scale", with_slow([255.0], [1e-6, 1e6]))
+@pytest.mark.parametrize("scale", with_slow([255.0], [1e-6, 1e6], EXHAUSTIVE))
 @pytest.mark.parametrize("builder", with_slow(["SC2Net"], ["LISTA", "FISTA"]))
 def test_codes_have_the_units_of_the_data(digits, builder, scale):
     x = digits[0][:300]

@@ -128,8 +128,9 @@ class Run(Features):
             except DivergenceError:
                 names = ("objective", "nonzero", "train_objective", "train_nonzero")
                 outcome = {"diverged": True, **dict.fromkeys(names, math.nan)}
-            seconds += time.perf_counter() - started
-        if not outcome:
+            outcome["fit_seconds"] = time.perf_counter() - started
+            seconds += outcome["fit_seconds"]
+        if "diverged" not in outcome:
             model.save(self.model_path)
         return self.new_record(data, training_seconds=seconds, loss=losses, **outcome)
 

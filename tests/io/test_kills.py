@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import EXHAUSTIVE
 from transfers import (
     assert_nothing_unfinished,
     encode,
@@ -81,8 +82,8 @@ def run_apart(code, *arguments):
     ("command", "kind", "suffix"),
     [
         ("encode", "npy", ".npy"),
-        ("encode", "images", ".npz"),
-        ("decode", "npz", ".npy"),
+        pytest.param("encode", "images", ".npz", marks=EXHAUSTIVE),
+        pytest.param("decode", "npz", ".npy", marks=EXHAUSTIVE),
     ],
 )
 def test_twenty_kills_lose_and_double_nothing(saved, tmp_path, command, kind, suffix):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from coders import CROSSENTROPY, build, images
-from helpers import SOLVERS, unit_atoms, with_slow
+from helpers import EXHAUSTIVE, SOLVERS, unit_atoms, with_slow
 from sklearn.exceptions import ConvergenceWarning
 from ways import dataset
 
@@ -53,18 +53,12 @@ FAST = [
     *((FISTA, way, 3, False) for way in ("fit with a validation",)),
     *((FISTA, way, 3, True) for way in ("predict", "evaluate", "train_on_batch")),
 ]
-SLOW = [
+SLOW = [(FISTA, way, None, False) for way in (*WAYS, *OF_STREAMS)]
+# A training that nothing compiles takes a minute.
+ALL = [
     *((cls, way, n, e) for cls in SOLVERS for way in WAYS for n, e in KINDS),
     *((cls, way, None, False) for cls in SOLVERS for way in OF_STREAMS),
-    *((cls, way, 3, False) for cls in SOLVERS for way in TRAININGS),
-]
-
-# A training that nothing compiles takes a minute.
-EXHAUSTIVE = [
-    pytest.param(cls, way, 3, True, marks=[pytest.mark.slow, pytest.mark.exhaustive])
-    for cls in SOLVERS
-    for way in TRAININGS
-    if (cls, way, 3, True) not in FAST
+    *((cls, way, 3, e) for cls in SOLVERS for way in TRAININGS for e in (False, True)),
 ]
 
 
@@ -85,7 +79,8 @@ def caught_of(call, *args):
 
 
 @pytest.mark.parametrize(
-    ("cls", "way", "classes", "run_eagerly"), [*with_slow(FAST, SLOW), *EXHAUSTIVE]
+    ("cls", "way", "classes", "run_eagerly"),
+    with_slow(with_slow(FAST, SLOW), ALL, EXHAUSTIVE),
 )
 def test_a_solver_that_its_cap_stops_warns_once_on_every_way(
     cls, way, classes, run_eagerly

@@ -13,6 +13,7 @@ from experiments.studies import (
     cascade,
     convergence,
     gap,
+    given,
     own_data,
     recipe,
     stopping,
@@ -38,6 +39,9 @@ def little_work(monkeypatch):
     monkeypatch.setattr(convergence, "NETWORK_STEPS", (1, 4))
     monkeypatch.setattr(convergence, "N_CURVE_STEPS", 20)
     monkeypatch.setattr(stopping, "STOPPING_STEPS", (1, 20))
+    monkeypatch.setattr(given, "N_STEPS", (1, 3))
+    chosen = {"LISTA": given.NETWORKS["LISTA"]._replace(steps=(3,))}
+    monkeypatch.setattr(given, "NETWORKS", chosen)
     keys, start = ("lista", "slstm-shrinkage"), "samples"
     ablated = [n for n in ablation.ABLATED if n[0] in keys and n[1] == start]
     monkeypatch.setattr(ablation, "ABLATED", ablated)
@@ -101,6 +105,26 @@ def test_above_is_measured_from_the_best_dictionary_for_that_lambda(
         for record, row in zip(of_l1, rows, strict=True):
             above = row[header.index(f"λ = {l1:g}: above, %")]
             assert above == f"{100 * (record['objective'] / best - 1):.2f}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_work")
+def test_a_network_for_a_given_dictionary_has_the_rate_that_was_best_held_out(
+    tmp_path,
+):
+    (record,), header, rows = run("given", tmp_path)
+    store = Study("given", {}, tmp_path).store.records()
+    stem = "digits-LISTA-T3-held-out-{:g}-8-atoms-l1-0.1-seed0"
+    held = {rate: store[stem.format(rate)]["objective"] for rate in (0.002, 0.005)}
+    best = min(held, key=held.get)
+    assert record["settings"]["learning_rate"] == best
+    solver, network = (dict(zip(header, row, strict=True)) for row in rows)
+    curve = store["digits-fista-8-atoms-l1-0.1-seed0"]
+    for n in (1, 3):
+        assert solver[f"{n} steps"] == f"{100 * curve['gaps'][n - 1]:.4f}"
+    gap = record["objective"] / curve["optimum"] - 1
+    assert network["1 steps"] == "" and network["3 steps"] == f"{100 * gap:.4f}"
+    assert network["rates"] == f"{best:g}" and solver["rates"] == ""
 
 
 @pytest.mark.slow

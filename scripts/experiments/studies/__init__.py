@@ -1,6 +1,17 @@
 """The studies behind the README's claims, each a module with `run(study)`."""
 
-from . import ablation, cascade, convergence, gap, own_data, recipe, stopping, transfer
+from . import (
+    ablation,
+    cascade,
+    convergence,
+    gap,
+    given,
+    own_data,
+    recipe,
+    stopping,
+    transfer,
+)
 
-_MODULES = (recipe, gap, convergence, stopping, ablation, cascade, transfer, own_data)
+_MODULES = (recipe, gap, convergence, given, stopping, ablation, cascade)
+_MODULES += (transfer, own_data)
 STUDIES = {module.__name__.split(".")[-1]: module for module in _MODULES}

@@ -57,22 +57,20 @@ def run(study):
     records = study.make(runs, study.data, optimum=False)
     rows = []
     for setting, label in product(settings(study), ("FISTA", *NETWORKS)):
-        found = {n: records.get((setting, label, n), {}) for n in N_STEPS}
-        gaps, rates, seconds = ["" for _ in N_STEPS], "", ""
         solution = solved.get(setting, {})
+        made = {n: records.get((setting, label, n)) for n in N_STEPS}
+        made = {n: record for n, record in made.items() if record}
+        gaps, best = {}, solution.get("optimum", math.nan)
         if label == "FISTA" and solution:
-            gaps = [percent(solution["gaps"][n - 1]) for n in N_STEPS]
-        elif solution and any(found.values()):
-            above = {
-                n: r["objective"] / solution["optimum"] for n, r in found.items() if r
-            }
-            gaps = [percent(above[n] - 1) if n in above else "" for n in N_STEPS]
-            made = [record for record in found.values() if record]
-            rates = ", ".join(f"{r['settings']['learning_rate']:g}" for r in made)
-            seconds = f"{max(r['fit_seconds'] for r in made):.0f}"
+            gaps = {n: solution["gaps"][n - 1] for n in N_STEPS}
+        for n, record in made.items():
+            gaps[n] = record["objective"] / best - 1
         name, times, l1 = setting
-        row = [name, label, f"{times * study.n_atoms}", f"{l1:g}", *gaps]
-        rows.append([*row, rates, seconds])
+        row = [name, label, f"{times * study.n_atoms}", f"{l1:g}"]
+        row += [f"{100 * gaps[n]:.4f}" if n in gaps else "" for n in N_STEPS]
+        rates = [f"{r['settings']['learning_rate']:g}" for r in made.values()]
+        seconds = [r["fit_seconds"] for r in made.values()]
+        rows.append([*row, ", ".join(rates), f"{max(seconds):.0f}" if made else ""])
     steps = [f"{n} steps" for n in N_STEPS]
     header = ["dataset", "method", "atoms", "λ", *steps, "rates", "seconds"]
     return markdown(header, rows) + (
@@ -117,7 +115,3 @@ def new_run(study, setting, stem, method, recipe, **more):
 def objective(held, *key):
     found = held.get(key, {}).get("objective", math.nan)
     return math.inf if math.isnan(found) else found
-
-
-def percent(gap):
-    return f"{100 * gap:.4f}"

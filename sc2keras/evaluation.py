@@ -1,6 +1,5 @@
 """How good codes are: their objective, their distance to the optimum, a classifier."""
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -14,9 +13,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sc2keras.applications import FISTA
+from sc2keras.feature_sign import feature_sign_search, relative_gaps
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder
-from sc2keras.objective import relative_duality_gap
 from sc2keras.threads import on_one_thread
 
 _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -25,10 +24,6 @@ _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
 _CLASSIFIER: dict[str, Any] = {"solver": "newton-cg", "max_iter": 1000}
 # Where FISTA's next steps cost more than the rounds of the search that they spare.
 _N_STEPS_BEFORE_SEARCH = 500
-# Of the search, per atom: a bound that nothing but cycling meets.
-_MAX_ROUNDS = 10
-# Of its linear systems that are held at a time, 32 MB.
-_SYSTEM_ENTRIES = 4_000_000
 
 
 class CodeQuality(NamedTuple):
@@ -90,10 +85,6 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
     >>> x = np.random.default_rng(0).random((5, 8), dtype="float32")
     >>> bool(code_quality(model, x, model.encode(x)).gap < 1e-3)
     True
-
-    References:
-        Lee, Battle, Raina and Ng, Efficient Sparse Coding Algorithms, 2007, algorithm 1
-        (feature-sign search).
     """
     if model.encoder.solves != "lasso":
         raise ValueError(
@@ -106,88 +97,16 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
     problem = {"n_steps": _N_STEPS_BEFORE_SEARCH, "l1": l1, "dictionary": atoms}
     solver = FISTA(len(dictionary), signals.shape[1:], **problem)
     near = solver.predict(signals, batch_size=2048, verbose=0)
-    best = _feature_sign_search(signals, atoms, l1, near)
-    # JAX has no float64 unless it is configured, and float32 proves about 1e-5.
-    dtype = "float32" if keras.backend.backend() == "jax" else "float64"
-    tensor = functools.partial(ops.convert_to_tensor, dtype=dtype)
-    gaps = relative_duality_gap(tensor(signals), tensor(best), tensor(atoms), l1)
+    best = feature_sign_search(signals, atoms, l1, near)
     objective = mean_objective(x, codes, dictionary, l1)
     optimum = mean_objective(x, best, dictionary, l1)
     return CodeQuality(
         objective=objective,
         optimum=optimum,
         gap=objective / optimum - 1.0,
-        optimum_gap=float(ops.mean(gaps)),
+        optimum_gap=float(relative_gaps(signals, best, atoms, l1).mean()),
         nonzero=float(np.mean(np.abs(codes) > NONZERO_THRESHOLD)),
     )
-
-
-def _feature_sign_search(
-    x: NDArray, dictionary: NDArray, l1: float, codes: NDArray
-) -> NDArray:
-    """The exact codes of all samples, from codes nearby.
-
-    With the signs of a code given, its entries solve a linear system. Each round goes
-    there, or to the first entry that becomes zero on the way and leaves the support; at
-    the solution the atom that most violates optimality enters it.
-    """
-    x, dictionary, codes = (a.astype("float64") for a in (x, dictionary, codes))
-    if l1 == 0.0:  # Then signs mean nothing.
-        return x @ np.linalg.pinv(dictionary)
-    n_atoms = len(dictionary)
-    gram, correlation = dictionary @ dictionary.T, x @ dictionary.T
-    signs = np.sign(codes)
-    # Of a singular system this leaves the direction in which the ℓ1 norm falls.
-    regular = gram + 1e-11 * np.eye(n_atoms)
-    unsolved = np.arange(len(x))
-    for _ in range(_MAX_ROUNDS * n_atoms):
-        if not len(unsolved):
-            break
-        s, sign = codes[unsolved], signs[unsolved]
-        right = np.where(sign != 0, correlation[unsolved] - l1 * sign, 0.0)
-        goal = _solve_on_supports(regular, right, sign != 0)
-        crosses = goal * sign < 0
-        steps = np.divide(s, s - goal, out=np.ones_like(s), where=crosses)
-        step = steps.min(axis=1, keepdims=True)
-        s += step * (goal - s)
-        leaves = crosses & (steps <= step)
-        s[leaves] = sign[leaves] = 0.0
-
-        gradient = correlation[unsolved] - s @ gram
-        violation = np.where(sign != 0, 0.0, np.abs(gradient) - l1)
-        worst = violation.argmax(axis=1)[:, None]
-        arrived = ~crosses.any(axis=1)
-        within = 1e-9 * np.abs(correlation[unsolved]).max(axis=1)
-        optimal = arrived & (np.take_along_axis(violation, worst, 1)[:, 0] <= within)
-        enters = np.flatnonzero(arrived & ~optimal)
-        worst = worst[enters, 0]
-        sign[enters, worst] = np.sign(gradient[enters, worst])
-
-        codes[unsolved], signs[unsolved] = s, sign
-        unsolved = unsolved[~optimal]
-    return codes
-
-
-def _solve_on_supports(gram: NDArray, right: NDArray, supports: NDArray) -> NDArray:
-    """The rows s, zero off their supports, with (s gram)_j = right_j on them."""
-    size = max(1, int(supports.sum(axis=1).max()))
-    inside = np.argsort(~supports, axis=1, kind="stable")[:, :size]
-    solution = np.zeros_like(right)
-    n_rows = max(1, _SYSTEM_ENTRIES // size**2)
-    for start in range(0, len(right), n_rows):
-        rows = slice(start, start + n_rows)
-        index = inside[rows]
-        valid = np.take_along_axis(supports[rows], index, 1)
-        # Beyond a smaller support stands the identity, with zeros to the right.
-        systems = np.where(
-            valid[:, :, None] & valid[:, None, :],
-            gram[index[:, :, None], index[:, None, :]],
-            np.eye(size),
-        )
-        values = np.take_along_axis(right[rows], index, 1)
-        solved = np.linalg.solve(systems, values[..., None])[..., 0]
-        np.put_along_axis(solution[rows], index, solved, 1)
-    return solution
 
 
 def _in_span(x: NDArray, dictionary: NDArray) -> tuple[NDArray, NDArray]:

@@ -8,6 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sc2keras import applications, datasets, evaluation
+from sc2keras.feature_sign import feature_sign_search
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_an_ill_conditioned_dictionary_with_equal_atoms_has_an_exact_optimum():
     x = rng.standard_normal((50, 8))
     # The search alone, from codes far off with larger supports than features.
     far = rng.standard_normal((50, 30))
-    codes = evaluation._feature_sign_search(x, dictionary, 0.05, far)
+    codes = feature_sign_search(x, dictionary, 0.05, far)
     correlation = (x - codes @ dictionary) @ dictionary.T
     np.testing.assert_array_less(np.abs(correlation), 0.05 + 1e-8)
     active = codes != 0

@@ -31,8 +31,8 @@ _MODULES = ("tensorflow", "jax", "torch")
 ALIGNMENT = 64
 
 # Of a tensor, and from NumPy to NumPy, with a row for each row of the input.
-TensorFunction = Callable[[Any], tuple[Any, ...]]
-ArrayFunction = Callable[[NDArray], tuple[NDArray, ...]]
+TensorFunction = Callable[..., tuple[Any, ...]]
+ArrayFunction = Callable[..., tuple[NDArray, ...]]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:

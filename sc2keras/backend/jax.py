@@ -30,31 +30,32 @@ def compile_function(
 
     variables = [*model.trainable_variables, *model.non_trainable_variables]
 
-    def forward(values, x):
+    def forward(values, *arrays):
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            return function(x)
+            return function(*arrays)
 
     plain, jitted = jax.jit(forward), {}
     lock = threading.Lock()
 
-    def call(array: NDArray) -> tuple[NDArray, ...]:
+    def call(*arrays: NDArray) -> tuple[NDArray, ...]:
         # Within `fit` the current weights are held elsewhere.
         model.jax_state_sync()
         values = [v.value for v in variables]
         distribution = keras.distribution.distribution()
         if distribution is None:
-            return tuple(map(np.asarray, plain(values, array)))
-        n_rows, n_missing = len(array), -len(array) % distribution.num_model_replicas
-        array = np.pad(array, [(0, n_missing)] + [(0, 0)] * (array.ndim - 1))
-        layout = distribution.get_data_layout(array.shape).backend_layout
+            return tuple(map(np.asarray, plain(values, *arrays)))
+        n_rows = len(arrays[0])
+        n_missing = -n_rows % distribution.num_model_replicas
+        padded = [np.pad(a, [(0, n_missing)] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
+        layout = distribution.get_data_layout(padded[0].shape).backend_layout
         if layout not in jitted:
             # Unless the result is divided too, every device computes all of it.
             rows = jax.sharding.PartitionSpec(distribution.batch_dim_name)
             sharding = jax.sharding.NamedSharding(layout.mesh, rows)
             jitted[layout] = jax.jit(forward, out_shardings=sharding)
         with lock:  # Devices that exchange values must all run the same batch.
-            results = jitted[layout](values, jax.device_put(array, layout))
+            results = jitted[layout](values, *jax.device_put(padded, layout))
             return tuple(np.asarray(result)[:n_rows] for result in results)
 
     return call

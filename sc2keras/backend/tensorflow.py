@@ -30,9 +30,10 @@ FLOAT64_REMEDY = "Use"
 def compile_function(
     model: keras.Model, function: TensorFunction, jit_compile: bool = True
 ) -> ArrayFunction:
-    """A function of a tensor, with the weights of a model, from NumPy to NumPy.
+    """A function of tensors, with the weights of a model, from NumPy to NumPy.
 
-    With `jit_compile` XLA compiles it once for every number of rows.
+    The arrays are equally long. With `jit_compile` XLA compiles it once for every
+    number of rows.
     """
     import tensorflow as tf
 
@@ -40,13 +41,13 @@ def compile_function(
     # `forward` itself takes as long to find the trace of a shape as a vector to encode.
     traces: dict[tuple, Callable] = {}
 
-    def call(array: NDArray) -> tuple[NDArray, ...]:
-        n_rows = len(array) if jit_compile else None
-        key = (n_rows, *array.shape[1:], array.dtype)
+    def call(*arrays: NDArray) -> tuple[NDArray, ...]:
+        n_rows = len(arrays[0]) if jit_compile else None
+        key = (n_rows, *[(array.shape[1:], array.dtype) for array in arrays])
         if key not in traces:
-            spec = tf.TensorSpec(key[:-1], array.dtype)
-            traces[key] = forward.get_concrete_function(spec)
-        return tuple(out.numpy() for out in traces[key](_tensor(array)))
+            specs = [tf.TensorSpec((n_rows, *a.shape[1:]), a.dtype) for a in arrays]
+            traces[key] = forward.get_concrete_function(*specs)
+        return tuple(out.numpy() for out in traces[key](*map(_tensor, arrays)))
 
     return call
 

@@ -28,9 +28,9 @@ def compile_function(
     """As on TensorFlow, but nothing is compiled."""
     import torch
 
-    def call(array: NDArray) -> tuple[NDArray, ...]:
+    def call(*arrays: NDArray) -> tuple[NDArray, ...]:
         with torch.no_grad():
-            results = function(ops.convert_to_tensor(array))
+            results = function(*map(ops.convert_to_tensor, arrays))
         return tuple(ops.convert_to_numpy(result) for result in results)
 
     return call

@@ -96,10 +96,16 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         warn_if_open(values, self)
         return codes
 
-    def solve(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, inputs: Tensor, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The codes of a layer with `tol`, and how far each is from its optimum.
 
         It never warns: who compiles it passes the gaps to `warn_if_open`.
+
+        Args:
+            inputs: Signals `(..., n_features)`.
+            start: Codes `(..., n_atoms)` to start from; None: zero.
 
         Returns:
             `(codes, gaps)`: what a call returns, and the relative duality gaps at the
@@ -121,7 +127,9 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         x = ops.reshape(x, (-1, self.n_features))
         unit = row_unit(x)
         l1 = l1_in_units(self.l1, unit)
-        codes, gaps = self._solve_rows(x / unit, l1, dictionary, step_size)
+        if start is not None:
+            start = ops.cast(ops.reshape(start, (-1, self.n_atoms)), x.dtype) / unit
+        codes, gaps = self._solve_rows(x / unit, l1, dictionary, step_size, start)
         codes = ops.where(ops.isnan(gaps)[:, None], math.nan, codes * unit)
         codes = ops.reshape(codes, (*shape[:-1], self.n_atoms))
         return ops.cast(codes, self.compute_dtype), ops.reshape(gaps, shape[:-1])
@@ -200,7 +208,12 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         return ops.cast(ops.moveaxis(codes, 0, -2), self.compute_dtype)
 
     def _solve_rows(
-        self, x: Tensor, l1: Tensor, dictionary: Tensor, step_size: Tensor
+        self,
+        x: Tensor,
+        l1: Tensor,
+        dictionary: Tensor,
+        step_size: Tensor,
+        start: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """`(codes, gaps)` of rows `(n_rows, n_features)`, with a weight of each.
 
@@ -253,13 +266,17 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
             return merged(solved[0], codes), merged(solved[1], gaps)
 
-        n_first = min(n_between, self.n_steps)
-        correlation = ops.matmul(x, ops.transpose(dictionary))
-        threshold = step_size * l1
-        first = self._first_state(step_size * correlation, threshold)
-        state = ops.fori_loop(
-            1, n_first, lambda _, s: step(s, correlation, threshold), first
-        )
+        if start is None:
+            n_first = min(n_between, self.n_steps)
+            correlation = ops.matmul(x, ops.transpose(dictionary))
+            threshold = step_size * l1
+            first = self._first_state(step_size * correlation, threshold)
+            state = ops.fori_loop(
+                1, n_first, lambda _, s: step(s, correlation, threshold), first
+            )
+        else:
+            n_first = 0
+            state = (start, start, ops.ones_like(start[..., :1]))
         gaps, correlation = gap_and_correlation_in_units(x, state[0], dictionary, l1)
         n_done = ops.convert_to_tensor(n_first, dtype="int32")
         rows = (gaps, x, l1, correlation, *state)

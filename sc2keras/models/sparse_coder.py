@@ -279,11 +279,17 @@ class SparseCoder(keras.Model):
         x: NDArray | Iterable[Any],
         batch_size: int | None = None,
         out: NDArray | None = None,
+        tol: float | None = None,
     ) -> NDArray:
         """The codes of any number of samples, in bounded memory.
 
         Where there is a full batch, XLA compiles what encodes it and the rows after it
         (on JAX, and on TensorFlow unless `compile(jit_compile=False)`).
+
+        With `tol` the codes are the start of an exact solver: rows whose relative
+        duality gap (`sc2keras.objective.relative_duality_gap`) is above it go on in
+        FISTA, and what that leaves is solved in float64. No code is returned whose
+        objective is not proven to be within `tol` of the least.
 
         Args:
             x: Array `(n_samples, *input_shape)`, a memory map included; or an iterable
@@ -292,17 +298,20 @@ class SparseCoder(keras.Model):
             batch_size: Integer, the rows that are encoded at a time; None: as suits.
             out: Array `(n_samples, n_atoms)` to write to and to return, such as a
                 memory map from `numpy.lib.format.open_memmap`; None: a new array.
+            tol: Float > 0, the largest relative duality gap; None: the codes of the
+                encoder as they are.
 
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape, or a code is
                 not finite (with the number of the row); or if `out` cannot hold the
-                codes, or shares memory with `x`.
+                codes, or shares memory with `x`; or if `tol` is less than float32 codes
+                can prove, or the codes are not those of the LASSO.
 
         Warns:
             sklearn.exceptions.ConvergenceWarning: If a solver with `tol` reached its
                 `n_steps` first, once, with the number of rows and the largest gap.
         """
-        return streaming.encode(self, x, batch_size, out)
+        return streaming.encode(self, x, batch_size, out, tol)
 
     def batch_size_of_encode(self) -> int:
         """The rows that `encode` takes at a time by itself, from the model's sizes."""

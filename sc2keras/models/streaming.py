@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sc2keras import signals
-from sc2keras.backend import aligned_empty
+from sc2keras.backend import ArrayFunction, aligned_empty
 from sc2keras.layers.convergence import quiet_solvers, warn_if_open
+from sc2keras.models import proven
 from sc2keras.models.output import apart, collect
 from sc2keras.validation import Shape, check_positive_integer
 
@@ -22,6 +23,8 @@ from sc2keras.validation import Shape, check_positive_integer
 _CHUNK_BYTES = 2**22
 _N_BATCHES_AT_A_TIME = 3
 
+_Forward = Callable[[bool], ArrayFunction]
+
 
 def usual_batch_size(encoder: Any) -> int:
     """The rows that are encoded at a time, from the sizes of an encoder."""
@@ -29,9 +32,16 @@ def usual_batch_size(encoder: Any) -> int:
     return max(64, min(4096, 2 ** round(math.log2(_CHUNK_BYTES / 4 / n_values))))
 
 
-def encode(model: Any, x: Any, batch_size: int | None, out: NDArray | None) -> NDArray:
+def encode(
+    model: Any,
+    x: Any,
+    batch_size: int | None,
+    out: NDArray | None,
+    tol: float | None = None,
+) -> NDArray:
     """`SparseCoder.encode`."""
-    n_samples, parts = _codes(model, x, batch_size, out)
+    forward = model._forward if tol is None else _proven(model, tol)
+    n_samples, parts = _codes(model, x, batch_size, out, forward)
     shape = (model.encoder.n_atoms,)
     return collect(parts, n_samples, shape, model._result_dtype, out)
 
@@ -40,7 +50,7 @@ def reconstruct(
     model: Any, x: Any, batch_size: int | None, out: NDArray | None
 ) -> NDArray:
     """`SparseCoder.reconstruct`."""
-    n_samples, parts = _codes(model, x, batch_size, out)
+    n_samples, parts = _codes(model, x, batch_size, out, model._forward)
     return _decoded(model, parts, n_samples, out)
 
 
@@ -54,8 +64,23 @@ def decode(model: Any, codes: Any, batch_size: int, out: NDArray | None) -> NDAr
     return _decoded(model, parts, n_samples, out)
 
 
+def _proven(model: Any, tol: float) -> _Forward:
+    """A forward pass that goes on to codes whose duality gap is at most `tol`."""
+    key = "proven", tol, model.encoder.l1
+    if key not in model._forwards:
+        model._forwards[key] = proven.Solver(model.encoder, tol)
+    solver = model._forwards[key]
+    solver.follow()
+
+    def forward(use_xla: bool) -> ArrayFunction:
+        compiled = model._forward(use_xla)
+        return lambda rows: (solver(rows, compiled(rows)[0], use_xla),)
+
+    return forward
+
+
 def _codes(
-    model: Any, x: Any, batch_size: int | None, out: NDArray | None
+    model: Any, x: Any, batch_size: int | None, out: NDArray | None, forward: _Forward
 ) -> tuple[int | None, Iterator[NDArray]]:
     """The number of samples, if known, and the codes of a batch after the other."""
     signals.warn_of_integers(x)
@@ -64,7 +89,7 @@ def _codes(
     check_positive_integer("batch_size", batch_size)
     x = apart(out, signals.open_samples("x", x, model.inputs[0].shape[1:]))
     n_samples = x.shape[0] if hasattr(x, "shape") else None
-    parts = _encoded(model, x, batch_size)
+    parts = _encoded(model, x, batch_size, forward)
     return n_samples, _warning_of_open(model.encoder, parts)
 
 
@@ -117,12 +142,14 @@ def predicted(
     return found["outputs"]
 
 
-def _encoded(model: Any, x: Any, batch_size: int) -> Iterator[tuple[NDArray, ...]]:
+def _encoded(
+    model: Any, x: Any, batch_size: int, forward: _Forward
+) -> Iterator[tuple[NDArray, ...]]:
     """What the forward pass gives for a batch after the other, until the next."""
     # Where codes show it, the signals, which are many times as long, need no look.
     codes_show = model.encoder.shows_non_finite
     n_before = 0
-    for results, rows, n_held in _run(model, x, batch_size):
+    for results, rows, n_held in _run(model, x, batch_size, forward):
         if not codes_show:
             _check_rows("x", rows[:n_held], n_before)
         results = tuple(result[:n_held] for result in results)
@@ -139,7 +166,7 @@ def _encoded(model: Any, x: Any, batch_size: int) -> Iterator[tuple[NDArray, ...
 
 
 def _run(
-    model: Any, x: Any, batch_size: int
+    model: Any, x: Any, batch_size: int, forward: _Forward
 ) -> Iterator[tuple[tuple[NDArray, ...], NDArray, int]]:
     """The results of a batch after the other, its rows, and how many of them count."""
     staged = _staged(model, x, batch_size)
@@ -148,9 +175,9 @@ def _run(
         return
     if n_held < batch_size:
         # So few rows do not earn back the second that XLA takes to compile.
-        yield model._forward(False)(rows[:n_held]), rows, n_held
+        yield forward(False)(rows[:n_held]), rows, n_held
         return
-    compiled = model._forward(True)
+    compiled = forward(True)
     yield compiled(rows), rows, n_held  # Compiles, before there are threads.
     # Batches side by side fill the gaps that one leaves on some of the cores.
     with ThreadPoolExecutor(_N_BATCHES_AT_A_TIME) as pool:

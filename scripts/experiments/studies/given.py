@@ -29,32 +29,18 @@ class Network(NamedTuple):
 
 NETWORKS = {
     "LISTA": Network("LISTA", {}, (0.002, 0.005), (5, 10)),
-    "step-LFISTA, numbers alone": Network("StepLFISTA", step_lista.VARIANTS["scalars"]),
     "step-LFISTA": Network("StepLFISTA", {}),
+    "step-LFISTA, numbers alone": Network(
+        "StepLFISTA", step_lista.VARIANTS["scalars"], steps=(10, 20)
+    ),
 }
 
 
 def run(study):
-    runs, solvers = {}, {}
+    solved, records = {}, {}
     for setting in settings(study):
-        method = Method("FISTA", "FISTA", kwargs={"n_steps": max(N_STEPS)})
-        run = new_run(study, setting, "fista", method, Recipe(), cls=SolverCurve)
-        solvers[setting] = run
-        for label, n_steps in trained():
-            for rate in NETWORKS[label].rates:
-                run = network_run(study, setting, label, n_steps, rate, True)
-                runs[setting, label, n_steps, rate] = run
-    held = study.make(runs, study.held, optimum=False, may_diverge=True)
-    solved = study.make(solvers, study.data)
-    runs = {}
-    for setting, (label, n_steps) in product(settings(study), trained()):
-        rate = min(
-            NETWORKS[label].rates,
-            key=lambda rate: objective(held, setting, label, n_steps, rate),
-        )
-        run = network_run(study, setting, label, n_steps, rate)
-        runs[setting, label, n_steps] = run
-    records = study.make(runs, study.data, optimum=False)
+        solved |= solver(study, setting)
+        records |= networks(study, setting)
     rows = []
     for setting, label in product(settings(study), ("FISTA", *NETWORKS)):
         solution = solved.get(setting, {})
@@ -80,16 +66,38 @@ def run(study):
     )
 
 
+def solver(study, setting):
+    method = Method("FISTA", "FISTA", kwargs={"n_steps": max(N_STEPS)})
+    run = new_run(study, setting, "fista", method, Recipe(), cls=SolverCurve)
+    return study.make({setting: run}, study.data)
+
+
+def networks(study, setting):
+    """The records of the networks, each at its best rate on held-out samples."""
+    runs = {}
+    for label, network in NETWORKS.items():
+        for n_steps, rate in product(network.steps, network.rates):
+            run = network_run(study, setting, label, n_steps, rate, True)
+            runs[label, n_steps, rate] = run
+    held = study.make(runs, study.held, optimum=False, may_diverge=True)
+    chosen = {}
+    for label, network in NETWORKS.items():
+        for n_steps in network.steps:
+            rate = min(
+                network.rates, key=lambda rate: objective(held, label, n_steps, rate)
+            )
+            run = network_run(study, setting, label, n_steps, rate)
+            chosen[setting, label, n_steps] = run
+    return study.make(chosen, study.data, optimum=False)
+
+
 def settings(study):
-    return [
+    found = [
         (name, times, l1)
         for name in study.datasets
         for times, l1 in SETTINGS.get(name, ((1, L1),))
     ]
-
-
-def trained():
-    return [(label, n) for label, network in NETWORKS.items() for n in network.steps]
+    return sorted(found, key=lambda setting: setting[1])  # The longest at the end.
 
 
 def network_run(study, setting, label, n_steps, rate, validation=False):

@@ -183,6 +183,7 @@ def test_what_is_refused_leaves_no_trace(tmp_path):
     others = [name for name in RUNNERS if name not in backend.EXPORTS]
     cases = [
         (model, "keras", "model.keras", known),
+        (model, next(iter(backend.EXPORTS)), "\udc80", r"must be UTF-8; received"),
         *(
             (model, name, "model", rf"not written on {BACKEND}.*KERAS_BACKEND is \w+")
             for name in others

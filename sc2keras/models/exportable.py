@@ -22,7 +22,8 @@ def check_exportable(model: keras.Model, path: Path, format: str) -> None:
 
     Raises:
         ValueError: If the format is unknown, or none of the backend, of a solver with a
-            tolerance, or of the model's dtype; or if the path has another ending.
+            tolerance, or of the model's dtype; or if the path has another ending, or
+            is no UTF-8.
         ImportError: If a package that writes the format is not installed.
     """
     if format not in _FORMATS:
@@ -44,6 +45,12 @@ def check_exportable(model: keras.Model, path: Path, format: str) -> None:
             f"{', '.join(sorted(dtypes))}. Make one with dtype='float32' and load the "
             "weights into it, or export a SavedModel."
         )
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The path of {name} must be UTF-8; received {str(path)!r}."
+        ) from error
     if not path.name.endswith(suffix):
         raise ValueError(
             f"The path of {name} must end in {suffix}; received {str(path)!r}."

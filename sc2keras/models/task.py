@@ -61,9 +61,12 @@ class Task:
         is_nested = isinstance(metrics, dict) or (
             isinstance(metrics, (list, tuple))
             and len(metrics) == len(self.names) > 1
-            and all(part is None or isinstance(part, (list, tuple)) for part in metrics)
+            and any(part is None or isinstance(part, (list, tuple)) for part in metrics)
         )
-        return self.split("metrics", metrics) if is_nested else (None, metrics)
+        if not is_nested:
+            return None, metrics
+        of_codes, of_task = self.split("metrics", metrics)
+        return _listed(of_codes), _listed(of_task)
 
     def check_targets(self, y: Any) -> None:
         if self.has_loss and y is None:
@@ -129,6 +132,11 @@ def numbers(name: str, y: Any) -> Any:
 def _join(of_codes: Any, of_task: Any) -> Any:
     """The task's part alone, or both in a list, where the codes have one too."""
     return of_task if of_codes is None else [of_codes, of_task]
+
+
+def _listed(metrics: Any) -> Any:
+    """The metrics of an output, which among those of several may stand alone."""
+    return metrics if isinstance(metrics, (list, tuple, type(None))) else [metrics]
 
 
 def _is_per_output(value: Any) -> bool:

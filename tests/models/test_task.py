@@ -201,6 +201,22 @@ def test_weights_in_a_list_are_weights_of_samples():
         np.testing.assert_allclose(model.test_on_batch(x, y, weight), expected)
 
 
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"predictions": "accuracy"},
+        [None, "accuracy"],
+        [None, ["accuracy"]],
+        [[], "accuracy"],
+    ],
+)
+def test_metrics_of_one_output_may_stand_alone(metrics):
+    model, x = cascade(), images(10)
+    y = model.predict(x, verbose=0)[1].argmax(axis=1)
+    compiled(model, loss=CROSSENTROPY, metrics=metrics)
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] == 1.0
+
+
 def test_metrics_may_be_a_list_of_lists_with_one_an_output():
     model, x = build(classes=3), images(10)
     codes, y = model.encode(x), np.arange(10) % 3

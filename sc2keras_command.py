@@ -67,6 +67,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "metavar": "T",
         "help": "leave entries of magnitude <= T out of the CSR array too",
     },
+    "--tol": {
+        "type": float,
+        "metavar": "GAP",
+        "help": "take codes on to a relative duality gap of at most GAP, such as 1e-4",
+    },
     "--key": {"help": "the array of an .npz that holds several"},
     "--batch-rows": {
         "type": int,
@@ -90,7 +95,7 @@ COMMANDS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "encode": (
         "codes of a file, into a file",
         ENCODE,
-        (*FILES, *OF_IMAGES, "--threshold"),
+        (*FILES, *OF_IMAGES, "--threshold", "--tol"),
     ),
     "decode": ("signals of codes, from a file into a file", DECODE, FILES),
     "view": (

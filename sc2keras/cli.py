@@ -23,7 +23,10 @@ from sc2keras.io.work import kept_in, unfinished_folder
 from sc2keras.models import saving
 from sc2keras.registry import entries
 
-OPTIONS = ("key", "split", "data_dir", "resize", "threshold", "batch_rows", "overwrite")
+OPTIONS = (
+    *("key", "split", "data_dir", "resize"),
+    *("threshold", "tol", "batch_rows", "overwrite"),
+)
 
 
 def run(args: argparse.Namespace) -> None:

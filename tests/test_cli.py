@@ -11,6 +11,7 @@ import pytest
 
 import sc2keras
 from sc2keras import applications, cli, io, registry
+from sc2keras.feature_sign import relative_gaps
 from sc2keras_command import parse_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,16 @@ def test_codes_are_written_and_decoded(saved, x, tmp_path, capsys):
     expected = model.reconstruct(np.load(x))
     np.testing.assert_allclose(np.load(decoded), expected, atol=1e-5)
     assert sorted(os.listdir(tmp_path)) == ["codes.npz", "decoded.npy", "x.npy"]
+
+
+def test_codes_are_taken_on_to_a_tolerance(saved, x, tmp_path):
+    model, path = saved
+    run("encode", path, x, tmp_path / "codes.npy", "--tol", 1e-4)
+    rows = np.load(x).reshape(-1, 16)
+    codes, rest = np.load(tmp_path / "codes.npy"), (model.dictionary, model.encoder.l1)
+    assert relative_gaps(rows, codes, *rest).max() < 1.0001e-4
+    plain = model.encode(np.load(x).reshape(-1, *model.input_shape[1:]))
+    assert relative_gaps(rows, plain, *rest).max() > 1e-3
 
 
 def test_weights_that_ship_are_named(tmp_path):
@@ -150,6 +161,7 @@ def test_a_warning_is_one_line(x, tmp_path, capsys):
     [
         ("--batch-rows=0", "integer >= 1; received --batch-rows 0"),
         ("--threshold=-1", "received --threshold -1.0"),
+        ("--tol=0", "received --tol 0"),
     ],
 )
 def test_bad_options_name_the_value(saved, x, tmp_path, option, message):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -19,13 +20,20 @@ from sc2keras import signals
 from sc2keras.applications import preprocess_input
 from sc2keras.files import check_target, put_file, real_path
 from sc2keras.io import errors
-from sc2keras.io.errors import InputChangedError, InputError, OutputError, failing_as
+from sc2keras.io.errors import (
+    InputChangedError,
+    InputError,
+    ModelError,
+    OutputError,
+    failing_as,
+)
 from sc2keras.io.models import load_model
 from sc2keras.io.progress import Unfinished
 from sc2keras.io.sources import Progress, Source, kind_of_input
 from sc2keras.io.stores import kind_of_output
 from sc2keras.io.work import kept_in, locked, unfinished_folder
 from sc2keras.models import SparseCoder
+from sc2keras.models.proven import check_provable
 from sc2keras.validation import check_positive, check_positive_integer
 
 PathLike = str | os.PathLike[str]
@@ -58,6 +66,7 @@ def encode_file(
     target: PathLike,
     *,
     threshold: float | None = None,
+    tol: float | None = None,
     batch_rows: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -80,6 +89,7 @@ def encode_file(
         target: Path that ends in `.npy`, for all codes `(n_samples, n_atoms)`, float32;
             or in `.npz`, for a SciPy CSR array of those that are not zero.
         threshold: Float, the magnitude up to which entries are left out of a CSR array.
+        tol: Float, the largest relative duality gap, as in `SparseCoder.encode`.
         batch_rows: Integer, the samples that are held at a time; None: 16 MB of them.
         overwrite: Boolean, whether a file at `target` is replaced.
         progress: Function that is called with what is done (`"encoding"`), how many of
@@ -99,7 +109,7 @@ def encode_file(
     >>> encode_file("SC2Net/digits", "digits", target).description
     'float32 of shape (360, 100)'
     """
-    asked = batch_rows, overwrite, progress, options, threshold
+    asked = batch_rows, overwrite, progress, options, threshold, tol
     return _Transfer("encoding", model, os.fspath(source), Path(target), *asked).run()
 
 
@@ -137,10 +147,12 @@ def decode_file(
 class Direction:
     """What a model makes of rows, of signals or of codes."""
 
-    def __init__(self, task: str, model: SparseCoder) -> None:
+    def __init__(self, task: str, model: SparseCoder, tol: float | None = None) -> None:
         self.task, self.remedy = task, REMEDIES[task]
         self.takes, self.gives = model.input_shape[1:], (model.encoder.n_atoms,)
         self.apply: Callable[[NDArray, int], NDArray] = model.encode
+        if tol is not None:
+            self.apply = functools.partial(model.encode, tol=tol)
         if task == "decoding":
             self.takes, self.gives = self.gives, self.takes
             self.apply = model.decode
@@ -208,6 +220,7 @@ class _Transfer:
     progress: Progress | None
     options: dict[str, Any]
     threshold: float | None = None
+    tol: float | None = None
 
     def run(self) -> Result:
         self.folder = unfinished_folder(self.target)
@@ -215,15 +228,19 @@ class _Transfer:
         of_codes = self.task == "decoding"
         options = {key: v for key, v in self.options.items() if v is not None}
         with failing_as(OutputError, "a number is out of range", "Give another one."):
-            if self.threshold is not None:
-                check_positive("threshold", self.threshold)
+            for name in ("threshold", "tol"):
+                if getattr(self, name) is not None:
+                    check_positive(name, getattr(self, name))
             if self.batch_rows is not None:
                 check_positive_integer("batch_rows", self.batch_rows)
         kind = kind_of_input(self.name, options, of_codes)
         kind_of_store = kind_of_output(self.target, self.threshold, not of_codes)
         self._check_target()
         model, sha256 = load_model(self.model)
-        self.way = Direction(self.task, model)
+        if self.tol is not None:
+            with failing_as(ModelError, "tol does not apply", "Leave it out."):
+                check_provable(model.encoder, self.tol)
+        self.way = Direction(self.task, model, self.tol)
         self.source = kind(self.name, self.way.takes, self.report, **options)
         self.way.check(self.name, self.source)
         usual = model.batch_size_of_encode()
@@ -235,6 +252,7 @@ class _Transfer:
             "model_sha256": sha256,
             **self.source.fingerprint,
             "threshold": self.threshold,
+            **({} if self.tol is None else {"tol": self.tol}),
             "batch_rows": batch_rows,
             "batch_size": self.batch_size,
             "backend": keras.backend.backend(),

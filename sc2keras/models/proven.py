@@ -11,12 +11,23 @@ from sc2keras.backend import ArrayFunction
 from sc2keras.feature_sign import feature_sign_search, relative_gaps
 from sc2keras.layers.fista import FISTA
 from sc2keras.models.variables import value
-from sc2keras.validation import check_positive
+from sc2keras.validation import at_least_float32, check_positive
 
 # From a good start they are few. What is open after them is ill-conditioned.
 _N_STEPS = 1000
 # Of the tolerance: the rest is for what the solver's own dtype rounds.
 _SHARE = 0.9
+
+
+def check_provable(encoder: Any, tol: float) -> None:
+    """Raises if no code of an encoder can be proven to a relative gap of `tol`."""
+    check_positive("tol", tol)
+    if encoder.solves != "lasso" or encoder.l1 == 0.0:
+        raise ValueError(
+            "tol needs codes that a duality gap is defined of, those of the LASSO with "
+            f"l1 > 0; received tol={tol!r} for {encoder.name!r} with "
+            f"solves={encoder.solves!r} and l1={encoder.l1:g}. Leave it out."
+        )
 
 
 class Solver:
@@ -27,25 +38,18 @@ class Solver:
     """
 
     def __init__(self, encoder: Any, tol: float) -> None:
-        self.tol = check_positive("tol", tol)
-        if encoder.solves != "lasso" or encoder.l1 == 0.0:
-            raise ValueError(
-                "tol needs codes that a duality gap is defined of, those of the LASSO "
-                f"with l1 > 0; received tol={tol!r} for {encoder.name!r} with "
-                f"solves={encoder.solves!r} and l1={encoder.l1:g}. Leave it out."
-            )
-        self._encoder, self._layer = (
-            encoder,
-            FISTA(
-                encoder.n_atoms,
-                n_steps=_N_STEPS,
-                tol=_SHARE * tol,
-                l1=encoder.l1,
-                dictionary=value(encoder.dictionary),
-                dtype="float64" if encoder.compute_dtype == "float64" else "float32",
-            ),
+        check_provable(encoder, tol)
+        self.tol, self._encoder = tol, encoder
+        self._dtype = at_least_float32(encoder.compute_dtype)
+        self._layer = FISTA(
+            encoder.n_atoms,
+            n_steps=_N_STEPS,
+            tol=_SHARE * tol,
+            l1=encoder.l1,
+            dictionary=value(encoder.dictionary),
+            dtype=self._dtype,
         )
-        inputs = keras.Input((encoder.n_features,), dtype=self._layer.compute_dtype)
+        inputs = keras.Input((encoder.n_features,), dtype=self._dtype)
         self._model = keras.Model(inputs, self._layer(inputs))
         self._compiled: dict[bool, ArrayFunction] = {}
 
@@ -58,7 +62,8 @@ class Solver:
             self._compiled[use_xla] = backend.compile_function(
                 self._model, self._layer.solve, use_xla
             )
-        x = x.reshape(len(x), -1)
+        x = x.reshape(len(x), -1).astype(self._dtype, copy=False)
+        codes = codes.astype(self._dtype, copy=False)
         codes, gaps = self._compiled[use_xla](x, codes)
         # The gap's own rounding error: that of D r, ε‖x‖, times ‖s‖₁, over F ≥ λ‖s‖₁.
         error = np.finfo(codes.dtype).eps / 2 / self._layer.l1

@@ -107,3 +107,14 @@ def test_the_solver_goes_on_from_where_it_is_told():
     best = feature_sign_search(x, unit_atoms(20, 12), 0.05, np.zeros((10, 20)))
     codes, _ = layer.solve(x, best.astype("float32"))
     np.testing.assert_allclose(codes, best, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float64"])
+def test_the_proof_is_in_float32_at_least(dtype):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless it is configured")
+    model, x = build("LISTA", dtype=dtype), signals(20, 12).reshape(20, 4, 3)
+    tol = 1e-4 if dtype == "mixed_bfloat16" else 1e-10
+    codes = model.encode(x, tol=tol)
+    assert codes.dtype == ("float64" if dtype == "float64" else "float32")
+    assert gaps(model, x, codes).max() < 1.0001 * tol

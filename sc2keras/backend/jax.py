@@ -55,7 +55,8 @@ def compile_function(
             sharding = jax.sharding.NamedSharding(layout.mesh, rows)
             jitted[layout] = jax.jit(forward, out_shardings=sharding)
         with lock:  # Devices that exchange values must all run the same batch.
-            results = jitted[layout](values, *jax.device_put(padded, layout))
+            on_devices = [jax.device_put(array, layout) for array in padded]
+            results = jitted[layout](values, *on_devices)
             return tuple(np.asarray(result)[:n_rows] for result in results)
 
     return call

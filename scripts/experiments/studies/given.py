@@ -51,6 +51,8 @@ def run(study):
             gaps = {n: solution["gaps"][n - 1] for n in N_STEPS}
         for n, record in made.items():
             gaps[n] = record["objective"] / best - 1
+        if not gaps:
+            continue
         name, times, l1 = setting
         row = [name, label, f"{times * study.n_atoms}", f"{l1:g}"]
         row += [f"{100 * gaps[n]:.4f}" if n in gaps else "" for n in N_STEPS]

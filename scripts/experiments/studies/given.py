@@ -85,11 +85,11 @@ def networks(study, setting):
     chosen = {}
     for label, network in NETWORKS.items():
         for n_steps in network.steps:
-            rate = min(
-                network.rates, key=lambda rate: objective(held, label, n_steps, rate)
-            )
-            run = network_run(study, setting, label, n_steps, rate)
-            chosen[setting, label, n_steps] = run
+            found = {rate: held.get((label, n_steps, rate)) for rate in network.rates}
+            if all(found.values()):
+                rate = min(found, key=lambda rate: objective(found[rate]))
+                run = network_run(study, setting, label, n_steps, rate)
+                chosen[setting, label, n_steps] = run
     return study.make(chosen, study.data, optimum=False)
 
 
@@ -122,6 +122,5 @@ def new_run(study, setting, stem, method, recipe, **more):
     return study.new_run(name, stem, method, recipe, l1, n_atoms=n_atoms, **more)
 
 
-def objective(held, *key):
-    found = held.get(key, {}).get("objective", math.nan)
-    return math.inf if math.isnan(found) else found
+def objective(record):
+    return math.inf if record.get("diverged") else record["objective"]

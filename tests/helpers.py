@@ -101,6 +101,7 @@ def eagerly():
 # How W_d is coupled with the decoder.
 DECODERS = [{}, {"tied": False}, {"trainable_dictionary": False}]
 TRAINABLE_VARIANTS = [v for v in VARIANTS if v.values[0] in TRAINABLE]
+FEW_TRAINABLE = [v for v in FEW_VARIANTS if v.values[0] in TRAINABLE]
 
 
 def run_python_of(markdown):

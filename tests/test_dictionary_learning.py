@@ -90,6 +90,7 @@ def test_recovers_a_planted_dictionary(seed, method):
     assert sorted(cosines.argmax(axis=1)) == list(range(12))
 
 
+@pytest.mark.slow
 def test_through_an_unrolled_solver_it_comes_as_low(digits):
     train, test = digits
     options = {"n_atoms": 40, "l1": 0.1, "verbose": 0}

@@ -42,9 +42,8 @@ def needs(format):
 
 def marks_of(name, way):
     format = support.EXPORTS.get(way)
-    if format not in backend.EXPORTS:
-        return []
-    return [needs(format), *EXHAUSTIVE * (name not in FEW)]
+    marks = [*EXHAUSTIVE * (name not in FEW)]
+    return [needs(format), *marks] if format in backend.EXPORTS else marks
 
 
 FORMATS = [pytest.param(name, marks=needs(name)) for name in backend.EXPORTS]

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import objective, signals, to_numpy, unit_atoms
+from helpers import objective, signals, to_numpy, unit_atoms, with_slow
 
 from sc2keras import applications
 from sc2keras.metrics import DualityGap, L1Norm, NonzeroFraction, ReconstructionError
@@ -97,7 +97,7 @@ def evaluated(model, *data, **kwargs):
         {"codes": [NonzeroFraction(0.5, "big"), L1Norm("sum"), DualityGap()]},
     ],
 )
-@pytest.mark.parametrize("classes", [None, 3])
+@pytest.mark.parametrize("classes", with_slow([3], [None]))
 def test_metrics_of_compile_are_those_of_the_codes(metrics, classes, tmp_path):
     model = digits_model(classes=classes)
     if isinstance(metrics, dict):

@@ -188,7 +188,7 @@ def test_equal_random_states_give_equal_codes(fitted, digits):
     assert np.abs(other.components_ - fitted.components_).max() > 0.01
 
 
-@pytest.mark.parametrize("start", ["classical", "samples", "random"])
+@pytest.mark.parametrize("start", with_slow(["samples"], ["classical", "random"]))
 def test_global_random_states_decide_nothing(start, digits):
     transformer = SparseCodeTransformer(6, **SMALL | {"start": start})
     components = []
@@ -200,7 +200,7 @@ def test_global_random_states_decide_nothing(start, digits):
     np.testing.assert_array_equal(*components)
 
 
-@pytest.mark.parametrize("start", ["classical", "samples", "random"])
+@pytest.mark.parametrize("start", with_slow(["classical"], ["samples", "random"]))
 @pytest.mark.parametrize(
     "x",
     [
@@ -250,6 +250,7 @@ def test_pickled_after_fit_it_is_quiet(fitted, digits, recwarn):
     assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
 
 
+@pytest.mark.slow
 def test_grid_search_over_a_pipeline(digits):
     x, y = digits[0][:200], digits[1][:200]
     coder = SparseCodeTransformer(builder="LISTA", **SMALL | {"epochs": 1})
@@ -346,7 +347,9 @@ def interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("failure", ["parameter", "interrupt", "divergence"])
+@pytest.mark.parametrize(
+    "failure", with_slow(["divergence"], ["parameter", "interrupt"])
+)
 def test_a_fit_that_fails_leaves_the_old_estimator(monkeypatch, failure):
     x, other = signals(40, 16), signals(30, 8)
     coder = SparseCodeTransformer(5, builder="LISTA", epochs=1, random_state=0).fit(x)
@@ -375,7 +378,7 @@ def test_a_first_fit_that_fails_leaves_an_unfitted_estimator():
         coder.transform(signals(4, 8))
 
 
-@pytest.mark.parametrize("failure", ["interrupt", "divergence"])
+@pytest.mark.parametrize("failure", with_slow(["divergence"], ["interrupt"]))
 def test_a_partial_fit_that_fails_leaves_the_old_model(monkeypatch, failure):
     x = signals(40, 8)
     coder = SparseCodeTransformer(5, builder="LISTA", random_state=0).partial_fit(x)
@@ -466,7 +469,9 @@ def test_tensorflow_is_made_deterministic_where_it_has_a_gpu(monkeypatch):
     assert calls == ["on"]
 
 
-@pytest.mark.parametrize("name, value", [("l1", 5.0), ("n_atoms", 7), ("n_steps", 9)])
+@pytest.mark.parametrize(
+    "name, value", with_slow([("l1", 5.0)], [("n_atoms", 7), ("n_steps", 9)])
+)
 def test_partial_fit_goes_on_with_the_same_problem_or_says_so(name, value):
     x = signals(40, 8)
     coder = SparseCodeTransformer(5, builder="LISTA", n_steps=2).partial_fit(x)
@@ -484,7 +489,8 @@ def test_partial_fit_takes_the_learning_rate_of_the_day():
         np.testing.assert_allclose(a, b, atol=1e-6)  # The constraint rounds.
 
 
-@pytest.mark.parametrize("policy", with_slow(["float16"], ["mixed_bfloat16"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["float16", "mixed_bfloat16"])
 def test_a_global_policy_has_no_part_in_the_codes(policy):
     x = signals(60, 8)
     settings = {"builder": "LISTA", "epochs": 1, "random_state": 0}

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from helpers import (
     ENCODERS,
+    FEW_TRAINABLE,
     FEW_VARIANTS,
     SOLVERS,
     TRAINABLE_VARIANTS,
@@ -76,7 +77,7 @@ def test_tie_survives_save_load_clone_and_more_training(cls, options, tmp_path):
         check_tie(copy, x)
 
 
-@pytest.mark.parametrize("cls, options", TRAINABLE_VARIANTS)
+@pytest.mark.parametrize("cls, options", FEW_TRAINABLE)
 def test_constraints_hold_after_training(cls, options):
     layer = cls(6, n_steps=3, l1=0.05, **options)
     x = 3 * signals(8, 8)

@@ -2,7 +2,16 @@ import celer
 import keras
 import numpy as np
 import pytest
-from helpers import SOLVERS, fista, ista, objective, signals, to_numpy, unit_atoms
+from helpers import (
+    FEW_SOLVERS,
+    SOLVERS,
+    fista,
+    ista,
+    objective,
+    signals,
+    to_numpy,
+    unit_atoms,
+)
 from keras.src import testing
 from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
@@ -151,7 +160,7 @@ def test_solves_in_float32_under_mixed_precision(cls, tol):
 
 
 @MAY_STOP_EARLY
-@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("cls", FEW_SOLVERS)
 @pytest.mark.parametrize("tol", [None, 1e-3])
 def test_the_step_size_follows_a_dictionary_that_is_assigned(cls, tol):
     x, first = signals(9, 8), unit_atoms(6, 8)

@@ -1,15 +1,15 @@
 import keras
 import numpy as np
 import pytest
-from helpers import ENTRIES, signals, unit_atoms, with_slow
+from helpers import ENTRIES, EXHAUSTIVE, signals, unit_atoms, with_slow
 
 from sc2keras import applications
 from sc2keras.feature_sign import feature_sign_search, relative_gaps
 from sc2keras.layers import FISTA
 from sc2keras.models import proven
 
-NAMES = [entry.name for entry in ENTRIES]
-FEW = ["SC2Net", "StepLFISTA", "FISTA"]
+ALL = [(entry.name, tol) for entry in ENTRIES for tol in (1e-2, 1e-4, 2e-6)]
+FEW = [("SC2Net", 1e-4), ("StepLFISTA", 2e-6), ("FISTA", 1e-2)]
 
 
 def build(name, n_atoms=20, input_shape=(4, 3), **options):
@@ -22,8 +22,7 @@ def gaps(model, x, codes):
     return relative_gaps(x, codes, model.dictionary, model.encoder.l1)
 
 
-@pytest.mark.parametrize("name", with_slow(FEW, NAMES))
-@pytest.mark.parametrize("tol", [1e-2, 1e-4, 2e-6])
+@pytest.mark.parametrize(("name", "tol"), with_slow(FEW, ALL, EXHAUSTIVE))
 def test_every_code_is_proven(name, tol):
     model, x = build(name), signals(50, 12).reshape(50, 4, 3)
     assert gaps(model, x, model.encode(x)).max() > tol

@@ -38,6 +38,7 @@ def test_a_program_is_short_and_in_cells(path):
     assert lines.count("# %%") >= 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_sparse_codes_need_fewer_labels(run):
     results = run("feature_extraction")
@@ -51,6 +52,7 @@ def test_sparse_codes_need_fewer_labels(run):
     assert codes > pixels
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_codes_remove_noise_from_a_photograph(run):
     results = run("image_denoising", "--noise", "0.1")
@@ -61,6 +63,7 @@ def test_codes_remove_noise_from_a_photograph(run):
         assert quality[method] > quality["noisy"] + 3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_class_left_out_has_a_higher_objective(run):
     results = run("anomaly_detection", "--digits", "0", "6")
@@ -70,6 +73,7 @@ def test_a_class_left_out_has_a_higher_objective(run):
         assert areas["SC2Net"] > 0.8
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_sparse_lstm_predicts_rows_better_than_their_mean(run):
     results = run("sequence_coding", "--epochs", "20")
@@ -78,6 +82,7 @@ def test_the_sparse_lstm_predicts_rows_better_than_their_mean(run):
     assert 0 < results["nonzero"] < 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sparse_lstm_comes_near_the_noise_of_a_sine(run):
     results = run("noisy_sine")
@@ -85,6 +90,7 @@ def test_a_sparse_lstm_comes_near_the_noise_of_a_sine(run):
     assert all(0.009 < each["error"] < 0.05 for each in results.values())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_labels_make_codes_that_classify_better(run):
     results = run("supervised_codes", "--epochs", "40")

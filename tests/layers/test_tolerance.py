@@ -7,7 +7,15 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import FEW_SOLVERS, SOLVERS, signals, to_numpy, unit_atoms, with_slow
+from helpers import (
+    EXHAUSTIVE,
+    FEW_SOLVERS,
+    SOLVERS,
+    signals,
+    to_numpy,
+    unit_atoms,
+    with_slow,
+)
 from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras.layers import FISTA, ISTA
@@ -70,7 +78,7 @@ def assert_same(actual, expected):
 
 
 @pytest.mark.parametrize("cls", FEW_SOLVERS)
-@pytest.mark.parametrize("n_rows", with_slow([300], [7, 64]))
+@pytest.mark.parametrize("n_rows", with_slow([300], [7, 64], EXHAUSTIVE))
 def test_a_row_has_the_code_it_has_alone(cls, n_rows):
     x = signals(n_rows, N_FEATURES)
     solve = compiled(cls, xla=n_rows == 300)
@@ -117,7 +125,7 @@ def test_rows_that_take_longer_leave_the_others_as_they_are():
 
 
 @pytest.mark.parametrize("cls", FEW_SOLVERS)
-@pytest.mark.parametrize("scale", with_slow([1e-30, 1e19], [1e-19, 1e30]))
+@pytest.mark.parametrize("scale", with_slow([1e-30, 1e19], [1e-19, 1e30], EXHAUSTIVE))
 def test_codes_have_the_scale_of_signals_and_l1(cls, scale):
     x = signals(20, N_FEATURES)
     codes, gaps = compiled(cls, xla=False, l1=L1 * scale)(x * np.float32(scale))

@@ -20,7 +20,7 @@ from experiments.studies import (
     transfer,
 )
 from experiments.studies.study import Study
-from helpers import small_digits
+from helpers import EXHAUSTIVE, small_digits, with_slow
 
 from sc2keras import applications
 
@@ -72,7 +72,10 @@ def run(section, output, *more):
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_work")
 @pytest.mark.parametrize(
-    "section, prefix", [("recipe", "digits: "), ("gap", "λ = 0.5: "), ("transfer", "")]
+    "section, prefix",
+    with_slow(
+        [("recipe", "digits: ")], [("gap", "λ = 0.5: "), ("transfer", "")], EXHAUSTIVE
+    ),
 )
 def test_the_table_of_a_section_holds_the_figures_of_its_records(
     section, prefix, tmp_path

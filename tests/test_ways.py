@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import ENTRIES, signals, to_numpy, unit_atoms
+from helpers import ENTRIES, EXHAUSTIVE, signals, to_numpy, unit_atoms, with_slow
 from ways import OF_VECTORS, UNUSABLE, memory_map
 
 from sc2keras import applications, sample_dictionary
@@ -66,7 +66,9 @@ def test_codes_come_back_in_every_way(model, way):
     np.testing.assert_allclose(found, codes @ model.dictionary, atol=1e-6)
 
 
-@pytest.mark.parametrize("way", OF_VECTORS)
+@pytest.mark.parametrize(
+    "way", with_slow(list(OF_VECTORS)[::2], OF_VECTORS, EXHAUSTIVE)
+)
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`")
 def test_every_way_in_trains_alike(way):

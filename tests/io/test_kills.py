@@ -119,6 +119,7 @@ print("whole", n_whole + 1)
     assert_nothing_unfinished(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_of_two_runs_at_a_time_one_writes_the_output(saved, tmp_path):
     x = save_npy(tmp_path / "x.npy", floats(300))
     code = """

@@ -49,11 +49,13 @@ TRAININGS = {
 CALLS = {**WAYS, **OF_STREAMS, **TRAININGS}
 KINDS = [(None, False), (None, True), (3, False), (3, True)]
 FAST = [
-    *((FISTA, way, None, False) for way in ("encode", "predict of a dataset")),
-    *((FISTA, way, 3, False) for way in ("fit with a validation",)),
+    (FISTA, "encode", None, False),
     *((FISTA, way, 3, True) for way in ("predict", "evaluate", "train_on_batch")),
 ]
-SLOW = [(FISTA, way, None, False) for way in (*WAYS, *OF_STREAMS)]
+SLOW = [
+    *((FISTA, way, None, False) for way in (*WAYS, *OF_STREAMS)),
+    (FISTA, "fit with a validation", 3, False),
+]
 # A training that nothing compiles takes a minute.
 ALL = [
     *((cls, way, n, e) for cls in SOLVERS for way in WAYS for n, e in KINDS),

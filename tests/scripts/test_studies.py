@@ -95,6 +95,7 @@ def test_the_table_of_a_section_holds_the_figures_of_its_records(
             assert cells[prefix + "accuracy, %"] == accuracy
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_work")
 def test_above_is_measured_from_the_best_dictionary_for_that_lambda(
@@ -184,6 +185,7 @@ def test_gate_biases_open_one_gate_and_close_the_other():
     np.testing.assert_array_equal(bias, [3, 3, 3, -3, -3, -3])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_work")
 def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
@@ -223,6 +225,7 @@ def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
     assert again == records
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_work")
 def test_the_ablation_has_each_network_at_the_rate_that_is_best_for_it(tmp_path):

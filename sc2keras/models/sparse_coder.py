@@ -111,8 +111,7 @@ class SparseCoder(keras.Model):
         """Configures the model for training.
 
         Args:
-            optimizer: A Keras optimizer. None: that of the encoder's `recipe`; of the
-                paper's networks `Adadelta(learning_rate=1.0, epsilon=1e-6)`.
+            optimizer: A Keras optimizer; None: that of the encoder's `recipe`.
             loss: Loss of a task, added to the objective; None for the objective alone.
                 Losses, metrics, weights and targets are of the predictions, if there
                 are any. As in Keras they may also be a list with one an output, or a
@@ -286,30 +285,27 @@ class SparseCoder(keras.Model):
         Where there is a full batch, XLA compiles what encodes it and the rows after it
         (on JAX, and on TensorFlow unless `compile(jit_compile=False)`).
 
-        With `tol` the codes are the start of an exact solver: rows whose relative
-        duality gap (`sc2keras.objective.relative_duality_gap`) is above it go on in
-        FISTA, and what that leaves is solved in float64. No code is returned whose
-        objective is not proven to be within `tol` of the least.
+        With `tol` they are where a solver starts, for rows with a larger relative
+        duality gap (`sc2keras.objective.relative_duality_gap`): every code returned is
+        proven to have an objective within `tol` of the least.
 
         Args:
-            x: Array `(n_samples, *input_shape)`, a memory map included; or an iterable
-                of batches, such as a `tf.data.Dataset`, whose elements are batches of x
-                or tuples that begin with one.
+            x: Array `(n_samples, *input_shape)`, such as a memory map; or an iterable
+                of batches, or of tuples that begin with one: a `tf.data.Dataset`.
             batch_size: Integer, the rows that are encoded at a time; None: as suits.
             out: Array `(n_samples, n_atoms)` to write to and to return, such as a
                 memory map from `numpy.lib.format.open_memmap`; None: a new array.
-            tol: Float > 0, the largest relative duality gap; None: the codes of the
-                encoder as they are.
+            tol: Float > 0, the largest relative duality gap; None: of any.
 
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape, or a code is
-                not finite (with the number of the row); or if `out` cannot hold the
-                codes, or shares memory with `x`; or if `tol` is less than float32 codes
-                can prove, or the codes are not those of the LASSO.
+                not finite (with the row's number); if `out` cannot hold the codes, or
+                shares memory with `x`; if `tol` is less than float32 proves, or the
+                codes are not the LASSO's.
 
         Warns:
-            sklearn.exceptions.ConvergenceWarning: If a solver with `tol` reached its
-                `n_steps` first, once, with the number of rows and the largest gap.
+            sklearn.exceptions.ConvergenceWarning: If a solver with a `tol` of its own
+                reached its `n_steps` first, once for all rows.
         """
         return streaming.encode(self, x, batch_size, out, tol)
 
@@ -357,11 +353,8 @@ class SparseCoder(keras.Model):
                 path or an open file, as Keras takes them.
             overwrite: Boolean. If False, a file that is there is never replaced.
 
-        A file that is there stays as it is after any error or kill.
-
         Raises:
-            ValueError: If a weight holds a NaN or an infinity, or the format could not
-                be loaded again.
+            ValueError: If a weight is not finite, or no load could read the format.
             FileExistsError: If `overwrite` is False and the file exists.
             OSError: If the file cannot be written.
         """

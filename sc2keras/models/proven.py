@@ -40,16 +40,19 @@ class Solver:
     def __init__(self, encoder: Any, tol: float) -> None:
         check_provable(encoder, tol)
         self.tol, self._encoder = tol, encoder
+        shape = encoder.n_atoms, encoder.n_features
         self._dtype = at_least_float32(encoder.compute_dtype)
         self._layer = FISTA(
             encoder.n_atoms,
             n_steps=_N_STEPS,
             tol=_SHARE * tol,
             l1=encoder.l1,
-            dictionary=value(encoder.dictionary),
+            # `follow` sets it: a trained one may have atoms that no layer is given,
+            # zero, or rounded by bfloat16 to a norm above 1.
+            dictionary=np.full(shape, shape[1] ** -0.5),
             dtype=self._dtype,
         )
-        inputs = keras.Input((encoder.n_features,), dtype=self._dtype)
+        inputs = keras.Input(shape[1:], dtype=self._dtype)
         self._model = keras.Model(inputs, self._layer(inputs))
         self._compiled: dict[bool, ArrayFunction] = {}
 

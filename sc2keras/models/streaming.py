@@ -66,7 +66,7 @@ def decode(model: Any, codes: Any, batch_size: int, out: NDArray | None) -> NDAr
 
 def _proven(model: Any, tol: float) -> _Forward:
     """A forward pass that goes on to codes whose duality gap is at most `tol`."""
-    key = "proven", tol, model.encoder.l1
+    key = "proven", tol
     if key not in model._forwards:
         model._forwards[key] = proven.Solver(model.encoder, tol)
     solver = model._forwards[key]

@@ -3,25 +3,30 @@
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
+from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
-from sc2keras.applications import build
-from sc2keras.layers.step_lista import VARIANTS
+from sc2keras.dictionary_learners import (
+    SWEEPS,
+    Learner,
+    OnlineLearner,
+    UnrolledLearner,
+    shuffled_batches,
+)
 from sc2keras.signals import as_array, check_finite
-from sc2keras.threads import on_one_thread
-from sc2keras.training import USUAL_NORM
+from sc2keras.threads import keeps_random_state, on_one_thread
 from sc2keras.validation import check_positive, check_positive_integer
 
-# Of coordinate descent for each code: scikit-learn's own 1,000 are spent on digits that
-# the update does not notice. The dictionary is reached four times sooner with 50.
-_SWEEPS = 50
+AnyLearner = TypeVar("AnyLearner", bound=Learner)
+_LEARNERS: dict[str, type[Learner]] = {
+    "online": OnlineLearner,
+    "unrolled": UnrolledLearner,
+}
 _PROBE_SIZE = 512
 _N_PROBES = 5
 _SAME_DIRECTION = 1 - 1e-6
@@ -90,9 +95,25 @@ def learn_dictionary(
             f"method must be one of {', '.join(map(repr, _LEARNERS))}; received "
             f"method={method!r}."
         )
-    learner = _LEARNERS[method]
+    learner = trained_learner(
+        _LEARNERS[method], x, n_atoms, l1, batch_size, max_iter, seed, verbose
+    )
+    return unit_rows(learner.dictionary).astype("float32")
+
+
+def trained_learner(
+    cls: type[AnyLearner],
+    x: ArrayLike,
+    n_atoms: int,
+    l1: float,
+    batch_size: int | None = None,
+    max_iter: int | None = None,
+    seed: int = 0,
+    verbose: int = 1,
+) -> AnyLearner:
+    """What has learned the dictionary of `learn_dictionary`, and can go on."""
     if batch_size is None:
-        batch_size = learner.batch_size
+        batch_size = cls.batch_size
     check_positive_integer("batch_size", batch_size)
     if max_iter is not None:
         check_positive_integer("max_iter", max_iter)
@@ -100,103 +121,19 @@ def learn_dictionary(
     x = _check_signals(x, n_atoms, seed)
     batch_size = min(batch_size, len(x))
     if max_iter is None:
-        max_iter = learner.n_updates(len(x), batch_size)
+        max_iter = cls.n_updates(len(x), batch_size)
     rng = np.random.default_rng(seed)
-    unit = learner.unit(x)
-    l1 = l1 / unit
     start = _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng)
-    learn = learner(start, l1, batch_size, max_iter, seed)
-    batches = _batches(len(x), batch_size, rng)
+    unit = cls.unit_of(x)
+    learner = cls(start, l1, unit, batch_size, max_iter, seed)
+    batches = shuffled_batches(len(x), batch_size, rng)
     probe_every = math.ceil(max_iter / _N_PROBES)
     bar = tqdm(range(1, max_iter + 1), "Dictionary", disable=not verbose)
     for step, batch in zip(bar, batches, strict=False):
-        learn.update(x[batch].astype("float64") / unit)
+        learner.update(x[batch])
         if step % probe_every == 0 or step == max_iter:
-            learn.dictionary = _replaced(learn.dictionary, x, l1, unit, rng)
-    return _unit(learn.dictionary).astype("float32")
-
-
-class _Online:
-    """Surrogates of the mean objective, minimised one after the other."""
-
-    batch_size = 64
-
-    @staticmethod
-    def unit(x: NDArray) -> float:
-        # scikit-learn takes codes below a fixed size for unused.
-        return power_of_two(typical_norm(x))
-
-    @staticmethod
-    def n_updates(n_samples: int, batch_size: int) -> int:
-        return max(300, math.ceil(3 * n_samples / batch_size))
-
-    def __init__(
-        self, start: NDArray, l1: float, batch_size: int, max_iter: int, seed: int
-    ) -> None:
-        self._learner = MiniBatchDictionaryLearning(
-            len(start),
-            alpha=l1,
-            batch_size=batch_size,
-            dict_init=start,
-            fit_algorithm="cd",
-            transform_max_iter=_SWEEPS,
-            random_state=seed,
-        )
-
-    @on_one_thread
-    def update(self, x: NDArray) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            self._learner.partial_fit(x)
-
-    @property
-    def dictionary(self) -> NDArray:
-        return self._learner.components_
-
-    @dictionary.setter
-    def dictionary(self, atoms: NDArray) -> None:
-        self._learner.components_[:] = atoms
-
-
-class _Unrolled:
-    """The gradient through ten steps of a solver whose own parameters are learned."""
-
-    batch_size = 256
-
-    @staticmethod
-    def unit(x: NDArray) -> float:
-        return typical_norm(x) / USUAL_NORM
-
-    @staticmethod
-    def n_updates(n_samples: int, batch_size: int) -> int:
-        return 1500
-
-    def __init__(
-        self, start: NDArray, l1: float, batch_size: int, max_iter: int, seed: int
-    ) -> None:
-        options: dict[str, Any] = {"n_steps": 10, **VARIANTS["scalars"]}
-        options |= {"l1": l1, "dictionary": start, "dtype": "float32"}
-        shape = (len(start), start.shape[1:])
-        self._model = build("StepLFISTA", *shape, **options)
-        recipe = self._model.encoder.recipe.replace(epochs=1, batch_size=batch_size)
-        recipe.compile(self._model, max_iter * batch_size)
-
-    def update(self, x: NDArray) -> None:
-        self._model.train_on_batch(x.astype("float32"))
-
-    @property
-    def dictionary(self) -> NDArray:
-        return self._model.dictionary
-
-    @dictionary.setter
-    def dictionary(self, atoms: NDArray) -> None:
-        self._model.encoder.dictionary.assign(atoms)
-
-
-_LEARNERS: dict[str, type[_Online | _Unrolled]] = {
-    "online": _Online,
-    "unrolled": _Unrolled,
-}
+            learner.dictionary = _replaced(learner.dictionary, x, l1, unit, rng)
+    return learner
 
 
 def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.float32]:
@@ -215,35 +152,6 @@ def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.f
     x = _check_signals(x, n_atoms, seed)
     rng = np.random.default_rng(seed)
     return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng).astype("float32")
-
-
-def typical_norm(x: NDArray) -> float:
-    """√(mean ‖x_i‖²) over the samples that are not all zero; 1 if all are.
-
-    Samples may have any shape.
-
-    Example:
-
-    >>> typical_norm(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    5.0
-    """
-    largest = float(np.abs(x).max(initial=0.0))
-    if largest == 0.0:
-        return 1.0
-    # In units of the largest entry, whose square may be no number.
-    chunks = np.array_split(x, math.ceil(len(x) / 4096))
-    norms = np.concatenate(
-        [
-            np.square(rows.astype("float64") / largest).reshape(len(rows), -1).sum(1)
-            for rows in chunks
-        ]
-    )
-    return largest * math.sqrt(norms.sum() / np.count_nonzero(norms))
-
-
-def power_of_two(x: float) -> float:
-    """The power of two nearest to x: in its units, nothing is rounded."""
-    return 2.0 ** round(math.log2(x))
 
 
 def _check_signals(x: ArrayLike, n_atoms: int, seed: int) -> NDArray:
@@ -278,16 +186,8 @@ def _check_signals(x: ArrayLike, n_atoms: int, seed: int) -> NDArray:
     return x
 
 
-def _batches(
-    n_samples: int, batch_size: int, rng: np.random.Generator
-) -> Iterator[NDArray]:
-    while True:
-        order = rng.permutation(n_samples)
-        for start in range(0, n_samples - batch_size + 1, batch_size):
-            yield order[start : start + batch_size]
-
-
-def _unit(rows: NDArray) -> NDArray:
+def unit_rows(rows: NDArray) -> NDArray:
+    """Rows of unit norm; those that are all zero stay so."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(norms, np.finfo(rows.dtype).tiny)
 
@@ -319,14 +219,15 @@ def _fill(
 
 
 @on_one_thread
+@keeps_random_state
 def _replaced(
     dictionary: NDArray, x: NDArray, l1: float, unit: float, rng: np.random.Generator
 ) -> NDArray:
     """A dictionary with other atoms for those that no sample uses and for copies."""
     rows = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
     sample = x[rows].astype("float64") / unit
-    atoms = _unit(dictionary.astype("float64"))
-    how = {"algorithm": "lasso_cd", "alpha": l1, "max_iter": _SWEEPS}
+    atoms = unit_rows(dictionary.astype("float64"))
+    how = {"algorithm": "lasso_cd", "alpha": l1 / unit, "max_iter": SWEEPS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         codes = sparse_encode(sample, atoms, **how)
@@ -335,7 +236,7 @@ def _replaced(
     if keep.all():
         return dictionary
     costs = ((sample - codes @ atoms) ** 2).sum(axis=1) / 2
-    costs += l1 * np.abs(codes).sum(axis=1)
+    costs += l1 / unit * np.abs(codes).sum(axis=1)
     atoms = _fill(atoms[keep], sample, np.argsort(-costs), len(dictionary), rng)
     replaced = np.empty_like(atoms)
     replaced[keep], replaced[~keep] = atoms[: keep.sum()], atoms[keep.sum() :]

@@ -40,7 +40,8 @@ def feature_sign_search(
     gram, correlation = dictionary @ dictionary.T, x @ dictionary.T
     signs = np.sign(codes)
     # Of a singular system this leaves the direction in which the ℓ1 norm falls.
-    regular = gram + 1e-11 * np.eye(n_atoms)
+    norms = np.diagonal(gram)
+    regular = gram + np.diag(np.where(norms > 0.0, 1e-11 * norms, 1.0))
     unsolved = np.arange(len(x))
     for _ in range(_MAX_ROUNDS * n_atoms):
         if not len(unsolved):
@@ -93,7 +94,7 @@ def _solve_on_supports(gram: NDArray, right: NDArray, supports: NDArray) -> NDAr
 
 
 def relative_gaps(
-    x: NDArray, codes: NDArray, dictionary: NDArray, l1: float
+    x: NDArray, codes: NDArray, dictionary: NDArray, l1: float | NDArray
 ) -> NDArray:
     """`sc2keras.objective.relative_duality_gap` in NumPy and float64, at any backend.
 
@@ -104,14 +105,26 @@ def relative_gaps(
     True
     """
     x, codes, dictionary = (a.astype("float64") for a in (x, codes, dictionary))
-    tiny = np.finfo("float64").tiny
+    return gaps_and_residuals(x, codes, dictionary, l1)[0]
+
+
+def gaps_and_residuals(
+    x: NDArray, codes: NDArray, dictionary: NDArray, l1: float | NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """The relative gaps `(n,)`, Dr and ‖r‖² `(n, 1)` of the residuals r = x − sD.
+
+    In the dtype of its arguments. λ may be one a row, `(n, 1)`.
+    """
+    tiny = np.finfo(x.dtype).tiny
     residual = x - codes @ dictionary
     correlation = residual @ dictionary.T
-    squared = np.sum(residual**2, axis=1)
-    bound = l1 / np.maximum(np.abs(correlation).max(axis=1), tiny)
-    products = np.sum(codes * correlation, axis=1)
+    squared = np.einsum("ij,ij->i", residual, residual)[:, None]
+    largest = np.abs(correlation).max(axis=1, keepdims=True)
+    bound = l1 / np.maximum(largest, tiny)
+    products = np.einsum("ij,ij->i", codes, correlation)[:, None]
     scale = (squared + products) / np.maximum(squared, tiny)
     scale = np.clip(scale, -bound, bound)
-    penalty = l1 * np.abs(codes).sum(axis=1)
+    penalty = l1 * np.abs(codes).sum(axis=1, keepdims=True)
     gap = 0.5 * (1 - scale) ** 2 * squared + penalty - scale * products
-    return gap / np.maximum(0.5 * squared + penalty, tiny)
+    gap /= np.maximum(0.5 * squared + penalty, tiny)
+    return gap[:, 0], correlation, squared

@@ -108,6 +108,13 @@ def gap_and_correlation_in_units(
     residual = ops.subtract(x, ops.matmul(codes, dictionary))
     correlation = ops.matmul(residual, ops.transpose(dictionary))
     squared = ops.sum(ops.square(residual), axis=-1, keepdims=True)
+    return gap_of_residual(codes, correlation, squared, l1), correlation
+
+
+def gap_of_residual(
+    codes: Tensor, correlation: Tensor, squared: Tensor, l1: Tensor
+) -> Tensor:
+    """The gap of rows in their units, from Dr and ‖r‖² of their residuals r."""
     bound = l1 / ops.maximum(_largest_magnitude(correlation), _TINY)
     # r·x = ‖r‖² + s·Dr, without another pass over the features.
     along = squared + ops.sum(codes * correlation, axis=-1, keepdims=True)
@@ -117,7 +124,7 @@ def gap_and_correlation_in_units(
         penalty - scale * codes * correlation, axis=-1, keepdims=True
     )
     primal = 0.5 * squared + ops.sum(penalty, axis=-1, keepdims=True)
-    return ops.squeeze(gap / ops.maximum(primal, _TINY), axis=-1), correlation
+    return ops.squeeze(gap / ops.maximum(primal, _TINY), axis=-1)
 
 
 def _largest_magnitude(x: Tensor) -> Tensor:

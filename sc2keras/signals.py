@@ -103,6 +103,13 @@ def as_samples(name: str, x: Any, shape: Shape, dtype: str | None = None) -> NDA
         return array.astype(dtype, copy=False)
 
 
+def check_numbers(name: str, x: Any) -> None:
+    """Raises a ValueError for dates, texts and masks: scikit-learn makes numbers."""
+    dtype = x.dtype if hasattr(x, "tocsr") else np.asarray(x).dtype
+    if np.ma.isMaskedArray(x) or dtype.kind in "mMSU":
+        as_array(name, x)
+
+
 def as_array(name: str, x: Any) -> NDArray:
     """`x` as a NumPy array of numbers, or a ValueError that says what it is instead."""
     if np.ma.isMaskedArray(x):

@@ -1,9 +1,9 @@
 """A scikit-learn transformer around a SparseCoder."""
 
-import contextlib
+import copy
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import keras
@@ -15,50 +15,47 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from tqdm import tqdm
 
 from sc2keras.applications import build
 from sc2keras.backend import make_deterministic
+from sc2keras.dictionary_learners import OnlineLearner, typical_norm
 from sc2keras.dictionary_learning import (
-    learn_dictionary,
     sample_dictionary,
-    typical_norm,
+    trained_learner,
+    unit_rows,
 )
 from sc2keras.models import SparseCoder, saving
-from sc2keras.models.variables import all_or_nothing
-from sc2keras.registry import entries, get_entry
-from sc2keras.signals import as_array
+from sc2keras.models.variables import all_or_nothing, old_state_unless_done
+from sc2keras.registry import get_entry
+from sc2keras.signals import check_numbers
 from sc2keras.training import USUAL_NORM, Recipe, ShuffledBatches
 from sc2keras.validation import check_positive_integer
 
 _STARTS = ("classical", "samples", "random")
 
 
-def _has_partial_fit(transformer: "SparseCodeTransformer") -> bool:
-    solvers = [entry.name for entry in entries() if not entry.is_trained]
-    if transformer.model is None and transformer.builder in solvers:
-        raise AttributeError(
-            f"builder={transformer.builder!r} has nothing that partial_fit could train."
-            " Use fit, or a network such as builder='LISTA'."
-        )
-    return True
+# Of a solver whose steps are not given: until the gap is at most `tol`.
+_EXACT = {"tol": 1e-4, "n_steps": 10_000}
+_NOT_OF_THE_BUILDER = {"n_atoms", "input_shape", "l1", "dictionary", "classes"}
 
 
 class SparseCodeTransformer(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
-    """Sparse codes by a trained network, as a scikit-learn transformer.
+    """Sparse codes by a solver or a trained network, as a scikit-learn transformer.
 
     Stands where `sklearn.decomposition.DictionaryLearning` or `SparseCoder` would.
-    `fit` learns a dictionary D and a network s(x) that
+    `fit` learns a dictionary D, and a network s(x) if one is asked for, that
 
         minimise mean_i ½‖x_i − s(x_i) D‖² + l1·‖s(x_i)‖₁   with ‖d_j‖ ≤ 1
 
-    after which `transform` takes a few matrix products where scikit-learn solves a
-    LASSO problem for every sample. `n_atoms` is scikit-learn's `n_components`, and `l1`
-    its `alpha`, in the units of the data: `X * c` with `l1 * c` gives `codes * c`.
-    Codes are float32 whatever `X` was.
+    By default `transform` solves this LASSO problem for all samples at a time, each to
+    a duality gap of 1e-4. A network takes a few matrix products in its place, and needs
+    thousands of samples to learn from. `n_atoms` is scikit-learn's `n_components`, and
+    `l1` its `alpha`, in the units of the data: `X * c` with `l1 * c` gives `codes * c`.
+    Codes are float32 whatever `X` was, unless `builder_kwargs` has another dtype.
 
     Parameters
     ----------
@@ -66,24 +63,27 @@ class SparseCodeTransformer(
         Number of atoms, the size of a code.
     l1 : float, default=0.1
         Weight of the ℓ1 term; above 0 where `start="classical"`.
-    builder : str, default="SC2Net"
+    builder : str, default="FISTA"
         What makes the codes, by the name of its builder in `sc2keras.applications`: a
-        network such as "LISTA", which is trained; or a solver, "ISTA" or "FISTA", for
-        which `fit` learns the dictionary alone.
+        solver, "FISTA" or "ISTA", for which the dictionary alone is learned, online as
+        by `MiniBatchDictionaryLearning`; or a network such as "SC2Net" or "StepLFISTA",
+        which is trained together with it.
     n_steps : int, default=None
-        Number of steps of the network or solver. None means the builder's own.
+        Number of steps of the network or solver. None means the builder's own for a
+        network, and for a solver as many as a gap of 1e-4 takes.
     builder_kwargs : dict, default=None
         Further arguments of the builder, such as `{"trainable_dictionary": False}`, or
-        `{"tol": 1e-4}` for a solver.
+        `{"tol": 1e-5}` for a solver.
     start : {"classical", "samples", "random"} or array (n_atoms, n_features), \
 default="classical"
         Where the dictionary starts: from `sc2keras.learn_dictionary`, from
         `sc2keras.sample_dictionary`, from random directions (as do atoms for which
-        there are too few samples), or as it is given.
+        there are too few samples), or as it is given. Of a solver only a classical
+        start is learned by `fit`.
     epochs : int, default=20
-        Passes of the training over the data.
-    batch_size : int, default=256
-        Samples an update.
+        Passes of the training of a network over the data.
+    batch_size : int, default=None
+        Samples an update. None means 256 for a network, 64 for a dictionary.
     learning_rate : float, default=None
         Learning rate; None means that of the encoder's recipe. In `fit` it falls to
         zero as a cosine; in `partial_fit` it is constant.
@@ -118,7 +118,7 @@ default="classical"
     >>> from sc2keras.sklearn import SparseCodeTransformer
     >>> digits = load("digits")
     >>> train, test = (x.reshape(-1, 64) for x in (digits.x_train, digits.x_test))
-    >>> coder = SparseCodeTransformer(n_atoms=32, epochs=5, random_state=0)
+    >>> coder = SparseCodeTransformer(n_atoms=32, random_state=0)
     >>> classifier = make_pipeline(coder, LogisticRegression(max_iter=1000))
     >>> classifier.fit(train, digits.y_train).score(test, digits.y_test) > 0.8
     True
@@ -127,17 +127,20 @@ default="classical"
 
     """
 
+    # Of a solver's dictionary, what `partial_fit` goes on with.
+    _learner: OnlineLearner | None = None
+
     def __init__(
         self,
         n_atoms: int = 100,
         l1: float = 0.1,
         *,
-        builder: str = "SC2Net",
+        builder: str = "FISTA",
         n_steps: int | None = None,
         builder_kwargs: dict[str, Any] | None = None,
         start: Literal["classical", "samples", "random"] | ArrayLike = "classical",
         epochs: int = 20,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -157,7 +160,7 @@ default="classical"
         self.model = model
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Learn the dictionary and train the network.
+        """Learn the dictionary, and train the network if there is one.
 
         Parameters
         ----------
@@ -170,7 +173,7 @@ default="classical"
             If a parameter or `X` is unusable, or the training diverges.
         """
         self._check_parameters()
-        with _old_state_unless_done(self):
+        with old_state_unless_done(self):
             x = self._signals(X)
             is_given = self.model is not None
             self.model_ = self._given_model() if is_given else self._trained_model(x)
@@ -181,39 +184,65 @@ default="classical"
         model = self._untrained_model(x, random_state)
         if model.trainable_weights:
             self._compile(model, len(x))
-            batches = ShuffledBatches(x, self.batch_size, random_state)
+            batches = ShuffledBatches(x, self._recipe().batch_size, random_state)
             model.fit(batches, epochs=self.epochs, verbose=self.verbose, shuffle=False)
             self._compile(model)  # For `partial_fit`: the cosine has come to zero.
         return model
 
-    @available_if(_has_partial_fit)
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Train on a part of the data: one pass, in its order, at a constant rate.
 
         The first call makes the start from its samples, unless `fit` came before. The
-        state of the optimizer is kept from call to call. Solvers have no `partial_fit`.
-        Parameters and errors are those of `fit`.
+        state of the optimizer, or of the online learner of a solver's dictionary, is
+        kept from call to call. Parameters and errors are those of `fit`.
         """
         self._check_parameters()
-        with _old_state_unless_done(self):
+        with old_state_unless_done(self):
             is_first = not hasattr(self, "model_")
             x = self._signals(X, reset=is_first)
             if self.model is not None:
                 self.model_ = self._given_model()
                 return self
             if is_first:
-                model = self._untrained_model(x, self._random_state())
-                self._compile(model)
+                model = self._untrained_model(x, self._random_state(), is_part=True)
             else:
                 model = self.model_
                 self._check_unchanged(model.encoder)
-                model.optimizer.learning_rate = self._recipe().learning_rate
             with all_or_nothing(model):
-                model.fit(
-                    x, batch_size=self.batch_size, shuffle=False, verbose=self.verbose
-                )
+                if self._is_trained:
+                    self._train_on(model, x)
+                else:
+                    self._learn_from(model, x)
             self.model_ = model
         return self
+
+    def _train_on(self, model: SparseCoder, x: NDArray) -> None:
+        recipe = self._recipe()
+        if model.compiled:
+            model.optimizer.learning_rate = recipe.learning_rate
+        else:
+            self._compile(model)
+        model.fit(x, batch_size=recipe.batch_size, shuffle=False, verbose=self.verbose)
+
+    def _learn_from(self, model: SparseCoder, x: NDArray) -> None:
+        batch_size = self.batch_size or OnlineLearner.batch_size
+        # A copy, as a call that fails leaves the old state.
+        learner = copy.deepcopy(self._learner)
+        if learner is None:
+            seed = self._random_state().randint(2**31)
+            unit = OnlineLearner.unit_of(x)
+            learner = OnlineLearner(
+                model.dictionary, self.l1, unit, batch_size, 0, seed
+            )
+        starts = range(0, len(x), batch_size)
+        for i in tqdm(starts, "Dictionary", disable=not self.verbose):
+            learner.update(x[i : i + batch_size])
+        model.encoder.dictionary.assign(unit_rows(learner.dictionary))
+        self._learner = learner
+
+    @property
+    def _is_trained(self) -> bool:
+        return get_entry(self.builder).is_trained
 
     def _random_state(self) -> np.random.RandomState:
         if self.random_state is not None:
@@ -230,7 +259,7 @@ default="classical"
                 )
 
     def _signals(self, X: ArrayLike, reset: bool = True) -> NDArray[np.float32]:
-        _check_numbers(X)
+        check_numbers("X", X)
         return validate_data(self, X, reset=reset, dtype="float32")
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -252,7 +281,7 @@ default="classical"
         X : array of shape (n_samples, n_atoms)
         """
         check_is_fitted(self)
-        _check_numbers(X)
+        check_numbers("X", X)
         codes: NDArray[np.float32] = check_array(X, dtype="float32")
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
@@ -279,6 +308,12 @@ default="classical"
         """What the builder does not check."""
         check_positive_integer("n_atoms", self.n_atoms)
         get_entry(self.builder)
+        kwargs = self.builder_kwargs or {}
+        if not isinstance(kwargs, Mapping) or kwargs.keys() & _NOT_OF_THE_BUILDER:
+            raise ValueError(
+                "builder_kwargs must be a dict, without what parameters here say or "
+                f"classes; received {kwargs!r}. Use n_atoms=, l1= and start=."
+            )
         if isinstance(self.start, str | None) and self.start not in _STARTS:
             raise ValueError(
                 f"start must be one of {_STARTS} or an array (n_atoms, n_features); "
@@ -307,8 +342,9 @@ default="classical"
         return model
 
     def _untrained_model(
-        self, x: NDArray, random_state: np.random.RandomState
+        self, x: NDArray, random_state: np.random.RandomState, is_part: bool = False
     ) -> SparseCoder:
+        self._learner = None
         if not isinstance(self.start, str):
             return self._build(x, self.start)
         dictionary = random_state.standard_normal((self.n_atoms, x.shape[1]))
@@ -321,12 +357,16 @@ default="classical"
         if self.start == "random" or n_found == 0:
             return model
         seed = random_state.randint(2**31)
-        if self.start == "samples":
-            found = sample_dictionary(x, n_found, seed)
+        # The one pass over a part is all the learning that a solver has.
+        if self.start == "samples" or (is_part and not self._is_trained):
+            dictionary[:n_found] = sample_dictionary(x, n_found, seed)
         else:
-            verbose = int(bool(self.verbose))
-            found = learn_dictionary(x, n_found, self.l1, seed=seed, verbose=verbose)
-        dictionary[:n_found] = found
+            batch_size = None if self._is_trained else self.batch_size
+            how = (self.l1, batch_size, None, seed, int(bool(self.verbose)))
+            learner = trained_learner(OnlineLearner, x, n_found, *how)
+            dictionary[:n_found] = unit_rows(learner.dictionary)
+            if n_found == self.n_atoms and not self._is_trained:
+                self._learner = learner
         return self._build(x, dictionary)
 
     def _build(self, x: NDArray, dictionary: ArrayLike) -> SparseCoder:
@@ -334,9 +374,11 @@ default="classical"
         kwargs: dict[str, Any] = {"dtype": "float32", **(self.builder_kwargs or {})}
         if self.n_steps is not None:
             kwargs["n_steps"] = self.n_steps
-        if get_entry(self.builder).is_trained:
+        if self._is_trained:
             # The recipe suits such signals, and so signals of any scale.
             kwargs.setdefault("unit", typical_norm(x) / USUAL_NORM)
+        elif "n_steps" not in kwargs:
+            kwargs = _EXACT | kwargs
         own: dict[str, Any] = {"l1": self.l1, "dictionary": dictionary}
         return build(self.builder, self.n_atoms, (x.shape[1],), **own, **kwargs)
 
@@ -344,7 +386,9 @@ default="classical"
         recipe = get_entry(self.builder).layer.recipe
         if self.learning_rate is not None:
             recipe = recipe.replace(learning_rate=self.learning_rate)
-        return recipe.replace(epochs=self.epochs, batch_size=self.batch_size)
+        if self.batch_size is not None:
+            recipe = recipe.replace(batch_size=self.batch_size)
+        return recipe.replace(epochs=self.epochs)
 
     def _compile(self, model: SparseCoder, n_samples: int | None = None) -> None:
         # The objective in the model's unit.
@@ -352,22 +396,3 @@ default="classical"
         self._recipe().compile(model, n_samples, objective_weight=weight)
         # Keras warns when it loads a pickled optimizer that was never built.
         model.optimizer.build(model.trainable_variables)
-
-
-def _check_numbers(X: Any) -> None:
-    """Raises a ValueError for dates, texts and masks: scikit-learn makes numbers."""
-    dtype = X.dtype if hasattr(X, "tocsr") else np.asarray(X).dtype
-    if np.ma.isMaskedArray(X) or dtype.kind in "mMSU":
-        as_array("X", X)
-
-
-@contextlib.contextmanager
-def _old_state_unless_done(estimator: BaseEstimator) -> Iterator[None]:
-    """Gives an estimator the attributes back that it had, if the block fails."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise

@@ -33,7 +33,7 @@ def main():
             assert losses[-1] < losses[0], (name, losses)
         check_files(model, x)
     check_command(sc2keras.applications.SC2Net(weights="digits"), x)
-    codes = SparseCodeTransformer(16, epochs=2).fit_transform(x.reshape(len(x), -1))
+    codes = SparseCodeTransformer(16).fit_transform(x.reshape(len(x), -1))
     assert codes.shape == (len(x), 16)
     print(f"{running} alone: {', '.join(names)} train, encode, save and load")
 

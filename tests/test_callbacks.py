@@ -297,6 +297,7 @@ def test_after_a_kill_the_file_is_whole_and_the_training_goes_on(path, times):
     assert any(name.startswith("unfinished-") for name in os.listdir(path.parent))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_command_that_is_killed_and_run_again_ends_as_it_would_have(path):
     command = """

@@ -7,11 +7,8 @@ from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras.datasets import load
-from sc2keras.dictionary_learning import (
-    learn_dictionary,
-    sample_dictionary,
-    typical_norm,
-)
+from sc2keras.dictionary_learners import typical_norm
+from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +97,13 @@ def test_through_an_unrolled_solver_it_comes_as_low(digits):
     )
     check_atoms(unrolled, (40, 64))
     assert objective(test, unrolled, 0.1) < 1.01 * objective(test, online, 0.1)
+
+
+def test_global_random_states_stay_as_they_are(digits):
+    np.random.seed(3)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    learn_dictionary(digits[0], 8, max_iter=3, verbose=0)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 def test_equal_seeds_are_equal_and_others_differ(digits, method):

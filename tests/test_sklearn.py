@@ -21,9 +21,16 @@ from sc2keras import applications, layers
 from sc2keras.backend import make_deterministic
 from sc2keras.datasets import load
 from sc2keras.evaluation import mean_objective
+from sc2keras.objective import relative_duality_gap
 from sc2keras.sklearn import SparseCodeTransformer
 
-SMALL = {"n_steps": 2, "start": "samples", "epochs": 2, "random_state": 0}
+SMALL = {
+    "builder": "SC2Net",
+    "n_steps": 2,
+    "start": "samples",
+    "epochs": 2,
+    "random_state": 0,
+}
 SOLVER = {"builder": "FISTA", "start": "samples", "random_state": 0}
 _ROUNDING = (
     "asks for equality to 1e-7, where products in float32 round a row by its place "
@@ -60,7 +67,9 @@ def objective(transformer, x):
 
 @parametrize_with_checks(
     [
-        SparseCodeTransformer(3, n_steps=1, start="samples", epochs=1),
+        SparseCodeTransformer(
+            3, builder="SC2Net", n_steps=1, start="samples", epochs=1
+        ),
         SparseCodeTransformer(3, builder="FISTA", n_steps=20, start="samples"),
     ],
     expected_failed_checks=lambda transformer: {
@@ -116,7 +125,7 @@ def test_the_default_start_is_a_learned_dictionary(digits):
     ],
 )
 def test_builders_and_the_zeros_of_their_codes(builder, layer, digits):
-    transformer = SparseCodeTransformer(6, l1=2.0, builder=builder, **SMALL)
+    transformer = SparseCodeTransformer(6, l1=2.0, **SMALL | {"builder": builder})
     codes = transformer.fit_transform(digits[0])
     assert isinstance(transformer.model_.encoder, layer)
     assert transformer.model_.encoder.n_steps == 2
@@ -172,11 +181,46 @@ def test_partial_fit_goes_on_from_fit(fitted, digits):
     assert objective(more, digits[0]) < objective(fitted, digits[0])
 
 
-def test_a_solver_has_no_partial_fit(digits):
-    transformer = SparseCodeTransformer(6, **SOLVER)
-    with pytest.raises(AttributeError) as error:
-        transformer.partial_fit(digits[0])
-    assert "builder='FISTA' has nothing" in str(error.value.__cause__)
+def test_partial_fit_of_a_solver_learns_online(digits):
+    x = digits[0]
+    coder = SparseCodeTransformer(20, random_state=0)
+    objectives = [objective(coder.partial_fit(x), x) for _ in range(4)]
+    assert objectives == sorted(objectives, reverse=True)
+    learned = SparseCodeTransformer(20, random_state=0).fit(x)
+    assert objectives[-1] < 1.02 * objective(learned, x)
+
+
+def test_partial_fit_of_a_solver_goes_on_from_fit(digits):
+    x = digits[0]
+    coder = SparseCodeTransformer(20, random_state=0).fit(x)
+    before, learned = coder.components_, objective(coder, x)
+    state = pickle.dumps(coder)
+    coder.partial_fit(x)
+    # What was learned before outweighs a single pass.
+    assert 0 < np.abs(coder.components_ - before).max() < 0.2
+    assert objective(coder, x) < 1.01 * learned
+    again = pickle.loads(state).partial_fit(x)
+    np.testing.assert_array_equal(again.components_, coder.components_)
+
+
+def test_partial_fit_of_a_solver_starts_from_a_given_dictionary(digits):
+    x = digits[0]
+    start = sc2keras.sample_dictionary(x, 20)
+    coder = SparseCodeTransformer(20, start=start, random_state=0).fit(x)
+    np.testing.assert_array_equal(coder.components_, start)
+    sampled = objective(coder, x)
+    assert objective(coder.partial_fit(x), x) < sampled
+
+
+def test_a_solver_solves_to_a_gap_unless_steps_are_given(digits):
+    coder = SparseCodeTransformer(20, **SOLVER).fit(digits[0])
+    assert coder.model_.encoder.tol == 1e-4
+    problem = (digits[0], coder.transform(digits[0]), coder.components_, coder.l1)
+    assert float(keras.ops.max(relative_duality_gap(*problem))) <= 1.01e-4
+    for options in ({"n_steps": 3}, {"builder_kwargs": {"tol": 1e-2}}):
+        coder = SparseCodeTransformer(20, **SOLVER | options)
+        encoder = coder.fit(digits[0]).model_.encoder
+        assert (encoder.tol, encoder.n_steps) in [(None, 3), (1e-2, 10_000)]
 
 
 def test_equal_random_states_give_equal_codes(fitted, digits):
@@ -253,7 +297,7 @@ def test_pickled_after_fit_it_is_quiet(fitted, digits, recwarn):
 @pytest.mark.slow
 def test_grid_search_over_a_pipeline(digits):
     x, y = digits[0][:200], digits[1][:200]
-    coder = SparseCodeTransformer(builder="LISTA", **SMALL | {"epochs": 1})
+    coder = SparseCodeTransformer(**SMALL | {"builder": "LISTA", "epochs": 1})
     grid = {
         "sparsecodetransformer__l1": [0.1, 50.0],
         "sparsecodetransformer__n_atoms": [1, 40],
@@ -308,7 +352,12 @@ def test_a_trained_model_is_used_as_it_is(trained, digits, tmp_path):
         ({"l1": -1}, "received l1=-1"),
         ({"builder": "OMP"}, "received builder='OMP'"),
         ({"n_steps": 0}, "received n_steps=0"),
-        ({"builder_kwargs": {"activation": "relu"}}, "received activation='relu'"),
+        (
+            {"builder": "LISTA", "builder_kwargs": {"activation": "relu"}},
+            "received activation='relu'",
+        ),
+        ({"builder_kwargs": {"l1": 0.2}}, r"received {'l1': 0.2}. Use n_atoms=, l1="),
+        ({"builder_kwargs": [1]}, r"builder_kwargs must be a dict.*received \[1\]"),
         ({"start": "svd"}, "received start='svd'"),
         ({"start": None}, "received start=None"),
         ({"start": np.eye(3)}, r"received dictionary.shape=\(3, 3\)"),
@@ -324,7 +373,7 @@ def test_a_trained_model_is_used_as_it_is(trained, digits, tmp_path):
 def test_wrong_values_are_named_before_anything_is_learned(
     method, parameters, message, monkeypatch
 ):
-    monkeypatch.setattr("sc2keras.sklearn.learn_dictionary", None)
+    monkeypatch.setattr("sc2keras.sklearn.trained_learner", None)
     transformer = SparseCodeTransformer(**{"n_atoms": 4} | parameters)
     with pytest.raises(ValueError, match=message):
         getattr(transformer, method)(np.ones((10, 5)))

@@ -89,7 +89,8 @@ def encode_file(
         target: Path that ends in `.npy`, for all codes `(n_samples, n_atoms)`, float32;
             or in `.npz`, for a SciPy CSR array of those that are not zero.
         threshold: Float, the magnitude up to which entries are left out of a CSR array.
-        tol: Float, the largest relative duality gap, as in `SparseCoder.encode`.
+        tol: Float, the largest relative duality gap, as in `SparseCoder.encode`; not
+            together with `threshold`.
         batch_rows: Integer, the samples that are held at a time; None: 16 MB of them.
         overwrite: Boolean, whether a file at `target` is replaced.
         progress: Function that is called with what is done (`"encoding"`), how many of
@@ -152,10 +153,17 @@ class Direction:
         self.takes, self.gives = model.input_shape[1:], (model.encoder.n_atoms,)
         self.apply: Callable[[NDArray, int], NDArray] = model.encode
         if tol is not None:
-            self.apply = functools.partial(model.encode, tol=tol)
+            self.apply = functools.partial(self._proven, model, tol)
         if task == "decoding":
             self.takes, self.gives = self.gives, self.takes
             self.apply = model.decode
+
+    def _proven(
+        self, model: SparseCoder, tol: float, rows: NDArray, batch_size: int
+    ) -> NDArray:
+        # What is proven is what the file holds.
+        out = np.empty((len(rows), *self.gives), dtype="float32")
+        return model.encode(rows, batch_size, out=out, tol=tol)
 
     def default_batch_rows(self, batch_size: int) -> int:
         """As many batches as `CHUNK_BYTES` hold, one at least."""
@@ -233,6 +241,11 @@ class _Transfer:
                     check_positive(name, getattr(self, name))
             if self.batch_rows is not None:
                 check_positive_integer("batch_rows", self.batch_rows)
+        if self.threshold is not None and self.tol is not None:
+            raise OutputError(
+                f"threshold={self.threshold:g} leaves out entries that the gap of "
+                f"tol={self.tol:g} was proven with. Give one of the two."
+            )
         kind = kind_of_input(self.name, options, of_codes)
         kind_of_store = kind_of_output(self.target, self.threshold, not of_codes)
         self._check_target()

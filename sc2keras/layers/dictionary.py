@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -177,6 +178,16 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
             self._initial_dictionary = np.array(store["dictionary"])
         else:
             super().load_own_variables(store)
+
+
+def gram_product(dictionary: Tensor) -> Callable[[Tensor], Tensor]:
+    """s ↦ s D Dᵀ. With many atoms two products with D take fewer operations."""
+    n_atoms, n_features = dictionary.shape
+    transposed = ops.transpose(dictionary)
+    if n_atoms > 2 * n_features:
+        return lambda codes: ops.matmul(ops.matmul(codes, dictionary), transposed)
+    gram = ops.matmul(dictionary, transposed)
+    return lambda codes: ops.matmul(codes, gram)
 
 
 def lipschitz_constant(dictionary: NDArray) -> float:

@@ -9,8 +9,13 @@ from keras import ops
 
 from sc2keras import backend
 from sc2keras.layers.convergence import note_gaps, warn_if_open
-from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
+from sc2keras.layers.dictionary import (
+    DictionaryLayer,
+    gram_product,
+    lipschitz_constant,
+)
 from sc2keras.layers.encoder import UnfoldedEncoder
+from sc2keras.layers.halving import until_done
 from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.objective import (
     gap_and_correlation_in_units,
@@ -21,8 +26,6 @@ from sc2keras.objective import (
 from sc2keras.validation import Shape, Tensor, at_least_float32, check_non_negative
 
 _MIN_STEPS_PER_CHECK = 10
-_MAX_HALVINGS = 4
-_MIN_ROWS = 64
 
 _State = tuple[Tensor, Tensor, Tensor]
 
@@ -96,16 +99,13 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         warn_if_open(values, self)
         return codes
 
-    def solve(
-        self, inputs: Tensor, start: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def solve(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The codes of a layer with `tol`, and how far each is from its optimum.
 
         It never warns: who compiles it passes the gaps to `warn_if_open`.
 
         Args:
             inputs: Signals `(..., n_features)`.
-            start: Codes `(..., n_atoms)` to start from; None: zero.
 
         Returns:
             `(codes, gaps)`: what a call returns, and the relative duality gaps at the
@@ -127,9 +127,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         x = ops.reshape(x, (-1, self.n_features))
         unit = row_unit(x)
         l1 = l1_in_units(self.l1, unit)
-        if start is not None:
-            start = ops.cast(ops.reshape(start, (-1, self.n_atoms)), x.dtype) / unit
-        codes, gaps = self._solve_rows(x / unit, l1, dictionary, step_size, start)
+        codes, gaps = self._solve_rows(x / unit, l1, dictionary, step_size)
         codes = ops.where(ops.isnan(gaps)[:, None], math.nan, codes * unit)
         codes = ops.reshape(codes, (*shape[:-1], self.n_atoms))
         return ops.cast(codes, self.compute_dtype), ops.reshape(gaps, shape[:-1])
@@ -152,20 +150,13 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         `correlation` is (x − center D)Dᵀ. Far from zero the differences to the center
         are small, and so is what float32 loses in the product.
         """
-        n_atoms, n_features = dictionary.shape
-        transposed = ops.transpose(dictionary)
-        # With many atoms two products with D take fewer operations than one with D Dᵀ.
-        factored = n_atoms > 2 * n_features
-        gram = None if factored else ops.matmul(dictionary, transposed)
+        product = gram_product(dictionary)
 
         def step(state, correlation, threshold, center=None):
             codes, y, t = state
             moved = y if center is None else y - center
-            if factored:
-                product = ops.matmul(ops.matmul(moved, dictionary), transposed)
-            else:
-                product = ops.matmul(moved, gram)
-            new = soft_threshold(y - step_size * (product - correlation), threshold)
+            gradient = product(moved) - correlation
+            new = soft_threshold(y - step_size * gradient, threshold)
             if self.tol is not None:
                 overshoot = ops.sum((y - new) * (new - codes), axis=-1, keepdims=True)
                 t = self.restart(t, overshoot)
@@ -208,89 +199,44 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         return ops.cast(ops.moveaxis(codes, 0, -2), self.compute_dtype)
 
     def _solve_rows(
-        self,
-        x: Tensor,
-        l1: Tensor,
-        dictionary: Tensor,
-        step_size: Tensor,
-        start: Tensor | None,
+        self, x: Tensor, l1: Tensor, dictionary: Tensor, step_size: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`(codes, gaps)` of rows `(n_rows, n_features)`, with a weight of each.
 
         At every check the codes become the new center. A row is done when its gap is
         small, or not a number: its code then stays as it is, however long others take.
-        When half of the rows are done, the others go on in arrays of half the size.
         """
         n_atoms, n_features = dictionary.shape
         step = self._make_step(dictionary, step_size)
         # A check costs two products with the dictionary, a step one with k × k.
         n_between = max(_MIN_STEPS_PER_CHECK, 2 * n_features // n_atoms)
 
-        def advance(n_done, gaps, x, l1, correlation, *state):
+        def advance(n_done, gaps, center, x, l1, correlation, *others):
             n_next = ops.minimum(n_done + n_between, self.n_steps)
-            center, threshold = state[0], step_size * l1
+            threshold = step_size * l1
 
             def advance_one(_, s):
                 return step(s, correlation, threshold, center)
 
+            state = (center, *others)
             codes, *others = ops.fori_loop(0, n_next - n_done, advance_one, state)
             is_open = gaps > self.tol
             codes = ops.where(is_open[:, None], codes, center)
             new, correlation = gap_and_correlation_in_units(x, codes, dictionary, l1)
             gaps = ops.where(is_open, new, gaps)
-            return n_next, gaps, x, l1, correlation, codes, *others
+            return n_next, gaps, codes, x, l1, correlation, *others
 
-        def solve(n_halvings, n_done, *rows):
-            n_half = ops.shape(rows[0])[0] // 2
-
-            def unfinished(n_done, gaps, *_):
-                n_open = ops.sum(ops.cast(gaps > self.tol, "int32"))
-                n_may_stay_open = n_half if n_halvings else 0
-                return ops.logical_and(n_done < self.n_steps, n_open > n_may_stay_open)
-
-            n_done, *rows = ops.while_loop(unfinished, advance, (n_done, *rows))
-            gaps, codes = rows[0], rows[4]
-            if not n_halvings:
-                return codes, gaps
-            # Open rows first. Not `gaps <= tol`, which is wrong of a gap that is no
-            # number, nor `not gaps > tol`, which TensorFlow turns into it.
-            order = ops.argsort(-ops.cast(gaps > self.tol, "int32"))
-            first, rest = order[:n_half], order[n_half:]
-            still_open = [ops.take(part, first, axis=0) for part in rows]
-            solved = solve(n_halvings - 1, n_done, *still_open)
-            inverse = ops.argsort(order)
-
-            def merged(part, whole):
-                together = ops.concatenate([part, ops.take(whole, rest, axis=0)])
-                return ops.take(together, inverse, axis=0)
-
-            return merged(solved[0], codes), merged(solved[1], gaps)
-
-        if start is None:
-            n_first = min(n_between, self.n_steps)
-            correlation = ops.matmul(x, ops.transpose(dictionary))
-            threshold = step_size * l1
-            first = self._first_state(step_size * correlation, threshold)
-            state = ops.fori_loop(
-                1, n_first, lambda _, s: step(s, correlation, threshold), first
-            )
-        else:
-            n_first = 0
-            state = (start, start, ops.ones_like(start[..., :1]))
-        gaps, correlation = gap_and_correlation_in_units(x, state[0], dictionary, l1)
-        n_done = ops.convert_to_tensor(n_first, dtype="int32")
-        rows = (gaps, x, l1, correlation, *state)
-        return solve(self._n_halvings(x.shape[0]), n_done, *rows)
-
-    @staticmethod
-    def _n_halvings(n_samples: Any) -> int:
-        """How often halving a batch pays: products of few rows are slow."""
-        if n_samples is None:
-            return _MAX_HALVINGS
-        if not isinstance(n_samples, int):
-            return 0  # A symbol, of which JAX cannot tell that its half is a size.
-        n_halvings = math.floor(math.log2(max(1, n_samples / _MIN_ROWS)))
-        return min(_MAX_HALVINGS, n_halvings)
+        n_first = min(n_between, self.n_steps)
+        correlation = ops.matmul(x, ops.transpose(dictionary))
+        threshold = step_size * l1
+        first = self._first_state(step_size * correlation, threshold)
+        codes, *others = ops.fori_loop(
+            1, n_first, lambda _, s: step(s, correlation, threshold), first
+        )
+        gaps, correlation = gap_and_correlation_in_units(x, codes, dictionary, l1)
+        rows = (gaps, codes, x, l1, correlation, *others)
+        count = {"tol": self.tol, "n_done": n_first, "n_steps": self.n_steps}
+        return until_done(advance, *rows, **count)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "tol": self.tol}

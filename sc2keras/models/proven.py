@@ -1,5 +1,6 @@
 """Codes whose duality gap is proven, from those of a network."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -8,20 +9,47 @@ from numpy.typing import NDArray
 
 from sc2keras import backend
 from sc2keras.backend import ArrayFunction
-from sc2keras.feature_sign import feature_sign_search, relative_gaps
+from sc2keras.feature_sign import (
+    feature_sign_search,
+    gaps_and_residuals,
+    relative_gaps,
+)
+from sc2keras.layers.active_set import improve
 from sc2keras.layers.fista import FISTA
 from sc2keras.models.variables import value
-from sc2keras.validation import at_least_float32, check_positive
+from sc2keras.validation import Tensor, at_least_float32
 
-# From a good start they are few. What is open after them is ill-conditioned.
-_N_STEPS = 1000
+# From a good start two or three do. What is open after them is ill-conditioned.
+_N_CYCLES = 40
+# Each starts from a residual in float64, without what the last one has rounded.
+_N_ROUNDS = 3
 # Of the tolerance: the rest is for what the solver's own dtype rounds.
 _SHARE = 0.9
+# λ in units of a row from where on every code is zero, and within float32.
+_MAX_L1 = 1e30
+
+
+class UnprovableError(Exception):
+    """A row of a batch whose optimum, as it is returned, has a gap above `tol`."""
+
+    def __init__(self, row: int, gap: float, tol: float, dtype: str) -> None:
+        super().__init__(row, gap, tol, dtype)
+
+    def message(self, n_before: int) -> str:
+        row, gap, tol, dtype = self.args
+        remedy = (
+            "" if dtype == "float64" else ", or build the model with dtype='float64'"
+        )
+        return (
+            f"tol={tol:g} is less than {dtype} codes can prove of x[{n_before + row}]: "
+            f"its optimum, rounded to it, has a gap of {gap:.1g}. Raise tol{remedy}."
+        )
 
 
 def check_provable(encoder: Any, tol: float) -> None:
     """Raises if no code of an encoder can be proven to a relative gap of `tol`."""
-    check_positive("tol", tol)
+    if not isinstance(tol, numbers.Real) or not 0 < tol < 1e300:
+        raise ValueError(f"tol must be a number > 0; received tol={tol!r}.")
     if encoder.solves != "lasso" or encoder.l1 == 0.0:
         raise ValueError(
             "tol needs codes that a duality gap is defined of, those of the LASSO with "
@@ -33,19 +61,23 @@ def check_provable(encoder: Any, tol: float) -> None:
 class Solver:
     """Takes codes on to a relative duality gap of at most `tol`.
 
-    Rows whose codes are not there yet go on in FISTA, and what it leaves open is solved
-    exactly, in float64.
+    Conjugate gradients on the support, in the encoder's dtype, bring them there; what
+    they leave open is solved exactly. The gap of every code is computed in float64,
+    from the code as it is returned.
+
+    Args:
+        encoder: The encoder whose dictionary and λ the codes are of.
+        tol: Float.
+        dtype: String, that of the codes it returns.
     """
 
-    def __init__(self, encoder: Any, tol: float) -> None:
+    def __init__(self, encoder: Any, tol: float, dtype: str) -> None:
         check_provable(encoder, tol)
-        self.tol, self._encoder = tol, encoder
+        self.tol, self._encoder, self._returned = tol, encoder, dtype
         shape = encoder.n_atoms, encoder.n_features
         self._dtype = at_least_float32(encoder.compute_dtype)
         self._layer = FISTA(
             encoder.n_atoms,
-            n_steps=_N_STEPS,
-            tol=_SHARE * tol,
             l1=encoder.l1,
             # `follow` sets it: a trained one may have atoms that no layer is given,
             # zero, or rounded by bfloat16 to a norm above 1.
@@ -59,38 +91,74 @@ class Solver:
     def follow(self) -> None:
         """Takes over the encoder's dictionary, which training may have changed."""
         self._layer.dictionary.assign(value(self._encoder.dictionary))
+        self._dictionary = value(self._layer.dictionary).astype("float64")
+
+    def _improve(
+        self, codes: Tensor, correlation: Tensor, squared: Tensor, l1: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        problem = self._layer.dictionary, self._layer.step_size
+        until = _SHARE * self.tol, _N_CYCLES
+        return improve(codes, correlation, squared, l1, *problem, *until)
 
     def __call__(self, x: NDArray, codes: NDArray, use_xla: bool) -> NDArray:
         if use_xla not in self._compiled:
-            self._compiled[use_xla] = backend.compile_function(
-                self._model, self._layer.solve, use_xla
+            compile_function = backend.compile_function
+            self._compiled[use_xla] = compile_function(
+                self._model, self._improve, use_xla
             )
-        x = x.reshape(len(x), -1).astype(self._dtype, copy=False)
-        codes = codes.astype(self._dtype, copy=False)
-        codes, gaps = self._compiled[use_xla](x, codes)
-        # The gap's own rounding error: that of D r, ε‖x‖, times ‖s‖₁, over F ≥ λ‖s‖₁.
-        error = np.finfo(codes.dtype).eps / 2 / self._layer.l1
-        unproven = gaps + error * np.linalg.norm(x, axis=1) > self.tol
-        rows = np.flatnonzero(unproven & np.isfinite(gaps))
-        if len(rows):
-            codes = codes.copy()
-            codes[rows] = self._checked(x[rows], codes[rows])
+        x, codes, unit, is_finite = _in_units(x.reshape(len(x), -1), codes)
+        l1 = np.minimum(self._layer.l1 / unit, _MAX_L1)
+        dtype = self._dtype
+        problem = (each.astype(dtype) for each in (x, codes, self._dictionary, l1))
+        _, correlation, squared = gaps_and_residuals(*problem)
+        rows = np.flatnonzero(is_finite)
+        for _ in range(_N_ROUNDS):
+            state = (each.astype(dtype) for each in (codes, correlation, squared, l1))
+            better, _ = self._compiled[use_xla](*state)
+            codes[rows] = self._rounded(better[rows], unit[rows])
+            gaps, correlation[rows], squared[rows] = gaps_and_residuals(
+                x[rows], codes[rows], self._dictionary, l1[rows]
+            )
+            # Not `gaps > tol`, which a gap that is no number would pass.
+            rows = rows[~(gaps <= self.tol)]
+            if not len(rows):
+                break
+        else:
+            codes[rows] = self._found(x[rows], codes[rows], unit[rows], rows)
+        codes[~is_finite] = np.nan
+        return (codes * unit).astype(self._returned)
+
+    def _rounded(self, codes: NDArray, unit: NDArray) -> NDArray:
+        """Codes as they are returned, in units of their rows, in float64."""
+        with np.errstate(over="ignore"):  # Then nothing is proven.
+            returned = (codes * unit).astype(self._returned)
+        return returned.astype("float64") / unit
+
+    def _found(
+        self, x: NDArray, codes: NDArray, unit: NDArray, rows: NDArray
+    ) -> NDArray:
+        """Exact codes, or an error that names a row that cannot be proven."""
+        problem = self._dictionary, self._layer.l1
+        found = feature_sign_search(x * unit, *problem, codes * unit) / unit
+        codes = self._rounded(found, unit)
+        gaps = relative_gaps(x, codes, self._dictionary, self._layer.l1 / unit)
+        if not (gaps <= self.tol).all():
+            worst = int(np.nanargmax(gaps))
+            row, gap = int(rows[worst]), float(gaps[worst])
+            raise UnprovableError(row, gap, self.tol, self._returned)
         return codes
 
-    def _checked(self, x: NDArray, codes: NDArray) -> NDArray:
-        """Codes that are proven in float64, solved anew where they are not."""
-        dictionary, l1 = value(self._layer.dictionary), self._layer.l1
-        is_open = relative_gaps(x, codes, dictionary, l1) > self.tol
-        if is_open.any():
-            x = x[is_open]
-            found = feature_sign_search(x, dictionary, l1, codes[is_open])
-            found = found.astype(codes.dtype)
-            gap = float(relative_gaps(x, found, dictionary, l1).max())
-            if gap > self.tol:
-                raise ValueError(
-                    f"tol={self.tol:g} is less than {codes.dtype} codes can prove: an "
-                    f"optimum, rounded to it, has a gap of {gap:.1g}. Raise tol, or "
-                    "build the model with dtype='float64'."
-                )
-            codes[is_open] = found
-        return codes
+
+def _in_units(x: NDArray, codes: NDArray) -> tuple[NDArray, ...]:
+    """x and codes in float64 and units of the rows, these, and which are finite.
+
+    Units are powers of two, which round nothing. Rows that are not finite are zero.
+    """
+    largest = np.maximum(x.max(axis=1), -x.min(axis=1)).astype("float64")
+    is_finite = np.isfinite(largest)
+    unit = np.ldexp(1.0, np.frexp(np.where(is_finite, largest, 1.0))[1])[:, None]
+    x, codes = x.astype("float64"), codes.astype("float64")
+    x[~is_finite] = 0.0
+    # Where a network gave no number, the search starts from zero.
+    codes[~np.isfinite(codes)] = 0.0
+    return x / unit, codes / unit, unit, is_finite

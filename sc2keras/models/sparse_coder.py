@@ -286,8 +286,8 @@ class SparseCoder(keras.Model):
         (on JAX, and on TensorFlow unless `compile(jit_compile=False)`).
 
         With `tol` they are where a solver starts, for rows with a larger relative
-        duality gap (`sc2keras.objective.relative_duality_gap`): every code returned is
-        proven to have an objective within `tol` of the least.
+        duality gap (`sc2keras.objective.relative_duality_gap`): every code, as it is
+        returned, is proven in float64 to have an objective within `tol` of the least.
 
         Args:
             x: Array `(n_samples, *input_shape)`, such as a memory map; or an iterable
@@ -300,7 +300,7 @@ class SparseCoder(keras.Model):
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape, or a code is
                 not finite (with the row's number); if `out` cannot hold the codes, or
-                shares memory with `x`; if `tol` is less than float32 proves, or the
+                shares memory with `x`; if its dtype cannot prove a row's `tol`, or the
                 codes are not the LASSO's.
 
         Warns:

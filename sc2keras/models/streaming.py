@@ -40,7 +40,8 @@ def encode(
     tol: float | None = None,
 ) -> NDArray:
     """`SparseCoder.encode`."""
-    forward = model._forward if tol is None else _proven(model, tol)
+    dtype = str(getattr(out, "dtype", model._result_dtype))
+    forward = model._forward if tol is None else _proven(model, tol, dtype)
     n_samples, parts = _codes(model, x, batch_size, out, forward)
     shape = (model.encoder.n_atoms,)
     return collect(parts, n_samples, shape, model._result_dtype, out)
@@ -64,11 +65,12 @@ def decode(model: Any, codes: Any, batch_size: int, out: NDArray | None) -> NDAr
     return _decoded(model, parts, n_samples, out)
 
 
-def _proven(model: Any, tol: float) -> _Forward:
+def _proven(model: Any, tol: float, dtype: str) -> _Forward:
     """A forward pass that goes on to codes whose duality gap is at most `tol`."""
-    key = "proven", tol
+    proven.check_provable(model.encoder, tol)
+    key = "proven", float(tol), dtype
     if key not in model._forwards:
-        model._forwards[key] = proven.Solver(model.encoder, tol)
+        model._forwards[key] = proven.Solver(model.encoder, tol, dtype)
     solver = model._forwards[key]
     solver.follow()
 
@@ -149,7 +151,14 @@ def _encoded(
     # Where codes show it, the signals, which are many times as long, need no look.
     codes_show = model.encoder.shows_non_finite
     n_before = 0
-    for results, rows, n_held in _run(model, x, batch_size, forward):
+    batches = _run(model, x, batch_size, forward)
+    while True:
+        try:
+            results, rows, n_held = next(batches)
+        except StopIteration:
+            return
+        except proven.UnprovableError as error:
+            raise ValueError(error.message(n_before)) from None
         if not codes_show:
             _check_rows("x", rows[:n_held], n_before)
         results = tuple(result[:n_held] for result in results)

@@ -88,3 +88,15 @@ def values(variables: list[keras.Variable]) -> list[NDArray]:
 def value(variable: keras.Variable) -> NDArray:
     # First a tensor: what a strategy of TensorFlow mirrors is no array.
     return ops.convert_to_numpy(ops.convert_to_tensor(variable))
+
+
+@contextlib.contextmanager
+def old_state_unless_done(instance: Any) -> Iterator[None]:
+    """Gives an object the attributes back that it had, if the block fails."""
+    before = dict(vars(instance))
+    try:
+        yield
+    except BaseException:
+        vars(instance).clear()
+        vars(instance).update(before)
+        raise

@@ -139,6 +139,11 @@ def test_a_file_that_is_no_sparse_coder_is_an_error(saved, tmp_path):
     [
         ("codes.csv", {}, r"codes\.csv must end in \.npy .* or \.npz"),
         ("codes.npy", {"threshold": 0.1}, r"threshold=0\.1 .*\.npz"),
+        (
+            "codes.npz",
+            {"threshold": 0.1, "tol": 1e-4},
+            r"threshold=0\.1 .* tol=0\.0001",
+        ),
         ("codes.npy", {"key": "x"}, "key= does not apply"),
         ("codes.npy", {"split": "train"}, "split= does not apply"),
         ("codes.npy", {"resize": True}, "resize= does not apply"),

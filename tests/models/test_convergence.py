@@ -52,10 +52,6 @@ FAST = [
     (FISTA, "encode", None, False),
     *((FISTA, way, 3, True) for way in ("predict", "evaluate", "train_on_batch")),
 ]
-SLOW = [
-    *((FISTA, way, None, False) for way in (*WAYS, *OF_STREAMS)),
-    (FISTA, "fit with a validation", 3, False),
-]
 # A training that nothing compiles takes a minute.
 ALL = [
     *((cls, way, n, e) for cls in SOLVERS for way in WAYS for n, e in KINDS),
@@ -82,7 +78,7 @@ def caught_of(call, *args):
 
 @pytest.mark.parametrize(
     ("cls", "way", "classes", "run_eagerly"),
-    with_slow(with_slow(FAST, SLOW), ALL, EXHAUSTIVE),
+    with_slow(FAST, ALL, EXHAUSTIVE),
 )
 def test_a_solver_that_its_cap_stops_warns_once_on_every_way(
     cls, way, classes, run_eagerly

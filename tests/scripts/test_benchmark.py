@@ -22,7 +22,7 @@ def use_little_work(monkeypatch):
     data = datasets.load("digits")
     small = data._replace(x_train=data.x_train[:300], x_test=data.x_test[:40])
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: small)
-    monkeypatch.setattr(encoding, "NETWORKS", {"SC2Net": [3], "LISTA": [2]})
+    monkeypatch.setattr(encoding, "NETWORKS", {"SC2Net": [3], "StepLFISTA": [2]})
     monkeypatch.setattr(measure, "STEPS", (3,))
     monkeypatch.setattr(scale, "QUICK_AXES", {"n_atoms": [4, 6]})
     monkeypatch.setattr(scale, "N_REPEATS", 1)
@@ -55,6 +55,9 @@ def test_a_run_writes_figures_table_and_picture(finished):
     assert abs(points["peer", "celer Lasso"]["gap"]) < 1e-3
     assert abs(points["solver", "FISTA, duality gap ≤ 0.0001"]["gap"]) < 1e-4
     assert points["network", "SC2Net, 3 steps"]["gap"] > 1e-4
+    assert points["network", "StepLFISTA, 2 steps"]["gap"] > 1e-4
+    proven = points["network", "StepLFISTA, 2 steps, proven to 0.0001"]
+    assert abs(proven["gap"]) < 1e-4
     assert all(p["codes_per_second"] > 0 for p in record["points"])
     table = (finished / "table.md").read_text()
     for label in ("SPAMS lasso", "hand-written loop", "LiteRT", "exponent of n_atoms"):

@@ -154,6 +154,7 @@ def test_shared_dictionaries_are_learned_before_the_runs_that_need_them(
     assert started("paper") == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_two_processes_make_the_records_of_one(tmp_path, data):
     records = []

@@ -205,6 +205,7 @@ def test_the_curves_of_the_solvers_fall_and_have_a_picture(tmp_path):
     assert cells["FISTA"][-1] == f"{100 * solvers['FISTA'][19]:.4f}"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_work")
 def test_the_solver_that_is_stopped_has_the_dictionary_of_the_network(tmp_path):
@@ -306,6 +307,7 @@ def test_records_of_different_dictionaries_are_an_error(tmp_path):
         studies.main(["convergence", "--tables", "--output", str(tmp_path)])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_work")
 def test_the_cascade_of_the_test_split_has_the_weight_that_was_chosen_held_out(

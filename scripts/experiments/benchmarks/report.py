@@ -182,6 +182,8 @@ def family(point):
     name, _, setting = point["label"].partition(", ")
     if setting.endswith("bfloat16"):
         name = f"{name} in bfloat16"
+    if "proven" in setting:
+        name = f"{name}, proven"
     if setting.startswith("duality"):
         return f"{name} to a duality gap", setting.split()[-1]
     return name, setting.split(" ")[0]

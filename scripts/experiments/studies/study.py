@@ -6,7 +6,7 @@ from pathlib import Path
 from sc2keras import datasets
 
 from ..recipes import recipe_of
-from ..records import Store
+from ..records import Store, environment
 from ..runs import Run, diverged, hold_out, run_all
 
 L1 = 0.1
@@ -39,6 +39,19 @@ class Study:
         more = {"method": method, "l1": l1, "n_atoms": self.n_atoms, **more}
         store = more.pop("store", self.store)
         return cls(name, store, dataset, recipe, seed=self.seed, **more)
+
+    def once(self, key, dataset, label, settings, measure):
+        """What `measure()` returns, as a record; only read where it is there.
+
+        An empty one where it is not there and nothing is made.
+        """
+        record = self.store.find(key, settings=settings)
+        if record or self.only_reads:
+            return record
+        record = {"dataset": dataset, "label": label, "settings": settings}
+        record |= {"environment": environment(), **measure()}
+        self.store.write(key, record)
+        return record
 
     def make(self, runs, data, protocols=(), optimum=True, may_diverge=False):
         records = run_all(runs, data, self.name, protocols, optimum)

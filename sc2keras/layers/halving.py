@@ -1,0 +1,71 @@
+"""A loop over rows in which those that are done stop to cost."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from sc2keras.validation import Tensor
+
+_MAX_HALVINGS = 4
+_MIN_ROWS = 64
+
+
+def until_done(
+    advance: Callable[..., tuple[Tensor, ...]],
+    gaps: Tensor,
+    codes: Tensor,
+    *others: Tensor,
+    tol: float,
+    n_done: int,
+    n_steps: int,
+) -> tuple[Tensor, Tensor]:
+    """`(codes, gaps)` once every gap is at most `tol`, or `n_steps` are done.
+
+    When half of the rows are done, the others go on in arrays of half the size.
+
+    Args:
+        advance: `(n_done, gaps, codes, *others)` to their next values. It leaves a row
+            as it is whose gap is at most `tol` or not a number.
+        gaps, codes, *others: Tensors with as many rows.
+    """
+
+    def solve(n_halvings, n_done, *rows):
+        n_half = ops.shape(rows[0])[0] // 2
+
+        def unfinished(n_done, gaps, *_):
+            n_open = ops.sum(ops.cast(gaps > tol, "int32"))
+            n_may_stay_open = n_half if n_halvings else 0
+            return ops.logical_and(n_done < n_steps, n_open > n_may_stay_open)
+
+        n_done, *rows = ops.while_loop(unfinished, advance, (n_done, *rows))
+        gaps, codes = rows[:2]
+        if not n_halvings:
+            return codes, gaps
+        # Open rows first. Not `gaps <= tol`, which is wrong of a gap that is no
+        # number, nor `not gaps > tol`, which TensorFlow turns into it.
+        order = ops.argsort(-ops.cast(gaps > tol, "int32"))
+        first, rest = order[:n_half], order[n_half:]
+        still_open = [ops.take(part, first, axis=0) for part in rows]
+        solved = solve(n_halvings - 1, n_done, *still_open)
+        inverse = ops.argsort(order)
+
+        def merged(part, whole):
+            together = ops.concatenate([part, ops.take(whole, rest, axis=0)])
+            return ops.take(together, inverse, axis=0)
+
+        return merged(solved[0], codes), merged(solved[1], gaps)
+
+    start = ops.convert_to_tensor(n_done, dtype="int32")
+    return solve(_n_halvings(codes.shape[0]), start, gaps, codes, *others)
+
+
+def _n_halvings(n_samples: Any) -> int:
+    """How often halving a batch pays: products of few rows are slow."""
+    if n_samples is None:
+        return _MAX_HALVINGS
+    if not isinstance(n_samples, int):
+        return 0  # A symbol, of which JAX cannot tell that its half is a size.
+    n_halvings = math.floor(math.log2(max(1, n_samples / _MIN_ROWS)))
+    return min(_MAX_HALVINGS, n_halvings)

@@ -15,7 +15,7 @@ import sc2keras
 
 # How often a test kills: a few times whenever whole programs are tested, and often.
 KILLS = [
-    pytest.param(8, id="some", marks=pytest.mark.slow),
+    pytest.param(5, id="some", marks=pytest.mark.slow),
     pytest.param(50, id="many", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
 ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import load_program, run_python_of
+from helpers import EXHAUSTIVE, load_program, run_python_of
 
 import sc2keras
 import sc2keras_command
@@ -22,9 +22,12 @@ PAGES = {
     if "_build" not in path.parts
 }
 # These train for seconds, and what they show has tests of its own.
-LONG = ("scikit_learn", "own_data", "train", "given_dictionary", "slstm_cell")
+LONG = {
+    **dict.fromkeys(("scikit_learn", "given_dictionary"), pytest.mark.slow),
+    **dict.fromkeys(("own_data", "train", "slstm_cell"), EXHAUSTIVE),
+}
 WITH_PYTHON = [
-    pytest.param(name, marks=[pytest.mark.slow] if Path(name).stem in LONG else [])
+    pytest.param(name, marks=LONG.get(Path(name).stem, ()))
     for name, text in PAGES.items()
     if "```python" in text
 ]

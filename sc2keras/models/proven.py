@@ -115,6 +115,7 @@ class Solver:
         for _ in range(_N_ROUNDS):
             state = (each.astype(dtype) for each in (codes, correlation, squared, l1))
             better, _ = self._compiled[use_xla](*state)
+            better = np.where(np.isfinite(better), better, codes)
             codes[rows] = self._rounded(better[rows], unit[rows])
             gaps, correlation[rows], squared[rows] = gaps_and_residuals(
                 x[rows], codes[rows], self._dictionary, l1[rows]

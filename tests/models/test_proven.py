@@ -62,7 +62,7 @@ ALIKE = 1 + 0.1 * np.random.default_rng(0).standard_normal((20, 12))
 ALIKE /= np.linalg.norm(ALIKE, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("n_rounds", [0, 1, 3])
+@pytest.mark.parametrize("n_rounds", with_slow([1], [0, 3]))
 def test_what_the_conjugate_gradients_leave_open_is_solved(n_rounds, monkeypatch):
     monkeypatch.setattr(proven, "_N_ROUNDS", n_rounds)
     monkeypatch.setattr(proven, "_N_CYCLES", 2)
@@ -72,7 +72,7 @@ def test_what_the_conjugate_gradients_leave_open_is_solved(n_rounds, monkeypatch
     assert gaps(model, x, codes).max() <= 1e-4
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1.0, 1e20])
+@pytest.mark.parametrize("scale", with_slow([1e20], [1e-30, 1e-5]))
 def test_codes_have_the_scale_of_signals_and_weight(scale):
     x = scale * signals(40, 12).reshape(40, 4, 3)
     model = build("FISTA", l1=0.05 * scale)
@@ -132,6 +132,7 @@ def test_it_follows_the_dictionary_and_the_weights():
     assert gaps(model, x, model.encode(x, tol=1e-4)).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_an_atom_that_training_made_zero_is_no_obstacle():
     model, x = build("LISTA"), signals(20, 12).reshape(20, 4, 3)
     dictionary = model.dictionary
@@ -159,6 +160,7 @@ def test_a_row_that_is_not_finite_is_named():
         model.encode(x, tol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_file_holds_no_solver(tmp_path):
     model, x = build("LISTA"), signals(9, 12).reshape(9, 4, 3)
     model.encode(x, tol=1e-3)
@@ -191,7 +193,9 @@ def test_no_cycle_raises_the_objective():
     np.testing.assert_allclose(estimated, exact, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "float64"])
+@pytest.mark.parametrize(
+    "dtype", with_slow(["bfloat16"], ["mixed_bfloat16", "float64"])
+)
 def test_the_proof_is_in_float32_at_least(dtype):
     if dtype == "float64" and keras.backend.backend() != "tensorflow":
         pytest.skip("JAX has it only where it is configured, PyTorch not at all")

@@ -42,6 +42,7 @@ def finished(script, tmp_path_factory):
     return output
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_run_writes_figures_table_and_picture(finished):
     names = {path.name for path in finished.iterdir()}
@@ -80,6 +81,7 @@ def test_networks_keep_a_given_dictionary_or_learn_their_own(monkeypatch, fixed)
     assert moved < 1e-6 if fixed else moved > 1e-3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_finished_section_is_not_measured_again(script, finished, monkeypatch):
     use_little_work(monkeypatch)

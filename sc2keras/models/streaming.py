@@ -16,6 +16,7 @@ from sc2keras.backend import ArrayFunction, aligned_empty
 from sc2keras.layers.convergence import quiet_solvers, warn_if_open
 from sc2keras.models import proven
 from sc2keras.models.output import apart, collect
+from sc2keras.threads import on_one_thread
 from sc2keras.validation import Shape, check_positive_integer
 
 # What is held of the signals and codes of a chunk of rows: large enough for the matrix
@@ -44,7 +45,9 @@ def encode(
     forward = model._forward if tol is None else _proven(model, tol, dtype)
     n_samples, parts = _codes(model, x, batch_size, out, forward)
     shape = (model.encoder.n_atoms,)
-    return collect(parts, n_samples, shape, model._result_dtype, out)
+    # Proofs are NumPy's, of several batches side by side.
+    collected = collect if tol is None else on_one_thread(collect)
+    return collected(parts, n_samples, shape, model._result_dtype, out)
 
 
 def reconstruct(

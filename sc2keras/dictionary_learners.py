@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,29 +20,32 @@ from sc2keras.training import USUAL_NORM
 SWEEPS = 50
 
 
-class Learner(Protocol):
-    """A dictionary `(n_atoms, n_features)` that every `update` makes better.
+class Beginning(NamedTuple):
+    """Where a learner begins.
 
     Args:
-        start: Float array, atoms of unit norm.
+        start: Float array `(n_atoms, n_features)`, atoms of unit norm.
         l1: Float > 0, λ in the unit of the data.
-        unit: Float > 0, such as the class's `unit_of(x)`, in which it computes.
+        unit: Float > 0, such as the learner's `unit_of(x)`, in which it computes.
         batch_size, n_updates: Integers, what to expect.
         seed: Integer.
     """
 
+    start: NDArray
+    l1: float
+    unit: float
+    batch_size: int
+    n_updates: int
+    seed: int
+
+
+class Learner(Protocol):
+    """A dictionary `(n_atoms, n_features)` that every `update` makes better."""
+
     batch_size: int
     dictionary: NDArray
 
-    def __init__(
-        self,
-        start: NDArray,
-        l1: float,
-        unit: float,
-        batch_size: int,
-        n_updates: int,
-        seed: int,
-    ) -> None: ...
+    def __init__(self, beginning: Beginning) -> None: ...
 
     @staticmethod
     def unit_of(x: NDArray) -> float: ...
@@ -67,15 +70,8 @@ class OnlineLearner:
     def n_updates(n_samples: int, batch_size: int) -> int:
         return max(300, math.ceil(3 * n_samples / batch_size))
 
-    def __init__(
-        self,
-        start: NDArray,
-        l1: float,
-        unit: float,
-        batch_size: int,
-        n_updates: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, beginning: Beginning) -> None:
+        start, l1, unit, batch_size, _, seed = beginning
         self._unit = unit
         self._learner = MiniBatchDictionaryLearning(
             len(start),
@@ -116,15 +112,8 @@ class UnrolledLearner:
     def n_updates(n_samples: int, batch_size: int) -> int:
         return 1500
 
-    def __init__(
-        self,
-        start: NDArray,
-        l1: float,
-        unit: float,
-        batch_size: int,
-        n_updates: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, beginning: Beginning) -> None:
+        start, l1, unit, batch_size, n_updates, _ = beginning
         self._unit = unit
         options: dict[str, Any] = {"n_steps": 10, **VARIANTS["scalars"]}
         options |= {"l1": l1 / unit, "dictionary": start, "dtype": "float32"}

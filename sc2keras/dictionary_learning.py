@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sc2keras.dictionary_learners import (
     SWEEPS,
+    Beginning,
     Learner,
     OnlineLearner,
     UnrolledLearner,
@@ -125,7 +126,7 @@ def trained_learner(
     rng = np.random.default_rng(seed)
     start = _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng)
     unit = cls.unit_of(x)
-    learner = cls(start, l1, unit, batch_size, max_iter, seed)
+    learner = cls(Beginning(start, l1, unit, batch_size, max_iter, seed))
     batches = shuffled_batches(len(x), batch_size, rng)
     probe_every = math.ceil(max_iter / _N_PROBES)
     bar = tqdm(range(1, max_iter + 1), "Dictionary", disable=not verbose)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sc2keras.applications import build
 from sc2keras.backend import make_deterministic
-from sc2keras.dictionary_learners import OnlineLearner, typical_norm
+from sc2keras.dictionary_learners import Beginning, OnlineLearner, typical_norm
 from sc2keras.dictionary_learning import (
     sample_dictionary,
     trained_learner,
@@ -34,8 +34,6 @@ from sc2keras.training import USUAL_NORM, Recipe, ShuffledBatches
 from sc2keras.validation import check_positive_integer
 
 _STARTS = ("classical", "samples", "random")
-
-
 # Of a solver whose steps are not given: until the gap is at most `tol`.
 _EXACT = {"tol": 1e-4, "n_steps": 10_000}
 _NOT_OF_THE_BUILDER = {"n_atoms", "input_shape", "l1", "dictionary", "classes"}
@@ -231,9 +229,8 @@ default="classical"
         if learner is None:
             seed = self._random_state().randint(2**31)
             unit = OnlineLearner.unit_of(x)
-            learner = OnlineLearner(
-                model.dictionary, self.l1, unit, batch_size, 0, seed
-            )
+            start = model.dictionary, self.l1, unit, batch_size, 0, seed
+            learner = OnlineLearner(Beginning(*start))
         starts = range(0, len(x), batch_size)
         for i in tqdm(starts, "Dictionary", disable=not self.verbose):
             learner.update(x[i : i + batch_size])

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import sklearn
 from helpers import EXHAUSTIVE, eagerly, signals, to_numpy, with_slow
 from sklearn.base import clone
 from sklearn.decomposition import SparseCoder as SolvingCoder
@@ -113,8 +114,9 @@ def test_a_solver_of_a_given_dictionary_equals_the_sparse_coder_of_scikit_learn(
         transform_max_iter=10000,
     )
     codes, peers = ours.fit_transform(x), theirs.fit_transform(x.astype("float64"))
-    # Coordinate descent of older versions stops at a few thousandths.
-    np.testing.assert_allclose(codes, peers, atol=5e-3)
+    # Coordinate descent of scikit-learn 1.6 stops at a few thousandths.
+    is_old = sklearn.__version__.startswith("1.6.")
+    np.testing.assert_allclose(codes, peers, atol=5e-3 if is_old else 1e-3)
     problem = dictionary.astype("float64"), 0.2
     exact = feature_sign_search(x, *problem, peers)
     least = mean_objective(x, exact, *problem)

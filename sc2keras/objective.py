@@ -12,6 +12,7 @@ import functools
 
 from keras import ops
 
+from sc2keras.backend import in_full_precision
 from sc2keras.validation import Tensor
 
 _TINY = 1e-30
@@ -34,6 +35,7 @@ def l1_norm(codes: Tensor) -> Tensor:
     return ops.sum(ops.abs(codes), axis=-1)
 
 
+@in_full_precision()
 def lasso_objective(x: Tensor, codes: Tensor, dictionary: Tensor, l1: float) -> Tensor:
     """The LASSO objective of each sample, ½‖x − sD‖² + l1·‖s‖₁.
 
@@ -101,6 +103,7 @@ def l1_in_units(l1: float, unit: Tensor) -> Tensor:
     return ops.minimum(l1, _MAX_L1 * unit) / unit
 
 
+@in_full_precision()
 def gap_and_correlation_in_units(
     x: Tensor, codes: Tensor, dictionary: Tensor, l1: Tensor
 ) -> tuple[Tensor, Tensor]:

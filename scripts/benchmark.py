@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from sc2keras import datasets
 
+SETTINGS = ("dataset", "n_atoms", "quick", "repeats")
+
 
 def main(argv=None):
     args = parse_arguments(argv)
@@ -28,7 +30,8 @@ def main(argv=None):
     if args.quick:
         x, x_test = x[:10_000], x_test[:2_000]
     args.output.mkdir(parents=True, exist_ok=True)
-    results = report.Results(args.output / "results.json", args)
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    results = report.Results(args.output / "results.json", settings)
     sections = {
         "bound": lambda: [
             encoding.against_the_bound(x, t, args) for t in measure.STEPS

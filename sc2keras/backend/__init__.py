@@ -5,8 +5,11 @@ Keras runs on, whose module is imported when it is first asked for.
 
 - `compile_function(model, function, jit_compile)`: a function of a tensor, with the
   weights of a model, from NumPy to NumPy.
-- `batches_of_arrays(arrays, batch_size, shuffle, dtype, repeat)`: for a training; None
-  where the batches of Keras serve.
+- `batches_of_arrays(model, arrays, batch_size, shuffle, dtype, repeat)`: for a
+  training; it returns None where the batches of Keras serve.
+- `has_accelerator()`: whether a device with memory of its own computes.
+- `to_numpy(tensor)`: its values, which may share its memory.
+- `full_precision()`: a context in which products of float32 are not rounded to less.
 - `is_recorded()`: whether a loop would be recorded as the steps of one run.
 - `make_deterministic()`: equal results at every call, for the whole process.
 - `MAY_CHOOSE_XLA`: whether Keras leaves it open that XLA compiles.
@@ -18,9 +21,10 @@ Keras runs on, whose module is imported when it is first asked for.
 - `FLOAT64_REMEDY`: the head of a sentence, where float64 is not computed in.
 """
 
+import contextlib
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -41,6 +45,17 @@ def aligned_empty(shape: tuple[int, ...], dtype: str) -> NDArray:
     memory = np.empty(n_bytes + ALIGNMENT, dtype="uint8")
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+@contextlib.contextmanager
+def in_full_precision() -> Iterator[None]:
+    """The running backend's `full_precision`; also a decorator, which imports nothing.
+
+    For solvers and objectives: products in TF32, which JAX makes of float32 on a GPU
+    by default, leave a duality gap of several percent, however many steps there are.
+    """
+    with __getattr__("full_precision")():
+        yield
 
 
 def exporting(format: str) -> list[str]:

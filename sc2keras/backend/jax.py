@@ -1,6 +1,8 @@
 """JAX."""
 
+import contextlib
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,7 +11,9 @@ from numpy.typing import NDArray
 
 from sc2keras.backend import ArrayFunction, TensorFunction
 
-batches_of_arrays = None
+# Of a device's memory, for the data of a training; the rest is for its steps.
+_SHARE_OF_MEMORY = 0.25
+
 MAY_CHOOSE_XLA = False
 HAS_STEPS_PER_EXECUTION = True
 # A step gives the memory of the old weights away before it has the new ones.
@@ -44,7 +48,7 @@ def compile_function(
         values = [v.value for v in variables]
         distribution = keras.distribution.distribution()
         if distribution is None:
-            return tuple(map(np.asarray, plain(values, *arrays)))
+            return tuple(map(to_numpy, plain(values, *arrays)))
         n_rows = len(arrays[0])
         n_missing = -n_rows % distribution.num_model_replicas
         padded = [np.pad(a, [(0, n_missing)] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
@@ -60,6 +64,92 @@ def compile_function(
             return tuple(np.asarray(result)[:n_rows] for result in results)
 
     return call
+
+
+def has_accelerator() -> bool:
+    """Whether the first device has memory of its own."""
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def to_numpy(tensor: Any) -> NDArray:
+    """A tensor's values, which may share its memory.
+
+    From an accelerator by way of memory that it writes to directly: what NumPy is given
+    otherwise is copied at a fortieth of that rate.
+    """
+    import jax
+
+    if has_accelerator() and len(tensor.devices()) == 1:
+        (device,) = tensor.devices()
+        pinned = jax.sharding.SingleDeviceSharding(device, memory_kind="pinned_host")
+        tensor = jax.device_put(tensor, pinned)
+    return np.asarray(tensor)
+
+
+def full_precision() -> contextlib.AbstractContextManager[Any]:
+    """Of every product that is traced in it."""
+    import jax
+
+    if not has_accelerator():
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision("float32")
+
+
+def batches_of_arrays(
+    model: keras.Model,
+    arrays: Sequence[NDArray],
+    batch_size: int,
+    shuffle: bool = True,
+    dtype: str | None = None,
+    repeat: bool = False,
+) -> Any:
+    """Batches of equally long arrays, gathered on the accelerator in Keras's order.
+
+    Keras gathers them on the host and copies each to the device, which takes longer
+    than a step there. None where Keras's serve: on a CPU, where it gathers beside the
+    step that runs; for arrays that a quarter of the device's memory does not hold; and
+    under `keras.distribution`.
+
+    The arguments are those on TensorFlow; an iteration begins as fast as it goes on,
+    so that `repeat` changes nothing.
+    """
+    import jax
+
+    if (
+        not has_accelerator()
+        or keras.distribution.distribution() is not None
+        or not _fit_in_memory(arrays)
+    ):
+        return None
+    floats = dtype or keras.config.floatx()
+    dtypes = [floats if a.dtype.kind == "f" else a.dtype.name for a in arrays]
+    take = jax.jit(lambda arrays, rows: [array[rows] for array in arrays])
+    typed = [a.astype(d, copy=False) for a, d in zip(arrays, dtypes, strict=True)]
+    on_device = jax.device_put(typed)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return -(-len(arrays[0]) // batch_size)
+
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
+            if index == 0:
+                n_samples = len(arrays[0])
+                draw = np.random.permutation if shuffle else np.arange
+                self.rows = draw(n_samples).astype("int32")
+            start = index * batch_size
+            return tuple(take(on_device, self.rows[start : start + batch_size]))
+
+    return Batches()
+
+
+def _fit_in_memory(arrays: Sequence[NDArray]) -> bool:
+    import jax
+
+    statistics = jax.devices()[0].memory_stats() or {}
+    limit = statistics.get("bytes_limit", np.inf)
+    return sum(array.nbytes for array in arrays) <= _SHARE_OF_MEMORY * limit
 
 
 def is_recorded() -> bool:

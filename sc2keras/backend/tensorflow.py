@@ -1,10 +1,12 @@
 """TensorFlow."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras.backend import ALIGNMENT, ArrayFunction, TensorFunction, aligned_empty
@@ -52,7 +54,28 @@ def compile_function(
     return call
 
 
+def has_accelerator() -> bool:
+    """Whether a device has memory of its own."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def to_numpy(tensor: Any) -> NDArray:
+    """A tensor's values, which may share its memory."""
+    return ops.convert_to_numpy(tensor)
+
+
+def full_precision() -> contextlib.AbstractContextManager[None]:
+    """Nothing: TensorFlow has one switch for the whole process.
+
+    On a GPU, `tf.config.experimental.enable_tensor_float_32_execution(False)`.
+    """
+    return contextlib.nullcontext()
+
+
 def batches_of_arrays(
+    model: keras.Model,
     arrays: Sequence[NDArray],
     batch_size: int,
     shuffle: bool = True,
@@ -64,9 +87,11 @@ def batches_of_arrays(
     It differs from Keras's own in two ways. Its threads are few: where a step takes
     milliseconds on the same processor, those of Keras's take a fifth of it away from
     the matrix products. And after `keras.utils.set_random_seed` every epoch still has
-    an order of its own, where Keras's has the same one in all.
+    an order of its own, where Keras's has the same one in all. Under a strategy of
+    several replicas Keras's serve.
 
     Args:
+        model: The `keras.Model` that is trained.
         arrays: Arrays `(n_samples, ...)`.
         batch_size: Integer, the rows of a batch; the last one may have fewer.
         shuffle: Boolean, whether the order changes.
@@ -75,17 +100,21 @@ def batches_of_arrays(
             iteration takes as long as several steps.
 
     Returns:
-        A `tf.data.Dataset` of tensors, of several arrays of tuples of them.
+        A `tf.data.Dataset` of tensors, of several arrays of tuples of them; or None,
+        where Keras's batches serve.
 
     Example:
 
     >>> import numpy as np
-    >>> x = np.arange(5.0)
-    >>> [batch.numpy().tolist() for batch in batches_of_arrays((x,), 2, shuffle=False)]
+    >>> model, x = keras.Sequential(), np.arange(5.0)
+    >>> batches = batches_of_arrays(model, (x,), 2, shuffle=False)
+    >>> [batch.numpy().tolist() for batch in batches]
     [[0.0, 1.0], [2.0, 3.0], [4.0]]
     """
     import tensorflow as tf
 
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        return None
     aligned = [_aligned(array, dtype) for array in arrays]
     with tf.device("CPU"):
         tensors = [_tensor(array) for array in aligned]
@@ -140,7 +169,7 @@ def make_deterministic() -> None:
     """Switches deterministic operations on, on a GPU; a CPU's are without that."""
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
+    if has_accelerator():
         tf.config.experimental.enable_op_determinism()
 
 

@@ -1,5 +1,6 @@
 """PyTorch."""
 
+import contextlib
 from typing import Any
 
 import keras
@@ -8,7 +9,6 @@ from numpy.typing import NDArray
 
 from sc2keras.backend import ArrayFunction, TensorFunction
 
-batches_of_arrays = None
 MAY_CHOOSE_XLA = False
 HAS_STEPS_PER_EXECUTION = False
 MAY_LOSE_WEIGHTS = False
@@ -34,6 +34,25 @@ def compile_function(
         return tuple(ops.convert_to_numpy(result) for result in results)
 
     return call
+
+
+def has_accelerator() -> bool:
+    """Whether Keras puts tensors on a device with memory of its own."""
+    return ops.zeros(()).device.type != "cpu"
+
+
+def to_numpy(tensor: Any) -> NDArray:
+    """A tensor's values, which may share its memory."""
+    return ops.convert_to_numpy(tensor)
+
+
+def full_precision() -> contextlib.AbstractContextManager[None]:
+    """Nothing: unless it is told otherwise, PyTorch rounds no products."""
+    return contextlib.nullcontext()
+
+
+def batches_of_arrays(model: keras.Model, arrays: Any, *args: Any, **kw: Any) -> None:
+    """None: the batches of Keras serve."""
 
 
 def is_recorded() -> bool:

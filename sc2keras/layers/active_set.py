@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from sc2keras.backend import in_full_precision
 from sc2keras.layers.dictionary import gram_product
 from sc2keras.layers.halving import until_done
 from sc2keras.layers.shrinkage import soft_threshold
@@ -14,6 +15,7 @@ from sc2keras.validation import Tensor
 _N_INNER = 12
 
 
+@in_full_precision()
 def improve(
     codes: Tensor,
     correlation: Tensor,

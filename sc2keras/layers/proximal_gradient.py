@@ -172,6 +172,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         t = ops.ones_like(codes[..., :1])
         return codes, *self.extrapolate(codes, ops.zeros_like(codes), t)
 
+    @backend.in_full_precision()
     def _unfold(self, inputs: Tensor) -> Tensor:
         """The codes after `n_steps` steps, or after each of them."""
         x, dictionary, step_size = self._operands(inputs)
@@ -198,6 +199,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
             codes = ops.concatenate([codes, later])
         return ops.cast(ops.moveaxis(codes, 0, -2), self.compute_dtype)
 
+    @backend.in_full_precision()
     def _solve_rows(
         self, x: Tensor, l1: Tensor, dictionary: Tensor, step_size: Tensor
     ) -> tuple[Tensor, Tensor]:

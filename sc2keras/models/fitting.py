@@ -18,6 +18,20 @@ from sc2keras.validation import check_positive_integer
 _MIN_BATCHES_FOR_XLA = 1000
 
 
+class UntrackedSteps:
+    """Of a `keras.Model`: the state between the steps of a training is kept as it is.
+
+    Keras on JAX looks for layers in it after every step, which takes as long as a small
+    step itself.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_jax_state":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
 def data_of_fit(
     model: Any, x: Any, y: Any, batch_size: Any, epochs: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, Any]:
@@ -147,9 +161,7 @@ def _gathered(
     shuffle = kwargs.get("shuffle", True)
     of_keras = ("validation_split", "class_weight", "steps_per_epoch")
     may_gather = (
-        backend.batches_of_arrays is not None
-        and model.distribute_strategy.num_replicas_in_sync == 1
-        and all(isinstance(array, np.ndarray) for array in arrays)
+        all(isinstance(array, np.ndarray) for array in arrays)
         and all(len(array) == len(x) > 0 for array in arrays)
         and isinstance(shuffle, bool)
         and not any(kwargs.get(name) for name in of_keras)
@@ -160,9 +172,12 @@ def _gathered(
     n_batches = -(-len(x) // batch_size)
     # Of steps that Keras executes together, the last would go on to the next epoch.
     repeat = n_batches % model.steps_per_execution == 0
+    settings = (batch_size, shuffle, dtype, repeat)
+    batches = backend.batches_of_arrays(model, arrays, *settings)
+    if batches is None:
+        return x, y
     if repeat:
         kwargs["steps_per_epoch"] = n_batches
-    batches = backend.batches_of_arrays(arrays, batch_size, shuffle, dtype, repeat)
     kwargs.pop("sample_weight", None)
     kwargs["shuffle"] = False  # It is; Keras would warn that it cannot.
     return batches, None

@@ -65,10 +65,12 @@ def compile_forward(
 def compile_codes(model: Any, jit_compile: bool) -> ArrayFunction:
     """A function that returns codes; of a solver to a tolerance, also their gaps."""
     encoder: Any = getattr(model, "encoder", None)
+    dtype = getattr(model, "_result_dtype", model.outputs[0].dtype)
 
     def codes(x: Tensor) -> tuple[Tensor, ...]:
         if getattr(encoder, "tol", None) is None:
-            return (keras.tree.flatten(model(x, training=False))[0],)
+            # NumPy is slow at what is narrower than float32.
+            return (ops.cast(keras.tree.flatten(model(x, training=False))[0], dtype),)
         return encoder.solve(ops.reshape(x, (-1, encoder.n_features)))
 
     return backend.compile_function(model, codes, jit_compile)

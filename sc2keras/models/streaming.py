@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sc2keras import signals
+from sc2keras import backend, signals
 from sc2keras.backend import ArrayFunction, aligned_empty
 from sc2keras.layers.convergence import quiet_solvers, warn_if_open
 from sc2keras.models import proven
@@ -19,9 +19,11 @@ from sc2keras.models.output import apart, collect
 from sc2keras.threads import on_one_thread
 from sc2keras.validation import Shape, check_positive_integer
 
-# What is held of the signals and codes of a chunk of rows: large enough for the matrix
-# products to run at full rate, small enough for a step's tensors to stay in cache.
-_CHUNK_BYTES = 2**22
+# What is held of the signals and codes of a chunk of rows, and its most rows: large
+# enough for the matrix products to run at full rate, on a CPU small enough for a step's
+# tensors to stay in cache.
+_CHUNK_BYTES, _MAX_ROWS = 2**22, 2**12
+_CHUNK_BYTES_OF_ACCELERATORS, _MAX_ROWS_OF_ACCELERATORS = 2**29, 2**16
 _N_BATCHES_AT_A_TIME = 3
 
 _Forward = Callable[[bool], ArrayFunction]
@@ -29,8 +31,11 @@ _Forward = Callable[[bool], ArrayFunction]
 
 def usual_batch_size(encoder: Any) -> int:
     """The rows that are encoded at a time, from the sizes of an encoder."""
+    n_bytes, most = _CHUNK_BYTES, _MAX_ROWS
+    if backend.has_accelerator():
+        n_bytes, most = _CHUNK_BYTES_OF_ACCELERATORS, _MAX_ROWS_OF_ACCELERATORS
     n_values = encoder.n_features + 3 * encoder.n_atoms
-    return max(64, min(4096, 2 ** round(math.log2(_CHUNK_BYTES / 4 / n_values))))
+    return max(64, min(most, 2 ** round(math.log2(n_bytes / 4 / n_values))))
 
 
 def encode(

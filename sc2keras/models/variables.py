@@ -87,7 +87,7 @@ def values(variables: list[keras.Variable]) -> list[NDArray]:
 
 def value(variable: keras.Variable) -> NDArray:
     # First a tensor: what a strategy of TensorFlow mirrors is no array.
-    return ops.convert_to_numpy(ops.convert_to_tensor(variable))
+    return backend.to_numpy(ops.convert_to_tensor(variable))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,9 @@ FILES = sorted(pathlib.Path(backend.__file__).parents[1].rglob("*.py"))
 NAMES = (
     "compile_function",
     "batches_of_arrays",
+    "has_accelerator",
+    "full_precision",
+    "to_numpy",
     "make_deterministic",
     "MAY_CHOOSE_XLA",
     "HAS_STEPS_PER_EXECUTION",

@@ -1,11 +1,23 @@
-"""Several devices, which JAX makes of the cores of one processor."""
+"""JAX: several devices, which it makes of a processor's cores, and accelerators."""
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
+from helpers import signals, unit_atoms
+
+from sc2keras import backend
+from sc2keras.applications import SC2Net
+from sc2keras.layers import FISTA, LISTABlock
+from sc2keras.objective import lasso_objective, relative_duality_gap
+
+if keras.backend.backend() == "jax":
+    import jax
 
 DEVICES = """
 import sys
@@ -68,3 +80,98 @@ def four_devices(request):
 @pytest.mark.parametrize("distribution", ["data", "model"])
 def test_four_devices_encode_a_part_of_the_rows_each(four_devices, distribution):
     assert distribution in four_devices.stdout.split(), four_devices.stderr[-3000:]
+
+
+of_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """Takes the processor for one."""
+    monkeypatch.setattr("sc2keras.backend.jax.has_accelerator", lambda: True)
+
+
+@of_jax
+@pytest.mark.parametrize(
+    ("encoder", "is_full"),
+    [
+        (FISTA(6, n_steps=3), True),
+        (FISTA(6, n_steps=3, tol=1e-3), True),
+        (LISTABlock(6, n_steps=3), False),
+    ],
+)
+def test_a_solver_computes_in_full_precision_on_an_accelerator(
+    accelerator, encoder, is_full
+):
+    jaxpr = str(jax.make_jaxpr(lambda x: encoder(x))(signals(4, 8)))
+    n_products = jaxpr.count("dot_general")
+    assert n_products >= 3
+    assert ("HIGHEST" in jaxpr) == is_full
+    assert len(re.findall(r"precision=\(?Precision.HIGHEST", jaxpr)) == (
+        n_products * is_full
+    )
+
+
+@of_jax
+def test_gaps_and_objectives_are_of_full_precision_on_an_accelerator(accelerator):
+    x, codes, atoms = signals(4, 8), np.ones((4, 6), "float32"), unit_atoms(6, 8)
+    for measure in (relative_duality_gap, lasso_objective):
+        jaxpr = str(jax.make_jaxpr(lambda *a, f=measure: f(*a, 0.1))(x, codes, atoms))
+        assert "HIGHEST" in jaxpr
+
+
+@of_jax
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+@pytest.mark.parametrize("n_rows", [11, 12])
+def test_fit_on_an_accelerator_is_that_of_keras_on_the_host(
+    monkeypatch, steps_per_execution, n_rows
+):
+    x, weights = signals(n_rows, 6), np.linspace(0, 2, n_rows, dtype="float32")
+    histories = []
+    for on_device in (True, False):
+        monkeypatch.setattr(
+            "sc2keras.backend.jax.has_accelerator", lambda v=on_device: v
+        )
+        keras.utils.set_random_seed(2)
+        model = SC2Net(4, (6,), n_steps=2)
+        model.compile(loss="mse", steps_per_execution=steps_per_execution)
+        settings = {"batch_size": 4, "epochs": 3, "verbose": 0}
+        y = np.ones((n_rows, 4), "float32")
+        history = model.fit(x, y, sample_weight=weights, **settings)
+        histories.append(history.history["loss"])
+    np.testing.assert_allclose(*histories, rtol=1e-5)
+
+
+@of_jax
+def test_data_that_an_accelerator_does_not_hold_are_gathered_by_keras(
+    accelerator, monkeypatch
+):
+    monkeypatch.setattr("sc2keras.backend.jax._SHARE_OF_MEMORY", -1)
+    model, x = SC2Net(4, (6,), n_steps=2), signals(9, 6)
+    assert backend.batches_of_arrays(model, [x], 4) is None
+    model.compile()
+    assert len(model.fit(x, batch_size=4, epochs=2, verbose=0).history["loss"]) == 2
+
+
+@of_jax
+def test_encode_takes_more_rows_at_a_time_on_an_accelerator(accelerator):
+    x, expected = signals(9, 6), SC2Net(4, (6,), n_steps=2)
+    model = SC2Net(4, (6,), n_steps=2)
+    model.set_weights(expected.get_weights())
+    assert model.batch_size_of_encode() == 2**16
+    np.testing.assert_array_equal(model.encode(x), expected.encode(x))
+
+
+@of_jax
+def test_keras_does_not_look_through_the_state_of_every_step(monkeypatch):
+    model = SC2Net(4, (6,), n_steps=2)
+    model.compile()
+    x, tracked = signals(8, 6), []
+    model.fit(x, verbose=0)
+    track = type(model._tracker).track
+    monkeypatch.setattr(
+        type(model._tracker), "track", lambda *a: tracked.append(a[1]) or track(*a)
+    )
+    model.fit(x, verbose=0)
+    dictionaries = [each for each in tracked if isinstance(each, dict)]
+    assert not any("metrics_variables" in each for each in dictionaries)

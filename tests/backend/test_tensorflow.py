@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 def batches(*args, **kwargs):
     from sc2keras.backend.tensorflow import batches_of_arrays
 
-    dataset = batches_of_arrays(*args, **kwargs)
+    dataset = batches_of_arrays(keras.Sequential(), *args, **kwargs)
     return dataset, [keras.tree.map_structure(np.asarray, batch) for batch in dataset]
 
 
@@ -47,10 +47,10 @@ def test_without_an_end_the_epochs_are_those_of_iterations():
 
     x = np.arange(11)
     keras.utils.set_random_seed(3)
-    dataset = batches_of_arrays([x], 4)
+    dataset = batches_of_arrays(keras.Sequential(), [x], 4)
     expected = [np.asarray(batch) for _ in range(3) for batch in dataset]
     keras.utils.set_random_seed(3)
-    endless = batches_of_arrays([x], 4, repeat=True).take(9)
+    endless = batches_of_arrays(keras.Sequential(), [x], 4, repeat=True).take(9)
     for found, batch in zip(endless, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(found), batch)
 

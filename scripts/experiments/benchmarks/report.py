@@ -14,15 +14,22 @@ from ..reports import cells, panels
 from ..reports import markdown as table
 
 PEERS = ("spams-bin", "celer")
-SETTINGS = ("dataset", "n_atoms", "quick", "repeats")
 SIZES = ("n_atoms", "n_features", "n_steps", "batch_size")
 MARKERS = {"network": "o", "solver": "^", "peer": "X"}
 FLOOR = 1e-6
 
 
 class Results:
-    def __init__(self, path, args):
-        self.path, settings = path, {name: getattr(args, name) for name in SETTINGS}
+    """What is measured once, in a file.
+
+    Args:
+        path: Of the file; where it exists, it is read.
+        settings: Dictionary, what all of it is measured with.
+        peers: Names of packages whose versions are kept, if installed.
+    """
+
+    def __init__(self, path, settings, peers=PEERS):
+        self.path = path
         if path.exists():
             self.content = json.loads(path.read_text())
             if self.content["settings"] != settings:
@@ -31,7 +38,7 @@ class Results:
                     f"{settings} is asked for. Choose another --output, or delete it."
                 )
         else:
-            self.content = {"settings": settings, "environment": environment(PEERS)}
+            self.content = {"settings": settings, "environment": environment(peers)}
             self.content["seconds"] = {}
 
     def once(self, name, measure):
@@ -62,6 +69,35 @@ def markdown(results):
         f"scikit-learn {machine['scikit_learn']}, {peers}; "
         f"{machine['threads']} threads. Medians of {settings['repeats']} repeats or "
         "more, in turns.\n"
+    )
+
+
+def accelerator_markdown(results):
+    cases = {name: r for name, r in results.items() if "operations" in r}
+    rates = {
+        name.removeprefix("encode, "): r["operations"] / r["seconds"]["products"]
+        for name, r in cases.items()
+        if name.startswith("encode")
+    }
+    rows = []
+    for name, record in cases.items():
+        what, case = name.split(", ", 1)
+        seconds, n_rows = record["seconds"], record["n_rows"]
+        ours = seconds["on_device" if what == "encode" else "fit"]
+        peer, host = seconds["peer"], seconds.get("encode")
+        rate = record["operations"] / ours
+        figures = [f"{n_rows / ours:,.0f}", f"{rate / 1e12:.0f}"]
+        figures += [f"{rate / rates[case]:.2f}", f"{peer / ours:.1f}" if peer else ""]
+        figures += [f"{n_rows / host:,.0f}" if host else ""]
+        rows.append([what, case, *figures])
+    header = ["", "case, atoms x features", "samples/s", "TFLOP/s", "of the products"]
+    header += ["times plain PyTorch", "samples/s, from and to the host"]
+    to_device, to_host = (results["copies"][w] / 1e9 for w in ("to_device", "to_host"))
+    machine = results["environment"]
+    return table(header, rows, n_text=2) + (
+        f"\n{machine['device']}; Keras {machine['keras']} on {machine['backend']} "
+        f"{machine['backend_version']}, PyTorch {machine.get('torch', '–')}. Plain "
+        f"copies: {to_device:.1f} GB/s to the device, {to_host:.1f} GB/s back.\n"
     )
 
 

@@ -83,7 +83,7 @@ def relative_duality_gap(
     codes = ops.convert_to_tensor(codes)
     unit = row_unit(x, codes)
     x, codes = ops.divide(x, unit), ops.divide(codes, unit)
-    return gap_and_correlation_in_units(x, codes, dictionary, l1_in_units(l1, unit))[0]
+    return gap_and_residual_in_units(x, codes, dictionary, l1_in_units(l1, unit))[0]
 
 
 def row_unit(*arrays: Tensor) -> Tensor:
@@ -104,14 +104,15 @@ def l1_in_units(l1: float, unit: Tensor) -> Tensor:
 
 
 @in_full_precision()
-def gap_and_correlation_in_units(
+def gap_and_residual_in_units(
     x: Tensor, codes: Tensor, dictionary: Tensor, l1: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gap of rows in their units, with a weight a row, and Dr, which it needs."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gap of rows in their units, with a weight a row, and Dr and ‖r‖² of it."""
     residual = ops.subtract(x, ops.matmul(codes, dictionary))
     correlation = ops.matmul(residual, ops.transpose(dictionary))
     squared = ops.sum(ops.square(residual), axis=-1, keepdims=True)
-    return gap_of_residual(codes, correlation, squared, l1), correlation
+    gap = gap_of_residual(codes, correlation, squared, l1)
+    return gap, correlation, squared
 
 
 def gap_of_residual(

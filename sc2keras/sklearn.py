@@ -34,8 +34,8 @@ from sc2keras.training import USUAL_NORM, Recipe, ShuffledBatches
 from sc2keras.validation import check_positive_integer
 
 _STARTS = ("classical", "samples", "random")
-# Of a solver whose steps are not given: until the gap is at most `tol`.
-_EXACT = {"tol": 1e-4, "n_steps": 10_000}
+# Of a solver whose steps are not given: until the gap is at most `tol`, or so many.
+_TOL, _N_STEPS = 1e-4, {"ISTA": 10_000, "FISTA": 10_000, "ActiveSet": 1_000}
 _NOT_OF_THE_BUILDER = {"n_atoms", "input_shape", "l1", "dictionary", "classes"}
 
 
@@ -61,11 +61,11 @@ class SparseCodeTransformer(
         Number of atoms, the size of a code.
     l1 : float, default=0.1
         Weight of the ℓ1 term; above 0 where `start="classical"`.
-    builder : str, default="FISTA"
+    builder : str, default="ActiveSet"
         What makes the codes, by the name of its builder in `sc2keras.applications`: a
-        solver, "FISTA" or "ISTA", for which the dictionary alone is learned, online as
-        by `MiniBatchDictionaryLearning`; or a network such as "SC2Net" or "StepLFISTA",
-        which is trained together with it.
+        solver, "ActiveSet", "FISTA" or "ISTA", for which the dictionary alone is
+        learned, online as by `MiniBatchDictionaryLearning`; or a network such as
+        "SC2Net" or "StepLFISTA", which is trained together with it.
     n_steps : int, default=None
         Number of steps of the network or solver. None means the builder's own for a
         network, and for a solver as many as a gap of 1e-4 takes.
@@ -133,7 +133,7 @@ default="classical"
         n_atoms: int = 100,
         l1: float = 0.1,
         *,
-        builder: str = "FISTA",
+        builder: str = "ActiveSet",
         n_steps: int | None = None,
         builder_kwargs: dict[str, Any] | None = None,
         start: Literal["classical", "samples", "random"] | ArrayLike = "classical",
@@ -375,7 +375,8 @@ default="classical"
             # The recipe suits such signals, and so signals of any scale.
             kwargs.setdefault("unit", typical_norm(x) / USUAL_NORM)
         elif "n_steps" not in kwargs:
-            kwargs = _EXACT | kwargs
+            n_steps = _N_STEPS.get(self.builder, max(_N_STEPS.values()))
+            kwargs = {"tol": _TOL, "n_steps": n_steps} | kwargs
         own: dict[str, Any] = {"l1": self.l1, "dictionary": dictionary}
         return build(self.builder, self.n_atoms, (x.shape[1],), **own, **kwargs)
 

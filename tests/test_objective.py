@@ -5,7 +5,7 @@ from helpers import objective, signals, to_numpy, unit_atoms
 from keras import ops
 
 from sc2keras.objective import (
-    gap_and_correlation_in_units,
+    gap_and_residual_in_units,
     l1_norm,
     lasso_objective,
     reconstruction_error,
@@ -123,7 +123,7 @@ def test_gap_has_no_scale(problem, scale):
 def test_the_correlation_of_the_residual_comes_with_the_gap(problem):
     x, dictionary, best = (np.asarray(a, "float32") for a in problem)
     tensors = map(ops.convert_to_tensor, (x, best, dictionary))
-    _, correlation = gap_and_correlation_in_units(*tensors, 0.1)
+    _, correlation, _ = gap_and_residual_in_units(*tensors, 0.1)
     expected = (x - best @ dictionary) @ dictionary.T
     np.testing.assert_allclose(to_numpy(correlation), expected, atol=1e-5)
 

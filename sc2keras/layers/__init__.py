@@ -2,6 +2,7 @@
 
 from sc2keras.layers.activation import Activation as Activation
 from sc2keras.layers.activation import register_activation as register_activation
+from sc2keras.layers.active_set import ActiveSet as ActiveSet
 from sc2keras.layers.adaptive_ista import AdaptiveISTA as AdaptiveISTA
 from sc2keras.layers.adaptive_ista import AdaptiveISTACell as AdaptiveISTACell
 from sc2keras.layers.double_tanh import DoubleTanh as DoubleTanh

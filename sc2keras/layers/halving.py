@@ -19,9 +19,9 @@ def until_done(
     *others: Tensor,
     tol: float,
     n_done: int,
-    n_steps: int,
-) -> tuple[Tensor, Tensor]:
-    """`(codes, gaps)` once every gap is at most `tol`, or `n_steps` are done.
+    n_steps: int | Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`(codes, gaps, n_done)` once every gap is at most `tol`, or `n_steps` are done.
 
     When half of the rows are done, the others go on in arrays of half the size.
 
@@ -42,7 +42,7 @@ def until_done(
         n_done, *rows = ops.while_loop(unfinished, advance, (n_done, *rows))
         gaps, codes = rows[:2]
         if not n_halvings:
-            return codes, gaps
+            return codes, gaps, n_done
         # Open rows first. Not `gaps <= tol`, which is wrong of a gap that is no
         # number, nor `not gaps > tol`, which TensorFlow turns into it.
         order = ops.argsort(-ops.cast(gaps > tol, "int32"))
@@ -55,7 +55,7 @@ def until_done(
             together = ops.concatenate([part, ops.take(whole, rest, axis=0)])
             return ops.take(together, inverse, axis=0)
 
-        return merged(solved[0], codes), merged(solved[1], gaps)
+        return merged(solved[0], codes), merged(solved[1], gaps), solved[2]
 
     start = ops.convert_to_tensor(n_done, dtype="int32")
     return solve(_n_halvings(codes.shape[0]), start, gaps, codes, *others)

@@ -18,7 +18,7 @@ from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.halving import until_done
 from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.objective import (
-    gap_and_correlation_in_units,
+    gap_and_residual_in_units,
     l1_in_units,
     l1_norm,
     row_unit,
@@ -31,7 +31,7 @@ _State = tuple[Tensor, Tensor, Tensor]
 
 
 class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
-    """What ISTA and FISTA share: the iteration around their extrapolation."""
+    """What the exact solvers share; ISTA and FISTA also the iteration."""
 
     is_trained: ClassVar[bool] = False
     solves = "lasso"
@@ -224,7 +224,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
             codes, *others = ops.fori_loop(0, n_next - n_done, advance_one, state)
             is_open = gaps > self.tol
             codes = ops.where(is_open[:, None], codes, center)
-            new, correlation = gap_and_correlation_in_units(x, codes, dictionary, l1)
+            new, correlation, _ = gap_and_residual_in_units(x, codes, dictionary, l1)
             gaps = ops.where(is_open, new, gaps)
             return n_next, gaps, codes, x, l1, correlation, *others
 
@@ -235,10 +235,11 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         codes, *others = ops.fori_loop(
             1, n_first, lambda _, s: step(s, correlation, threshold), first
         )
-        gaps, correlation = gap_and_correlation_in_units(x, codes, dictionary, l1)
+        gaps, correlation, _ = gap_and_residual_in_units(x, codes, dictionary, l1)
         rows = (gaps, codes, x, l1, correlation, *others)
         count = {"tol": self.tol, "n_done": n_first, "n_steps": self.n_steps}
-        return until_done(advance, *rows, **count)
+        codes, gaps, _ = until_done(advance, *rows, **count)
+        return codes, gaps
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "tol": self.tol}

@@ -95,10 +95,11 @@ class Solver:
 
     def _improve(
         self, codes: Tensor, correlation: Tensor, squared: Tensor, l1: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor]:
         problem = self._layer.dictionary, self._layer.step_size
         until = _SHARE * self.tol, _N_CYCLES
-        return improve(codes, correlation, squared, l1, *problem, *until)
+        codes, *_ = improve(codes, correlation, squared, l1, *problem, *until)
+        return (codes,)
 
     def __call__(self, x: NDArray, codes: NDArray, use_xla: bool) -> NDArray:
         if use_xla not in self._compiled:
@@ -114,7 +115,7 @@ class Solver:
         rows = np.flatnonzero(is_finite)
         for _ in range(_N_ROUNDS):
             state = (each.astype(dtype) for each in (codes, correlation, squared, l1))
-            better, _ = self._compiled[use_xla](*state)
+            (better,) = self._compiled[use_xla](*state)
             better = np.where(np.isfinite(better), better, codes)
             codes[rows] = self._rounded(better[rows], unit[rows])
             gaps, correlation[rows], squared[rows] = gaps_and_residuals(

@@ -5,6 +5,7 @@ import pytest
 from helpers import (
     FEW_SOLVERS,
     SOLVERS,
+    active_set,
     fista,
     ista,
     objective,
@@ -17,10 +18,10 @@ from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras import SparseCoder
-from sc2keras.layers import FISTA, ISTA
+from sc2keras.layers import FISTA, ISTA, ActiveSet
 from sc2keras.objective import relative_duality_gap
 
-REFERENCES = {ISTA: ista, FISTA: fista}
+REFERENCES = {ISTA: ista, FISTA: fista, ActiveSet: active_set}
 MAY_STOP_EARLY = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning"
 )
@@ -31,8 +32,15 @@ MAY_STOP_EARLY = pytest.mark.filterwarnings(
 def test_every_step_equals_that_of_the_algorithm(cls, n_atoms):
     x, dictionary = signals(4, 8), unit_atoms(n_atoms, 8)
     layer = cls(n_atoms, 20, l1=0.1, dictionary=dictionary, return_sequences=True)
-    expected = REFERENCES[cls](x, dictionary, 0.1, n_steps=20)
-    np.testing.assert_allclose(to_numpy(layer(x)), expected, atol=2e-5)
+    expected, steps = REFERENCES[cls](x, dictionary, 0.1, n_steps=20), layer(x)
+    if cls is ActiveSet and n_atoms > 8:
+        # Which entry is at zero first may hang on a rounding: the codes of a support of
+        # more atoms than features have many of the same objective.
+        expected, steps = (
+            objective(x[:, None], np.asarray(each), dictionary, 0.1)
+            for each in (expected, to_numpy(steps))
+        )
+    np.testing.assert_allclose(to_numpy(steps), expected, atol=2e-5)
 
 
 @MAY_STOP_EARLY
@@ -78,7 +86,7 @@ def test_converges_to_the_objective_of_scikit_learn_and_celer(cls, l1, shape):
     assert (to_numpy(gap) <= 1e-5).all()
 
 
-@pytest.mark.parametrize("cls", SOLVERS)
+@pytest.mark.parametrize("cls", [ISTA, FISTA])
 def test_tol_stops_every_sample_at_the_first_check_below_its_gap(cls):
     x, dictionary = signals(6, 12), unit_atoms(8, 12)
 
@@ -135,12 +143,12 @@ def test_fista_is_closer_to_the_optimum_than_ista_after_as_many_steps():
 
 
 @pytest.mark.parametrize("cls", SOLVERS)
-def test_objective_of_ista_never_rises_and_codes_are_sparse(cls):
+def test_the_objective_never_rises_but_of_fista_and_codes_are_sparse(cls):
     x, dictionary = signals(8, 12), unit_atoms(20, 12)
     layer = cls(20, 50, l1=0.2, dictionary=dictionary, return_sequences=True)
     steps = to_numpy(layer(x))
     values = [objective(x, steps[:, t], dictionary, 0.2).mean() for t in range(50)]
-    if cls is ISTA:
+    if cls is not FISTA:
         assert (np.diff(values) <= 1e-6).all()
     assert values[-1] < values[0]
     assert 0.1 < (steps[:, -1] == 0).mean() < 0.9

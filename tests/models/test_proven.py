@@ -184,7 +184,9 @@ def test_no_cycle_raises_the_objective():
         squared = np.sum(residual**2, axis=1, keepdims=True)
         problem = (codes, residual @ dictionary.T, squared, l1, dictionary, step_size)
         tensors = map(keras.ops.convert_to_tensor, problem)
-        codes, estimated = map(to_numpy, improve(*tensors, tol=1e-9, n_cycles=1))
+        found = improve(*tensors, tol=1e-9, n_cycles=1)
+        codes, estimated, n_cycles = map(to_numpy, found)
+        assert n_cycles == 1
     assert np.diff(objectives).max() < 1e-7
     best = feature_sign_search(x, dictionary, 0.05, np.zeros((50, 20)))
     assert objectives[-1] < (1 + 1e-5) * mean_objective(x, best, dictionary, 0.05)

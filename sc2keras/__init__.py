@@ -13,6 +13,7 @@ from sc2keras import (
     testing,
 )
 from sc2keras._version import __version__
+from sc2keras.analytic import analytic_weights
 from sc2keras.diagnosis import diagnose, l1_from
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
@@ -23,6 +24,7 @@ __all__ = [
     "Recipe",
     "SparseCoder",
     "__version__",
+    "analytic_weights",
     "applications",
     "callbacks",
     "compiled",

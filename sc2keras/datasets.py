@@ -1,4 +1,4 @@
-"""Image datasets as arrays in [0, 1]."""
+"""Image datasets as arrays in [0, 1], and drawn problems of sparse recovery."""
 
 import contextlib
 import logging
@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from sc2keras.synthetic import SparseRecovery as SparseRecovery
+from sc2keras.synthetic import sparse_recovery as sparse_recovery
 
 NAMES = ("digits", "mnist", "cifar10")
 

@@ -14,8 +14,9 @@ from sklearn.preprocessing import StandardScaler
 
 from sc2keras.applications import FISTA
 from sc2keras.feature_sign import feature_sign_search, relative_gaps
-from sc2keras.metrics import NONZERO_THRESHOLD
+from sc2keras.metrics import NMSE, NONZERO_THRESHOLD, FailureRate, MeanNMSE
 from sc2keras.models import SparseCoder
+from sc2keras.objective import recovery_error
 from sc2keras.threads import on_one_thread
 
 _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -39,6 +40,46 @@ class CodeQuality(NamedTuple):
     gap: float
     optimum_gap: float
     nonzero: float
+
+
+class RecoveryQuality(NamedTuple):
+    """The figures of `recovery_quality`, in dB, and the fraction of failures."""
+
+    ratio: float
+    mean: float
+    median: float
+    failures: float
+
+
+def recovery_quality(codes: NDArray, truth: NDArray) -> RecoveryQuality:
+    """How well codes are recovered, by every definition in use.
+
+    Papers differ in theirs by up to 30 dB. `ratio` is `sc2keras.metrics.NMSE`, of sums
+    over the samples, which the few that fail rule; `mean` is `MeanNMSE`, of dB; beside
+    them stand the median of the samples, and the fraction of them above −20 dB.
+
+    Args:
+        codes: Array `(n_samples, n_atoms)`.
+        truth: Array of the same shape, the codes that the signals were made of.
+
+    Example:
+
+    >>> quality = recovery_quality(0.95 * np.ones((3, 4)), np.ones((3, 4)))
+    >>> round(quality.ratio, 3), quality.failures
+    (-26.021, 0.0)
+    """
+    if codes.shape != truth.shape or codes.ndim != 2 or not len(codes):
+        raise ValueError(
+            "codes and truth must have one shape (n_samples, n_atoms), of at least one "
+            f"sample; received {codes.shape} and {truth.shape}."
+        )
+    figures = []
+    for metric in (NMSE(), MeanNMSE(), FailureRate()):
+        metric.update_state(truth, codes)
+        figures.append(float(metric.result()))
+    ratio, mean, failures = figures
+    errors = ops.convert_to_numpy(recovery_error(truth, codes))
+    return RecoveryQuality(ratio, mean, float(np.median(errors)), failures)
 
 
 def mean_objective(

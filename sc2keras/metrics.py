@@ -6,11 +6,19 @@ import keras
 from keras import ops
 
 from sc2keras.losses import flatten_samples
-from sc2keras.objective import l1_norm, reconstruction_error, relative_duality_gap
+from sc2keras.objective import (
+    l1_norm,
+    reconstruction_error,
+    recovery_error,
+    relative_duality_gap,
+)
 from sc2keras.validation import Tensor, check_non_negative
 
 NONZERO_THRESHOLD = 1e-3
 _USUAL_L1 = 0.1
+# Of means of squares over atoms, as Open-L2O adds it.
+_NMSE_FLOOR = 1e-10
+_FAILURE = -20.0
 
 
 class Batch(NamedTuple):
@@ -184,6 +192,120 @@ class DualityGap(CodeMetric):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l1": self.l1}
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class NMSE(keras.metrics.Metric):
+    """The normalised squared error of codes in dB, of sums over all samples.
+
+    10·log₁₀(Σ‖s − s*‖² / Σ‖s*‖²), with the true codes s* for targets: the definition of
+    LISTA-CP, ALISTA, NA-ALISTA and HyperLISTA. The few samples that are worst rule it;
+    see `MeanNMSE`.
+
+    Example:
+
+    >>> metric = NMSE()
+    >>> metric.update_state(ops.ones((3, 4)), 0.9 * ops.ones((3, 4)))
+    >>> round(float(metric.result()), 3)
+    -20.0
+
+    Reference:
+        Chen, Liu, Wang and Yin, Theoretical Linear Convergence of Unfolded ISTA and its
+        Practical Weights and Thresholds, 2018, section 4.
+    """
+
+    def __init__(
+        self, name: str = "nmse", dtype: str | keras.DTypePolicy | None = None
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.error = self.add_variable((), "zeros", name="error")
+        self.power = self.add_variable((), "zeros", name="power")
+
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        y_true, y_pred = (ops.cast(y, self.dtype) for y in (y_true, y_pred))
+        for variable, y in ((self.error, y_pred - y_true), (self.power, y_true)):
+            squares = ops.sum(ops.square(y), axis=-1)
+            if sample_weight is not None:
+                squares *= ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
+            variable.assign_add(ops.sum(squares))
+
+    def result(self) -> Tensor:
+        # 0 dB of nothing, as of codes that are all zero.
+        tiny = keras.config.epsilon() ** 4
+        return 10.0 * ops.log10((self.error + tiny) / (self.power + tiny))
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class MeanNMSE(keras.metrics.Mean):
+    """The mean over samples of the normalised squared error in dB.
+
+    Means of squares over the atoms have 1e-10 added, so that a sample whose code is
+    exact counts with a finite figure (−90 dB where a tenth of the entries is of
+    variance one): the definition of Open-L2O. The many samples that are easy rule it.
+
+    Example:
+
+    >>> metric = MeanNMSE()
+    >>> metric.update_state(ops.ones((3, 4)), 0.9 * ops.ones((3, 4)))
+    >>> round(float(metric.result()), 3)
+    -20.0
+
+    Reference:
+        Chen et al., Learning to Optimize: A Primer and A Benchmark, 2022.
+    """
+
+    def __init__(
+        self, name: str = "mean_nmse", dtype: str | keras.DTypePolicy | None = None
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        y_true, y_pred = (ops.cast(y, self.dtype) for y in (y_true, y_pred))
+        error = recovery_error(y_true, y_pred, _NMSE_FLOOR)
+        super().update_state(error, sample_weight)
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class FailureRate(keras.metrics.Mean):
+    """The fraction of samples whose normalised squared error is above a limit.
+
+    Args:
+        limit: Float, in dB.
+        name, dtype: Of `keras.metrics.Metric`.
+
+    Example:
+
+    >>> metric = FailureRate()
+    >>> metric.update_state(ops.ones((2, 1)), ops.array([[0.95], [0.5]]))
+    >>> float(metric.result())
+    0.5
+    """
+
+    def __init__(
+        self,
+        limit: float = _FAILURE,
+        name: str = "failures",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.limit = float(limit)
+
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        y_true, y_pred = (ops.cast(y, self.dtype) for y in (y_true, y_pred))
+        error = ops.sum(ops.square(y_pred - y_true), axis=-1)
+        power = ops.sum(ops.square(y_true), axis=-1)
+        # Not `>`: an error that is no number is a failure.
+        succeeds = error <= 10 ** (self.limit / 10) * power
+        super().update_state(1.0 - ops.cast(succeeds, self.dtype), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "limit": self.limit}
 
 
 _NAMES: dict[str, type[CodeMetric]] = {

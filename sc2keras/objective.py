@@ -134,3 +134,21 @@ def gap_of_residual(
 def _largest_magnitude(x: Tensor) -> Tensor:
     # With `initial`, Keras takes batches without rows, too.
     return ops.max(ops.abs(x), axis=-1, keepdims=True, initial=0)
+
+
+def recovery_error(truth: Tensor, codes: Tensor, floor: float = 0.0) -> Tensor:
+    """The normalised squared error of each code in dB, 10·log₁₀(‖s − s*‖²/‖s*‖²).
+
+    Args:
+        truth: Tensor `(..., n_atoms)`, the codes s* that signals were made of.
+        codes: Tensor `(..., n_atoms)`.
+        floor: Float >= 0, added to the means of both squares over the atoms.
+
+    Example:
+
+    >>> round(float(recovery_error(ops.ones((1, 4)), 0.9 * ops.ones((1, 4)))[0]), 3)
+    -20.0
+    """
+    error = ops.mean(ops.square(ops.subtract(codes, truth)), axis=-1) + floor
+    power = ops.mean(ops.square(truth), axis=-1) + floor
+    return 10.0 * ops.log10((error + _TINY) / (power + _TINY))

@@ -112,6 +112,24 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
         )
         return initial
 
+    def follow_dictionary(self, update: Callable[[NDArray], Any]) -> None:
+        """Has `update(D)` called, in float64, whenever D is assigned other atoms."""
+        assign, followed = self.dictionary.assign, np.zeros(0)
+
+        def assign_and_follow(value: Any) -> Any:
+            nonlocal followed
+            result = assign(value)
+            if self.dictionary.trainable:
+                return result  # Within a training nothing is known of its values.
+            dictionary = ops.convert_to_numpy(self.dictionary).astype(float)
+            # Keras on JAX also assigns what is there already.
+            if not np.array_equal(dictionary, followed):
+                followed = dictionary
+                update(dictionary)
+            return result
+
+        self.dictionary.assign = assign_and_follow
+
     def add_weight_from(self, name: str, value: ArrayLike) -> keras.Variable:
         """A weight that starts at an array."""
         start = Given(value)

@@ -125,7 +125,11 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
             else:
                 kernel = kernels[(t - 1) % len(kernels)]
                 total = minus_shared(ops.matmul(y, kernel), negated[i])
-        return self.activations[i](total), codes
+        return self.activate(total, t), codes
+
+    def activate(self, total: Tensor, t: int) -> Tensor:
+        """h(s), with the activation of step t."""
+        return self.activations[t % self.n_sets](total)
 
     def project_set(self, inputs: Tensor, i: int) -> Tensor:
         """x W_d with the i-th set of weights."""

@@ -68,4 +68,8 @@ class LISTACPBlock(UnfoldedEncoder, NetworkLayer):
         total = self.step_size * ops.matmul(residual, self.kernels[t])
         if codes is not None:
             total = codes + total
-        return (self.activations[t](total),)
+        return (self.activate(total, t),)
+
+    def activate(self, total: Tensor, t: int) -> Tensor:
+        """h_t(s), with the activation of step t."""
+        return self.activations[t](total)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
 from keras import ops
 
 from sc2keras import backend
@@ -55,20 +54,10 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
     def build(self, input_shape: Shape) -> None:
         self.build_dictionary(input_shape[-1])
-        assign, solved_for = self.dictionary.assign, np.zeros(0)
-
-        def assign_with_step_size(value: Any) -> Any:
-            nonlocal solved_for
-            result = assign(value)
-            dictionary = ops.convert_to_numpy(self.dictionary).astype(float)
-            # Keras on JAX also assigns what is there already.
-            if not np.array_equal(dictionary, solved_for):
-                solved_for = dictionary
-                self.step_size.assign(1 / max(lipschitz_constant(dictionary), 1e-30))
-            return result
-
         # With the τ of another dictionary the steps may diverge.
-        self.dictionary.assign = assign_with_step_size
+        self.follow_dictionary(
+            lambda d: self.step_size.assign(1 / max(lipschitz_constant(d), 1e-30))
+        )
 
     def penalty(self, codes: Tensor) -> Tensor:
         return self.l1 * l1_norm(codes)

@@ -1,6 +1,6 @@
 """Step-LISTA: ISTA with the exact gradient, and what surrounds it learned."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -89,6 +89,7 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
     shows_non_finite = True
     updated_weights = frozenset({"direction"})
     recipe = Recipe("adam", learning_rate=1e-2, clipnorm=1.0)
+    trains_thresholds: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -132,6 +133,8 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
                 self.preconditioner = self.add_weight_from(
                     "preconditioner", np.eye(self.n_atoms)
                 )
+        if not self.trains_thresholds:
+            return
         self.log_threshold = self.add_weight_from(
             "log_threshold", np.zeros((self.n_steps, *each))
         )
@@ -188,7 +191,9 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
             total = size * prepared.correlation
         else:
             total = size * ops.matmul(prepared.inputs, prepared.kernel)
-        threshold = self.l1 / self.unit * size * ops.exp(self.log_threshold[t])
+        threshold = self.l1 / self.unit * size
+        if self.trains_thresholds:
+            threshold *= ops.exp(self.log_threshold[t])
         return soft_threshold(total, threshold), codes
 
     def _gradient(self, y: Tensor, prepared: _Shared) -> Tensor:

@@ -1,0 +1,99 @@
+"""LAMP: approximate message passing, unfolded."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from sc2keras.layers.recovery import RecoveryEncoder
+from sc2keras.layers.shrinkage import soft_threshold
+from sc2keras.registry import register_encoder
+from sc2keras.validation import Shape, Tensor
+
+# The multiple of the deviation that AMP's minimax threshold takes where measurements
+# are half as many as unknowns.
+_AMP_SCALE = 1.1402
+
+
+@register_encoder("LAMP", reference="Borgerding, Schniter and Rangan 2017, section III")
+@keras.saving.register_keras_serializable(package="sc2keras")
+class LAMPBlock(RecoveryEncoder):
+    """LAMP: AMP with its matrix, one for all steps, and a threshold a step trained.
+
+        v_t = x − s_{t−1} D + (‖s_{t−1}‖₀/n)·v_{t−1},  n = n_features
+        s_t = sh_θ(s_{t−1} + v_t B),  θ = α_t·‖v_t‖/√n
+
+    The Onsager term makes what disturbs a code look like Gaussian noise, of the
+    deviation ‖v_t‖/√n, if D is Gaussian: on other dictionaries AMP may diverge. Codes
+    are homogeneous, s(c·x) = c·s(x), and `l1` is of no effect on them.
+
+    The block starts as AMP, B = Dᵀ and α_t = 1.1402; the authors' code starts at
+    B = Dᵀ/L, which is no AMP. α_t is the exponential of a weight, and so positive.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms.
+        n_steps: Integer, T, the number of steps.
+        l1: Float >= 0, λ, the weight of the ℓ1 term of the objective.
+        dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
+            of at most 1. None: random atoms of unit norm.
+        trainable_dictionary: Boolean. If False, D stays as it is given, as in the
+            paper.
+        return_sequences: Boolean. If True, the codes after every step are returned,
+            `(batch, n_steps, n_atoms)`.
+        **kwargs: `unit`, and those of `keras.layers.Layer`, such as `name`, `dtype`.
+
+    The call and the errors are those of `UnfoldedEncoder`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = LAMPBlock(20, n_steps=3)
+    >>> tuple(layer(np.ones((4, 8))).shape)
+    (4, 20)
+
+    Reference:
+        Borgerding, Schniter and Rangan, AMP-Inspired Deep Networks for Sparse Linear
+        Inverse Problems, 2017.
+    """
+
+    def __init__(
+        self,
+        n_atoms: int,
+        n_steps: int = 10,
+        *,
+        trainable_dictionary: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_atoms, n_steps, **kwargs)
+        self.trainable_dictionary = bool(trainable_dictionary)
+
+    def build(self, input_shape: Shape) -> None:
+        dictionary = self.add_dictionary(input_shape[-1])
+        self.kernel = self.add_weight_from("kernel", dictionary.T)
+        start = np.full(self.n_steps, math.log(_AMP_SCALE))
+        self.log_threshold = self.add_weight_from("log_threshold", start)
+
+    def initial_state(self, prepared: Tensor) -> tuple[None, None]:
+        return None, None
+
+    def step(self, prepared: Tensor, state: Any, t: int) -> tuple[Tensor, Tensor]:
+        codes, previous = state
+        residual = self.residual(prepared, codes)
+        if codes is not None:
+            active = ops.cast(ops.not_equal(codes, 0.0), codes.dtype)
+            n_active = ops.sum(active, axis=-1, keepdims=True)
+            residual += n_active / self.n_features * previous
+        total = self.correct(residual)
+        if codes is not None:
+            total = codes + total
+        power = ops.mean(ops.square(residual), axis=-1, keepdims=True)
+        # The root of a power of zero has no gradient.
+        deviation = ops.sqrt(ops.maximum(power, 1e-30))
+        threshold = ops.exp(self.log_threshold[t]) * deviation
+        return soft_threshold(total, threshold), residual
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"trainable_dictionary": self.trainable_dictionary}
+        return {**super().get_config(), **config}

@@ -1,0 +1,209 @@
+"""What the encoders of sparse recovery share, whose dictionary is known."""
+
+import math
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from sc2keras.analytic import analytic_weights
+from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
+from sc2keras.layers.encoder import UnfoldedEncoder
+from sc2keras.layers.rebuilding import Given
+from sc2keras.layers.shrinkage import soft_threshold
+from sc2keras.layers.support_selection import SelectsSupport, support_selection
+from sc2keras.objective import l1_norm
+from sc2keras.training import Recipe
+from sc2keras.validation import Shape, Tensor, check_non_negative
+
+
+class RecoveryEncoder(UnfoldedEncoder, DictionaryLayer):
+    """Base of encoders whose steps correct codes by what is left of the signal."""
+
+    solves = "lasso"
+    shows_non_finite = True
+    recipe = Recipe("adam", learning_rate=1e-2, clipnorm=1.0)
+    kernel: keras.Variable
+
+    def penalty(self, codes: Tensor) -> Tensor:
+        return self.l1 * l1_norm(codes)
+
+    def initial_state(self, prepared: Tensor) -> Any:
+        # Of zeros nothing needs to be computed.
+        return (None,)
+
+    def residual(self, inputs: Tensor, codes: Tensor | None) -> Tensor:
+        """x − s D."""
+        return inputs if codes is None else inputs - self.synthesis(codes)
+
+    def correct(self, residual: Tensor) -> Tensor:
+        """r Wᵀ, what is left of a signal as codes."""
+        return ops.matmul(residual, self.kernel)
+
+
+class LearnedEncoder(RecoveryEncoder):
+    """Base of those whose matrix W is trained, from τD on.
+
+    Args:
+        n_atoms, n_steps, l1, dictionary, unit, return_sequences, **kwargs: See
+            `UnfoldedEncoder` and `DictionaryLayer`.
+        trainable_dictionary: Boolean. If False, D stays as it is given, as it does in
+            the papers.
+    """
+
+    def __init__(
+        self,
+        n_atoms: int,
+        n_steps: int = 10,
+        *,
+        trainable_dictionary: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_atoms, n_steps, **kwargs)
+        self.trainable_dictionary = bool(trainable_dictionary)
+
+    def build(self, input_shape: Shape) -> None:
+        _, dictionary = self.build_dictionary(input_shape[-1])
+        # W over τ, as an optimizer's first steps are as large as D's entries.
+        self.kernel = self.add_weight_from("kernel", dictionary.T)
+
+    def correct(self, residual: Tensor) -> Tensor:
+        return self.step_size * super().correct(residual)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"trainable_dictionary": self.trainable_dictionary}
+        return {**super().get_config(), **config}
+
+
+class FixedKernelEncoder(RecoveryEncoder):
+    """Base of those whose matrix is made of D, and follows it where that is assigned.
+
+    A subclass gives `kernel_of(dictionary)`.
+    """
+
+    def build(self, input_shape: Shape) -> None:
+        _, dictionary = self.build_dictionary(input_shape[-1])
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.n_features, self.n_atoms),
+            initializer=Given(self._kernel(dictionary)),
+            trainable=False,
+        )
+        self.follow_dictionary(self._follow)
+
+    def kernel_of(self, dictionary: NDArray) -> NDArray:
+        """The matrix `(n_features, n_atoms)` of a finite dictionary."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no matrix. Define kernel_of(dictionary)."
+        )
+
+    def _kernel(self, dictionary: NDArray) -> NDArray:
+        # Of a dictionary that is to be loaded, NaN, it is to be loaded, too.
+        is_known = np.isfinite(dictionary).all()
+        return self.kernel_of(dictionary) if is_known else np.nan * dictionary.T
+
+    def _follow(self, dictionary: NDArray) -> None:
+        self.step_size.assign(1 / max(lipschitz_constant(dictionary), 1e-30))
+        self.kernel.assign(self._kernel(dictionary))
+
+
+class AnalyticEncoder(FixedKernelEncoder):
+    """Base of those with analytic weights.
+
+    Args:
+        n_atoms, n_steps, l1, dictionary, unit, return_sequences, **kwargs: See
+            `UnfoldedEncoder` and `DictionaryLayer`.
+        ridge: Float >= 0, of `sc2keras.analytic_weights`: more for more noise.
+    """
+
+    def __init__(
+        self, n_atoms: int, n_steps: int = 10, *, ridge: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(n_atoms, n_steps, **kwargs)
+        self.ridge = check_non_negative("ridge", ridge)
+
+    def kernel_of(self, dictionary: NDArray) -> NDArray:
+        kernel = np.zeros(dictionary.T.shape)
+        # An atom of zeros has no weights, and needs none.
+        used = np.linalg.norm(dictionary, axis=1) > 1e-8
+        if used.any():
+            kernel[:, used] = analytic_weights(dictionary[used], self.ridge).T
+        return kernel
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ridge": self.ridge}
+
+
+class ScalarSteps(SelectsSupport, RecoveryEncoder):
+    """The rule of steps with two numbers each, a size and a threshold.
+
+    Args:
+        n_atoms, n_steps, **kwargs: See `RecoveryEncoder` and `SelectsSupport`.
+        error_based: Boolean. If True, thresholds are ρ_t times the mean magnitude of
+            the correction, of each sample its own.
+    """
+
+    # Times ln k: where ρ ends on Gaussian dictionaries, in the first step and the last.
+    _ERROR_SCALES: ClassVar[tuple[float, float]] = (0.24, 0.8)
+
+    def __init__(
+        self,
+        n_atoms: int,
+        n_steps: int = 10,
+        *,
+        error_based: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_atoms, n_steps, **kwargs)
+        self.error_based = bool(error_based)
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        start = np.zeros(self.n_steps)
+        self.log_step = self.add_weight_from("log_step", start)
+        if self.error_based:
+            scales = np.linspace(*self._ERROR_SCALES, self.n_steps)
+            start = np.log(scales * log_size(self.n_atoms))
+        self.log_threshold = self.add_weight_from("log_threshold", start)
+
+    def step(self, prepared: Tensor, state: Any, t: int) -> tuple[Tensor]:
+        correction = self.correct(self.residual(prepared, state[0]))
+        size, scale = ops.exp(self.log_step[t]), ops.exp(self.log_threshold[t])
+        count = self.support_count(t)
+        return (self.advance(state[0], correction, size, scale, count),)
+
+    def advance(
+        self,
+        codes: Tensor | None,
+        correction: Tensor,
+        size: Tensor,
+        scale: Tensor,
+        count: Tensor,
+    ) -> Tensor:
+        """The codes after a step, from their correction and the step's numbers."""
+        total = size * correction
+        if codes is not None:
+            total = codes + total
+        shrunk = soft_threshold(total, self.threshold(correction, scale))
+        return support_selection(total, shrunk, count)
+
+    def threshold(self, correction: Tensor, scale: Tensor) -> Tensor:
+        """θ: scale · λτ, or scale times the mean magnitude of the correction."""
+        if self.error_based:
+            return scale * mean_magnitude(correction)
+        return self.l1 / self.unit * self.step_size * scale
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "error_based": self.error_based}
+
+
+def mean_magnitude(x: Tensor) -> Tensor:
+    """The mean of |x_j| over the last axis, which is kept."""
+    return ops.mean(ops.abs(x), axis=-1, keepdims=True)
+
+
+def log_size(n_atoms: int) -> float:
+    """ln k, which scales over mean errors grow with; of one atom as of two."""
+    return math.log(max(n_atoms, 2))

@@ -1,0 +1,48 @@
+"""SLISTA: ISTA with a trained step size a step."""
+
+from typing import Any
+
+import keras
+
+from sc2keras.layers.step_lista import StepLISTABlock
+from sc2keras.registry import register_encoder
+
+
+@register_encoder("SLISTA", reference="Ablin, Moreau, Massias and Gramfort 2019")
+@keras.saving.register_keras_serializable(package="sc2keras")
+class SLISTABlock(StepLISTABlock):
+    """SLISTA: ISTA with one trained number a step, its size.
+
+    s_t = sh_(λγ_t)(s_{t−1} − γ_t (s_{t−1} D − x) Dᵀ), γ_t = τ·exp(a_t), s_0 = 0:
+    `StepLISTABlock` with numbers for vectors, and none of a threshold's own. The
+    optimum of the LASSO is the only code that a step leaves as it is.
+
+    Args:
+        n_atoms, n_steps, l1, dictionary, trainable_dictionary, unit, return_sequences,
+            **kwargs: See `StepLISTABlock`.
+
+    The call and the errors are those of `UnfoldedEncoder`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = SLISTABlock(20, n_steps=3, trainable_dictionary=False)
+    >>> tuple(layer(np.ones((4, 8))).shape), layer.count_params()
+    ((4, 20), 164)
+
+    Reference:
+        Ablin, Moreau, Massias and Gramfort, Learning step sizes for unfolded sparse
+        coding, 2019, section 4.
+    """
+
+    trains_thresholds = False
+
+    def __init__(self, n_atoms: int, n_steps: int = 10, **kwargs: Any) -> None:
+        numbers = {"per_atom": False, "warm_start": False, "preconditioned": False}
+        super().__init__(n_atoms, n_steps, **numbers, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for name in ("per_atom", "warm_start", "preconditioned"):
+            del config[name]
+        return config

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from sc2keras import datasets, registry
+from sc2keras import datasets, layers, registry
 from sc2keras.layers import FISTA
 from sc2keras.losses import ReconstructionLoss
 
@@ -32,26 +32,6 @@ def takes(cls, argument):
 WITH_ACTIVATION = [cls for cls in TRAINABLE if takes(cls, "activation")]
 # Those with the matrices W_d and W_e of the paper.
 WITH_MATRICES = [cls for cls in TRAINABLE if takes(cls, "recurrent")]
-
-# Every encoder, and the options that give it other weights.
-VARIANTS = [
-    *(pytest.param(cls, {}, id=cls.__name__) for cls in ENCODERS),
-    *(
-        pytest.param(entry.layer, options, id=f"{entry.layer.__name__}-{name}")
-        for entry in ENTRIES
-        for name, options in entry.variants.items()
-    ),
-    *(
-        pytest.param(cls, options, id=f"{cls.__name__}-{name}")
-        for cls in TRAINABLE
-        for name, options in [
-            ("fixed", {"trainable_dictionary": False}),
-            ("untied", {"tied": False}),
-        ]
-        if takes(cls, *options)
-    ),
-]
-
 
 EXHAUSTIVE = (pytest.mark.slow, pytest.mark.exhaustive)
 
@@ -78,9 +58,56 @@ def with_slow(fast, slow, marks=pytest.mark.slow):
     ]
 
 
+# Encoders that differ from another by their step rule alone, which stands for them.
+KIN = (
+    layers.ELISTABlock,
+    layers.GLISTABlock,
+    layers.HyperLISTABlock,
+    layers.LAMPBlock,
+    layers.LISTACPSSBlock,
+    layers.LISTASSBlock,
+    layers.SLISTABlock,
+    layers.TISTABlock,
+)
+
+
+def marks(cls):
+    return [pytest.mark.slow] * (cls in KIN)
+
+
+FEW_ENCODERS = with_slow([cls for cls in ENCODERS if cls not in KIN], ENCODERS)
+FEW_TRAINED = with_slow([cls for cls in TRAINABLE if cls not in KIN], TRAINABLE)
+FEW_ENTRIES = with_slow([e for e in ENTRIES if e.layer not in KIN], ENTRIES)
+
+# Every encoder, and the options that give it other weights.
+VARIANTS = [
+    *(pytest.param(cls, {}, id=cls.__name__, marks=marks(cls)) for cls in ENCODERS),
+    *(
+        pytest.param(
+            entry.layer,
+            options,
+            id=f"{entry.layer.__name__}-{name}",
+            marks=marks(entry.layer),
+        )
+        for entry in ENTRIES
+        for name, options in entry.variants.items()
+    ),
+    *(
+        pytest.param(cls, options, id=f"{cls.__name__}-{name}", marks=marks(cls))
+        for cls in TRAINABLE
+        for name, options in [
+            ("fixed", {"trainable_dictionary": False}),
+            ("untied", {"tied": False}),
+        ]
+        if takes(cls, *options)
+    ),
+]
+
 # Of solvers that differ by a line the one with more in it, of variants the defaults.
 FEW_SOLVERS = with_slow([FISTA], SOLVERS)
-FEW_VARIANTS = with_slow([v for v in VARIANTS if not v.values[1]], VARIANTS)
+FEW_VARIANTS = with_slow(
+    [v for v in VARIANTS if not v.values[1] and not v.marks], VARIANTS
+)
 
 
 @contextlib.contextmanager

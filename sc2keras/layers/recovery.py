@@ -1,7 +1,7 @@
 """What the encoders of sparse recovery share, whose dictionary is known."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -145,9 +145,6 @@ class ScalarSteps(SelectsSupport, RecoveryEncoder):
             the correction, of each sample its own.
     """
 
-    # Times ln k: where ρ ends on Gaussian dictionaries, in the first step and the last.
-    _ERROR_SCALES: ClassVar[tuple[float, float]] = (0.24, 0.8)
-
     def __init__(
         self,
         n_atoms: int,
@@ -164,9 +161,12 @@ class ScalarSteps(SelectsSupport, RecoveryEncoder):
         start = np.zeros(self.n_steps)
         self.log_step = self.add_weight_from("log_step", start)
         if self.error_based:
-            scales = np.linspace(*self._ERROR_SCALES, self.n_steps)
-            start = np.log(scales * log_size(self.n_atoms))
+            start = np.log(self.error_scales())
         self.log_threshold = self.add_weight_from("log_threshold", start)
+
+    def error_scales(self) -> NDArray:
+        """About where ρ ends on Gaussian dictionaries, one a step."""
+        return log_size(self.n_atoms) * np.linspace(0.24, 0.8, self.n_steps)
 
     def step(self, prepared: Tensor, state: Any, t: int) -> tuple[Tensor]:
         correction = self.correct(self.residual(prepared, state[0]))

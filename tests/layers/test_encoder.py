@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    ENCODERS,
+    FEW_ENCODERS,
     FEW_TRAINABLE,
     FEW_VARIANTS,
     SOLVERS,
@@ -113,7 +113,7 @@ def test_dictionary_is_trained_just_where_it_is_trainable(cls, options):
         np.testing.assert_array_equal(kernel[:, :6], to_numpy(layer.dictionary).T)
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 @pytest.mark.parametrize("shape", [(6, 8), (12, 8)])
 def test_dictionary_is_the_initial_value_and_sets_the_step_size(cls, shape):
     dictionary = 0.9 * unit_atoms(*shape)
@@ -133,7 +133,7 @@ def test_dictionary_is_the_initial_value_and_sets_the_step_size(cls, shape):
         np.testing.assert_allclose(thresholds[0], 0.1 * expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_random_atoms_have_unit_norm_and_follow_the_seed_of_keras(cls):
     def draw(seed):
         keras.utils.set_random_seed(seed)
@@ -146,7 +146,7 @@ def test_random_atoms_have_unit_norm_and_follow_the_seed_of_keras(cls):
     assert (draw(0) != draw(1)).all()
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_return_sequences_ends_with_the_codes(cls):
     x = signals(4, 8)
     whole, last = (cls(6, n_steps=4, return_sequences=s) for s in (True, False))
@@ -240,7 +240,7 @@ def test_every_weight_has_a_path_of_its_own(cls, options):
     assert len(set(paths)) == len(paths)
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_a_layer_with_trainable_false_has_no_trainable_weights(cls):
     layer = cls(6, n_steps=2, trainable=False)
     layer.build((None, 8))
@@ -248,7 +248,7 @@ def test_a_layer_with_trainable_false_has_no_trainable_weights(cls):
     assert layer.trainable_weights == []
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 @pytest.mark.parametrize("name", ["n_atoms", "n_steps"])
 @pytest.mark.parametrize("value", [0, -3, 2.5, True, "4"])
 def test_counts_that_are_not_positive_integers_are_named(cls, name, value):
@@ -258,14 +258,14 @@ def test_counts_that_are_not_positive_integers_are_named(cls, name, value):
         cls(**arguments)
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 @pytest.mark.parametrize("l1", [-0.1, float("nan"), float("inf"), "0.1", None])
 def test_an_unusable_l1_is_named(cls, l1):
     with pytest.raises(ValueError, match=f"l1 must be .* >= 0; received l1={l1!r}"):
         cls(5, l1=l1)
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_an_unusable_dictionary_is_named_with_the_remedy(cls):
     good = unit_atoms(5, 8)
     zero, large, missing = good.copy(), good.copy(), good.copy()
@@ -285,7 +285,7 @@ def test_an_unusable_dictionary_is_named_with_the_remedy(cls):
         cls(5, dictionary=good)(signals(2, 6))
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_a_call_with_the_wrong_number_of_features_or_atoms_is_refused(cls):
     layer = cls(5, n_steps=2)
     layer.build((None, 8))
@@ -299,7 +299,7 @@ def test_a_call_with_the_wrong_number_of_features_or_atoms_is_refused(cls):
         layer(keras.Input((6,)))
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_a_first_call_in_reverse_is_refused(cls):
     with pytest.raises(ValueError, match=r"reverse=True before it was built.*build\("):
         cls(5)(signals(2, 5), reverse=True)

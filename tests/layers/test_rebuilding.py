@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    ENCODERS,
     ENTRIES,
-    TRAINABLE,
+    FEW_ENCODERS,
+    FEW_TRAINED,
     TRAINABLE_VARIANTS,
     VARIANTS,
     WITH_ACTIVATION,
@@ -46,7 +46,7 @@ REBUILT = {
 
 
 @pytest.mark.parametrize("way", REBUILT)
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 @pytest.mark.parametrize("built", [False, True])
 def test_a_layer_that_is_made_again_keeps_the_given_dictionary(cls, way, built):
     check_keeps_the_dictionary(cls, {}, way, built)
@@ -91,7 +91,7 @@ def test_both_directions_start_from_the_given_dictionary():
         np.testing.assert_allclose(to_numpy(part.dictionary), DICTIONARY, atol=1e-6)
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_a_clone_starts_from_the_given_dictionary(cls, tmp_path):
     model = model_of(cls(6, dictionary=DICTIONARY, n_steps=2))
     clone = keras.models.clone_model(model)
@@ -102,7 +102,7 @@ def test_a_clone_starts_from_the_given_dictionary(cls, tmp_path):
     np.testing.assert_array_equal(clone.dictionary, model.dictionary)
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_what_json_cannot_hold_is_nan_until_weights_are_set(cls):
     model = model_of(cls(6, dictionary=DICTIONARY, n_steps=2))
     x = signals(3, 8)
@@ -197,7 +197,7 @@ FIXED = {
 
 
 @pytest.mark.parametrize("name", FIXED)
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_arguments_are_fixed_once_a_layer_is_built(cls, name):
     layer = cls(6, n_steps=2)
     x = signals(3, 8)
@@ -222,7 +222,7 @@ def test_the_error_says_what_to_do():
     layer.trainable = False
 
 
-@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_a_nan_in_a_file_is_refused_on_every_way(cls, tmp_path):
     model = model_of(cls(6, n_steps=2))
     bad = model_of(cls(6, n_steps=2))
@@ -269,7 +269,7 @@ def test_an_encoder_of_sequences_is_no_sparse_coder():
         SparseCoder(x, SLSTM(6)(x))
 
 
-@pytest.mark.parametrize("cls", TRAINABLE)
+@pytest.mark.parametrize("cls", FEW_TRAINED)
 def test_what_was_freed_is_so_after_a_reload(cls, tmp_path):
     name = "trainable_dictionary"
     options = {name: False} if takes(cls, name) else {}
@@ -286,7 +286,7 @@ def test_what_was_freed_is_so_after_a_reload(cls, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["file", "clone", "pickle", "new"])
-@pytest.mark.parametrize("cls", TRAINABLE)
+@pytest.mark.parametrize("cls", FEW_TRAINED)
 def test_an_encoder_that_is_frozen_is_so_when_it_is_made_again(cls, way, tmp_path):
     model = model_of(cls(6, n_steps=2, trainable=way != "new"))
     model.encoder.trainable = False

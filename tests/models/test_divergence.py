@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from coders import SHAPE, build, compiled, images
-from helpers import TRAINABLE, to_numpy
+from helpers import FEW_TRAINED, to_numpy
 
 from sc2keras.models.divergence import DivergenceError
 
@@ -211,7 +211,7 @@ def test_a_batch_that_diverges_is_told_of(return_dict, options):
         model.train_on_batch(images(8), targets, return_dict=return_dict)
 
 
-@pytest.mark.parametrize("cls", TRAINABLE)
+@pytest.mark.parametrize("cls", FEW_TRAINED)
 def test_a_batch_with_a_bad_row_leaves_every_network_as_it_is(cls):
     model = compiled(build(cls))
     before, x = model.get_weights(), images(8)

@@ -1,0 +1,419 @@
+"""Fitting encoders to recover sparse codes, on samples that are drawn meanwhile."""
+
+import contextlib
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, get_args
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from tqdm import tqdm
+
+from sc2keras import backend
+from sc2keras.evaluation import RecoveryQuality, recovery_quality
+from sc2keras.layers import HyperLISTABlock, NAALISTABlock
+from sc2keras.layers.encoder import Encoder
+from sc2keras.layers.recovery import ScalarSteps, mean_magnitude
+from sc2keras.models import SparseCoder, compile_forward
+from sc2keras.synthetic import sparse_recovery
+from sc2keras.validation import Tensor, check_positive_integer
+
+Method = Literal["auto", "greedy", "search", "joint", "stages"]
+Loss = Literal["mse", "log"]
+
+# Of the squared error of an entry: under it a code is exact to float32.
+_EXACT = 1e-11
+_GREEDY_EVALUATIONS = 40
+_N_DRAWS, _SEARCH_SAMPLES, _SEARCH_EVALUATIONS = 160, 256, 60
+# Of c₁ over its default, c₂ and c₃.
+_SEARCH_BOX = np.log([[0.2, 1.6], [0.1, 4.0], [0.03, 0.6]])
+# Rates of the stages of a step, after Chen et al.: its own weights, then all so far.
+_STAGES = (("own", 5e-4), ("all", 1e-4), ("all", 1e-5))
+
+
+class _Problem(NamedTuple):
+    """Samples to fit on and to choose on, and where more come from."""
+
+    draw: Callable[[int], tuple[NDArray, NDArray]]
+    train: tuple[NDArray, NDArray]
+    validation: tuple[NDArray, NDArray]
+    loss: "RecoveryLoss"
+    batch_size: int
+    bar: tqdm
+
+
+@keras.saving.register_keras_serializable(package="sc2keras")
+class RecoveryLoss(keras.losses.Loss):
+    """The error of codes, as one of the two measures of recovery has it.
+
+    Args:
+        kind: `"mse"`, mean squares, for `sc2keras.metrics.NMSE`; `"log"`, the logarithm
+            of each sample's, for `MeanNMSE`. A fit by the one is up to 16 dB worse by
+            the other.
+        **kwargs: Of `keras.losses.Loss`.
+
+    Example:
+
+    >>> loss = RecoveryLoss("log")
+    >>> round(float(loss(np.ones((3, 4)), 0.9 * np.ones((3, 4)))), 3)
+    -4.605
+    """
+
+    def __init__(self, kind: Loss = "mse", **kwargs: Any) -> None:
+        super().__init__(**{"name": "recovery_loss", **kwargs})
+        if kind not in get_args(Loss):
+            raise ValueError(
+                f"loss must be one of {get_args(Loss)}; received {kind!r}."
+            )
+        self.kind = kind
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        error = ops.mean(ops.square(y_pred - ops.cast(y_true, y_pred.dtype)), axis=-1)
+        return error if self.kind == "mse" else ops.log(error + _EXACT)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kind": self.kind}
+
+
+def fit_recovery(
+    model: SparseCoder,
+    dictionary: ArrayLike | None = None,
+    *,
+    method: Method = "auto",
+    loss: Loss | None = None,
+    n_updates: int = 250,
+    learning_rate: float = 5e-3,
+    batch_size: int = 256,
+    n_samples: int = 1000,
+    seed: int = 0,
+    verbose: int = 1,
+    **problem: Any,
+) -> RecoveryQuality:
+    """Fits a model to recover the sparse codes that signals were made of.
+
+    Its dictionary is known, and stays. Samples are drawn from it, fresh ones for every
+    update, so that nothing can be overfitted; what is best on others, drawn once, is
+    kept. For pairs of your own, of whatever operator, it is Keras's way:
+    `model.compile(optimizer, loss=RecoveryLoss("mse"), objective_weight=0)` and
+    `model.fit(x, codes)`.
+
+    Args:
+        model: A `SparseCoder`, with the dictionary of the problem.
+        dictionary: Array `(n_atoms, n_features)`, to be sure that it is the model's.
+        method: `"greedy"`: the two numbers of each step of `ALISTA` or `TiLISTA`, step
+            after step, without a gradient. `"search"`: the three constants of
+            `HyperLISTA`, at random, and on from the best. `"joint"`: all weights by the
+            gradient through all steps (Adam, cosine, clipped). `"stages"`: step after
+            step by the gradient, the step's own weights first and then all so far, as
+            the authors of LISTA-CP train; of use where each step has a matrix of its
+            own, and slow. `"auto"`: greedy, then joint; search; stages; or joint, as
+            suits the model.
+        loss: `"mse"` or `"log"`, see `RecoveryLoss`; None: `"mse"` with noise, `"log"`
+            without. Greedy fits always take the first, which gives up no sample.
+        n_updates: Integer, the updates of a joint fit, or at most of each stage.
+        learning_rate: Float, of a joint fit; of numbers that are logarithms.
+        batch_size: Integer, the samples of an update.
+        n_samples: Integer, the samples to search on, and again those to choose on.
+        seed: Integer.
+        verbose: Integer, 1 for a progress bar, 0 for none.
+        **problem: Of `sc2keras.datasets.sparse_recovery`, such as `density` and `snr`.
+
+    Returns:
+        The `sc2keras.evaluation.RecoveryQuality` on the samples to choose on.
+
+    Raises:
+        ValueError: If the dictionary is not the model's, if a method does not suit the
+            model, or if an argument is unusable.
+
+    Example:
+
+    >>> import sc2keras
+    >>> data = sc2keras.datasets.sparse_recovery(20, 40, 200, seed=7)
+    >>> model = sc2keras.applications.build(
+    ...     "ALISTA", 40, (20,), dictionary=data.dictionary, error_based=True)
+    >>> measure = sc2keras.evaluation.recovery_quality
+    >>> before = measure(model.encode(data.x), data.codes)
+    >>> quality = fit_recovery(model, method="greedy", n_samples=200, verbose=0)
+    >>> quality.ratio < before.ratio
+    True
+
+    References:
+        Chen, Liu, Wang and Yin, Theoretical Linear Convergence of Unfolded ISTA and its
+        Practical Weights and Thresholds, 2018. Chen, Liu, Wang and Yin, Hyperparameter
+        Tuning is All You Need for LISTA, 2021.
+    """
+    encoder = model.encoder
+    atoms = _dictionary_of(model, dictionary)
+    for name, value in (
+        ("n_updates", n_updates),
+        ("batch_size", batch_size),
+        ("n_samples", n_samples),
+    ):
+        check_positive_integer(name, value)
+    if loss is None:
+        loss = "log" if problem.get("snr") is None else "mse"
+    seeds = np.random.default_rng(seed)
+
+    def draw(n: int) -> tuple[NDArray, NDArray]:
+        chosen = int(seeds.integers(2**62))
+        found = sparse_recovery(n_samples=n, dictionary=atoms, seed=chosen, **problem)
+        return found.x, found.codes
+
+    steps = _methods(method, encoder)
+    with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
+        task = _Problem(
+            draw, draw(n_samples), draw(n_samples), RecoveryLoss(loss), batch_size, bar
+        )
+        if isinstance(encoder, NAALISTABlock):
+            encoder.adapt(task.train[0])
+        for step in steps:
+            if step == "greedy":
+                _fit_greedily(encoder, task)
+            elif step == "search":
+                _search(encoder, task)
+            elif step == "joint":
+                _train(encoder, encoder.n_steps, task, n_updates, learning_rate)
+            else:
+                _fit_in_stages(encoder, task, n_updates)
+        return recovery_quality(model.encode(task.validation[0]), task.validation[1])
+
+
+def _dictionary_of(model: SparseCoder, dictionary: ArrayLike | None) -> NDArray:
+    atoms = model.dictionary.astype("float64")
+    if dictionary is None:
+        return atoms
+    given = np.asarray(dictionary, "float64")
+    if given.shape != atoms.shape or not np.allclose(given, atoms, atol=1e-5):
+        raise ValueError(
+            "dictionary must be that of the model, whose matrices are made for it; "
+            f"received another, of shape {given.shape}. Build the model with "
+            "dictionary=..., or leave it out here."
+        )
+    return given
+
+
+def _methods(method: Method, encoder: Encoder) -> list[str]:
+    if method not in get_args(Method):
+        raise ValueError(
+            f"method must be one of {get_args(Method)}; received {method!r}."
+        )
+    fits = {
+        "greedy": isinstance(encoder, ScalarSteps),
+        "search": isinstance(encoder, HyperLISTABlock),
+        "stages": bool(_weights_of_step(encoder, encoder.n_steps - 1)),
+    }
+    if not encoder.is_trained or not fits.get(method, True):
+        raise ValueError(
+            f"method={method!r} does not suit {type(encoder).__name__}. Use "
+            "method='auto', and no solver."
+        )
+    if method != "auto":
+        return [method]
+    if fits["greedy"]:
+        return ["greedy", "joint"]
+    return [next((name for name in ("search", "stages") if fits[name]), "joint")]
+
+
+@contextlib.contextmanager
+def _frozen(weight: keras.Variable) -> Iterator[None]:
+    before = weight.trainable
+    weight.trainable = False
+    try:
+        yield
+    finally:
+        weight.trainable = before
+
+
+def _fit_greedily(encoder: Any, task: _Problem) -> None:
+    """The numbers of each step that leave the smallest error after it."""
+    x, truth = task.train
+    trainer = _truncated(encoder, encoder.n_steps)
+
+    def correct(x, codes):
+        correction = encoder.correct(encoder.residual(x, codes))
+        return correction, mean_magnitude(correction)
+
+    def advance(codes, correction, truth, numbers, count):
+        size, scale = ops.split(ops.exp(numbers), 2, axis=-1)
+        found = encoder.advance(codes, correction, size, scale, count)
+        return found, ops.mean(ops.square(found - truth), axis=-1)
+
+    correct = backend.compile_function(trainer, correct, True)
+    advance = backend.compile_function(trainer, advance, True)
+    unit = float(ops.convert_to_numpy(encoder.threshold(ops.ones((1, 1)), 1.0)).max())
+    scales = np.log(encoder.error_scales())
+    x, truth = (encoder.in_unit(a).astype("float32") for a in (x, truth))
+    codes, best = np.zeros_like(truth), np.zeros(2)
+    task.bar.reset(encoder.n_steps)
+    for t in range(encoder.n_steps):
+        correction, magnitude = (a.copy() for a in correct(x, codes))
+        count = np.full((len(x), 1), encoder.support_count(t), "int32")
+
+        def step(numbers, codes=codes, correction=correction, count=count):
+            rows = np.tile(np.float32(numbers), (len(x), 1))
+            return advance(codes, correction, truth, rows, count)
+
+        usual = np.array([0.0, scales[t]])
+        if not encoder.error_based:
+            usual[1] += math.log(float(magnitude.mean()) / max(unit, 1e-30))
+        starts = [usual] if t == 0 else [usual, best]
+        best = _lowest(lambda n: float(step(n)[1].mean()), starts, _GREEDY_EVALUATIONS)
+        found, errors = step(best)
+        codes = found.copy()
+        _assign_entry(encoder.log_step, t, best[0])
+        _assign_entry(encoder.log_threshold, t, best[1])
+        power = np.mean(truth**2)
+        task.bar.set_postfix_str(f"{10 * np.log10(errors.mean() / power):.1f} dB")
+        task.bar.update()
+
+
+def _assign_entry(weight: keras.Variable, index: int, value: float) -> None:
+    values = np.array(ops.convert_to_numpy(weight))
+    values[index] = value
+    weight.assign(values)
+
+
+def _lowest(
+    function: Callable[[NDArray], float], starts: list[NDArray], n_evaluations: int
+) -> NDArray:
+    """The best of Nelder and Mead's searches; what is no number is the worst."""
+
+    def finite(numbers: NDArray) -> float:
+        value = function(numbers)
+        return value if math.isfinite(value) else np.finfo(float).max
+
+    found = []
+    for start in starts:
+        # By a third in each direction, which all are logarithms.
+        simplex = np.vstack([start, start + 0.3 * np.eye(len(start))])
+        options = {"maxfev": n_evaluations, "initial_simplex": simplex}
+        found.append(minimize(finite, start, method="Nelder-Mead", options=options))
+    return min(found, key=lambda each: each.fun).x
+
+
+def _search(encoder: HyperLISTABlock, task: _Problem) -> None:
+    """The constants of the smallest error: at random, and on from the two best."""
+    forward = compile_forward(_truncated(encoder, encoder.n_steps))
+    start = ops.convert_to_numpy(encoder.log_constants).astype(float)
+
+    def error(numbers: NDArray, n_samples: int) -> float:
+        encoder.log_constants.assign(numbers)
+        x, truth = (a[:n_samples] for a in task.train)
+        return float(task.loss(truth, forward(x)))
+
+    few, rng = min(_SEARCH_SAMPLES, len(task.train[0])), np.random.default_rng(0)
+    low, high = _SEARCH_BOX.T
+    offset = np.array([math.log(0.6 * math.log(max(encoder.n_atoms, 2))), 0.0, 0.0])
+    draws = [start, *(offset + rng.uniform(low, high, (_N_DRAWS, 3)))]
+    task.bar.reset(len(draws) + 2 * _SEARCH_EVALUATIONS)
+    tried = []
+    for draw in draws:
+        value = error(draw, few)
+        tried.append((value if math.isfinite(value) else np.inf, tuple(draw)))
+        task.bar.update()
+
+    def whole(numbers: NDArray) -> float:
+        task.bar.update()
+        return error(numbers, len(task.train[0]))
+
+    starts = [np.array(numbers) for _, numbers in sorted(tried)[:2]]
+    encoder.log_constants.assign(_lowest(whole, starts, _SEARCH_EVALUATIONS))
+
+
+class _Fresh(keras.utils.PyDataset):
+    """Batches that are drawn when they are asked for, and never again."""
+
+    def __init__(self, task: _Problem, encoder: Any, n_batches: int) -> None:
+        super().__init__()
+        self._task, self._n_batches = task, n_batches
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __getitem__(self, index: int) -> tuple[NDArray, NDArray]:
+        return self._task.draw(self._task.batch_size)
+
+
+def _train(
+    encoder: Any,
+    n_steps: int,
+    task: _Problem,
+    n_updates: int,
+    learning_rate: float,
+    patience: int | None = None,
+) -> None:
+    """Adam on the codes after so many steps; the best of validation are kept."""
+    every = min(25, n_updates)
+    trainer = _truncated(encoder, n_steps)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, n_updates)
+    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
+    trainer.compile(optimizer, loss=task.loss)
+    forward = compile_forward(trainer)
+    x, truth = task.validation
+
+    def error() -> float:
+        value = float(task.loss(truth, forward(x)))
+        return value if math.isfinite(value) else np.inf
+
+    best, kept, waited = error(), encoder.get_weights(), 0
+    task.bar.reset(n_updates)
+    for done in range(0, n_updates, every):
+        n_batches = min(every, n_updates - done)
+        trainer.fit(_Fresh(task, encoder, n_batches), shuffle=False, verbose=0)
+        value, waited = error(), waited + 1
+        if value < best:
+            best, kept, waited = value, encoder.get_weights(), 0
+        task.bar.update(n_batches)
+        task.bar.set_postfix_str(f"{task.loss.kind} {best:.3g}")
+        if patience is not None and waited > patience:
+            break
+    encoder.set_weights(kept)
+
+
+def _fit_in_stages(encoder: Any, task: _Problem, n_updates: int) -> None:
+    """One step more after the other; its own weights first, and then all so far."""
+    n_steps = encoder.n_steps
+    later = [_weights_of_step(encoder, t) for t in range(n_steps)]
+    trained = encoder.trainable_weights
+    for t in range(n_steps):
+        unused = list(itertools.chain.from_iterable(later[t + 1 :]))
+        for scope, rate in _STAGES:
+            own = later[t] if scope == "own" else trained
+            chosen = {id(w) for w in own} - {id(w) for w in unused}
+            idle = [w for w in trained if id(w) not in chosen]
+            with contextlib.ExitStack() as stack:
+                for weight in idle:
+                    stack.enter_context(_frozen(weight))
+                _train(encoder, t + 1, task, n_updates, rate, patience=2)
+
+
+def _weights_of_step(encoder: Encoder, t: int) -> list[keras.Variable]:
+    """The trainable weights that step t alone uses, by their names."""
+    pattern = re.compile(rf"_{t}(/\w+)?$")
+    return [w for w in encoder.trainable_weights if pattern.search(w.path)]
+
+
+class _FirstSteps(keras.layers.Layer):
+    """The codes of an encoder after so many of its steps."""
+
+    def __init__(self, encoder: Any, n_steps: int) -> None:
+        super().__init__(dtype=encoder.dtype_policy)
+        self.encoder, self.n_steps = encoder, n_steps
+
+    def call(self, inputs: Tensor) -> Tensor:
+        states = self.encoder.unfold(self.encoder.in_unit(inputs))
+        state = next(itertools.islice(states, self.n_steps - 1, None))
+        return self.encoder.out_of_unit(state[0])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], self.encoder.n_atoms)
+
+
+def _truncated(encoder: Any, n_steps: int) -> keras.Model:
+    inputs = keras.Input((encoder.n_features,))
+    return keras.Model(inputs, _FirstSteps(encoder, n_steps)(inputs))

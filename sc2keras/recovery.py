@@ -28,7 +28,7 @@ Loss = Literal["mse", "log"]
 
 # Of the squared error of an entry: under it a code is exact to float32.
 _EXACT = 1e-11
-_GREEDY_EVALUATIONS = 40
+_GREEDY_SAMPLES, _GREEDY_EVALUATIONS = 500, 40
 _N_DRAWS, _SEARCH_SAMPLES, _SEARCH_EVALUATIONS = 160, 256, 60
 # Of c₁ over its default, c₂ and c₃.
 _SEARCH_BOX = np.log([[0.2, 1.6], [0.1, 4.0], [0.03, 0.6]])
@@ -45,6 +45,11 @@ class _Problem(NamedTuple):
     loss: "RecoveryLoss"
     batch_size: int
     bar: tqdm
+
+    def error(self, codes: NDArray) -> float:
+        """The loss of codes of the samples to choose on; what is no number is worst."""
+        value = float(self.loss(self.validation[1], codes))
+        return value if math.isfinite(value) else np.inf
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -171,7 +176,9 @@ def fit_recovery(
         )
         if isinstance(encoder, NAALISTABlock):
             encoder.adapt(task.train[0])
+        x, truth = task.validation
         for step in steps:
+            before, kept = task.error(model.encode(x)), encoder.get_weights()
             if step == "greedy":
                 _fit_greedily(encoder, task)
             elif step == "search":
@@ -180,7 +187,10 @@ def fit_recovery(
                 _train(encoder, encoder.n_steps, task, n_updates, learning_rate)
             else:
                 _fit_in_stages(encoder, task, n_updates)
-        return recovery_quality(model.encode(task.validation[0]), task.validation[1])
+            # A fit by another measure, or of few samples, may be worse than the start.
+            if task.error(model.encode(x)) > before:
+                encoder.set_weights(kept)
+        return recovery_quality(model.encode(x), truth)
 
 
 def _dictionary_of(model: SparseCoder, dictionary: ArrayLike | None) -> NDArray:
@@ -231,7 +241,7 @@ def _frozen(weight: keras.Variable) -> Iterator[None]:
 
 def _fit_greedily(encoder: Any, task: _Problem) -> None:
     """The numbers of each step that leave the smallest error after it."""
-    x, truth = task.train
+    x, truth = (a[:_GREEDY_SAMPLES] for a in task.train)
     trainer = _truncated(encoder, encoder.n_steps)
 
     def correct(x, codes):
@@ -328,7 +338,7 @@ def _search(encoder: HyperLISTABlock, task: _Problem) -> None:
 class _Fresh(keras.utils.PyDataset):
     """Batches that are drawn when they are asked for, and never again."""
 
-    def __init__(self, task: _Problem, encoder: Any, n_batches: int) -> None:
+    def __init__(self, task: _Problem, n_batches: int) -> None:
         super().__init__()
         self._task, self._n_batches = task, n_batches
 
@@ -354,18 +364,13 @@ def _train(
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
     trainer.compile(optimizer, loss=task.loss)
     forward = compile_forward(trainer)
-    x, truth = task.validation
-
-    def error() -> float:
-        value = float(task.loss(truth, forward(x)))
-        return value if math.isfinite(value) else np.inf
-
-    best, kept, waited = error(), encoder.get_weights(), 0
+    x = task.validation[0]
+    best, kept, waited = task.error(forward(x)), encoder.get_weights(), 0
     task.bar.reset(n_updates)
     for done in range(0, n_updates, every):
         n_batches = min(every, n_updates - done)
-        trainer.fit(_Fresh(task, encoder, n_batches), shuffle=False, verbose=0)
-        value, waited = error(), waited + 1
+        trainer.fit(_Fresh(task, n_batches), shuffle=False, verbose=0)
+        value, waited = task.error(forward(x)), waited + 1
         if value < best:
             best, kept, waited = value, encoder.get_weights(), 0
         task.bar.update(n_batches)
@@ -394,8 +399,9 @@ def _fit_in_stages(encoder: Any, task: _Problem, n_updates: int) -> None:
 
 def _weights_of_step(encoder: Encoder, t: int) -> list[keras.Variable]:
     """The trainable weights that step t alone uses, by their names."""
-    pattern = re.compile(rf"_{t}(/\w+)?$")
-    return [w for w in encoder.trainable_weights if pattern.search(w.path)]
+    # After the name of the encoder, which may end in a number as well.
+    pattern = re.compile(rf"[^/]+/(.*_{t}|.*_{t}/\w+)$")
+    return [w for w in encoder.trainable_weights if pattern.match(w.path)]
 
 
 class _FirstSteps(keras.layers.Layer):

@@ -1,0 +1,156 @@
+"""Fits of sparse recovery: each improves on its start, and leaves the rest alone."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy, with_slow
+
+import sc2keras
+from sc2keras import RecoveryLoss, applications, fit_recovery
+from sc2keras.datasets import sparse_recovery
+from sc2keras.evaluation import recovery_quality
+
+ATOMS = sparse_recovery(20, 40, 1).dictionary
+QUICK = {"n_samples": 120, "n_updates": 20, "batch_size": 32, "verbose": 0}
+TEST = sparse_recovery(n_samples=300, dictionary=ATOMS, seed=99)
+
+
+def build(name, n_steps=4, **options):
+    return applications.build(
+        name, 40, (20,), n_steps=n_steps, dictionary=ATOMS, **options
+    )
+
+
+def quality(model, data=TEST):
+    return recovery_quality(model.encode(data.x), data.codes)
+
+
+FEW = [("ALISTA", "greedy", {}), ("LAMP", "joint", {"n_steps": 2})]
+ALL = [
+    ("HyperLISTA", "search", {}),
+    ("LAMP", "joint", {}),
+    ("ALISTA", "greedy", {"error_based": True}),
+    ("ALISTA", "auto", {}),
+    ("TiLISTA", "auto", {}),
+    ("HyperLISTA", "auto", {}),
+    ("NAALISTA", "auto", {"n_units": 16}),
+    ("GLISTA", "auto", {}),
+    ("ELISTA", "joint", {"firm": True}),
+    ("TISTA", "joint", {}),
+    ("SLISTA", "joint", {}),
+    ("LISTA", "joint", {}),
+    ("LISTASS", "stages", {}),
+    ("LISTACP", "stages", {}),
+    ("LISTACPSS", "auto", {}),
+    ("SC2Net", "joint", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "method", "options"), with_slow(FEW, ALL))
+def test_a_fit_recovers_better_than_its_start(name, method, options):
+    model = build(name, **options)
+    before = quality(model)
+    found = fit_recovery(model, ATOMS, method=method, loss="mse", **QUICK)
+    after = quality(model)
+    assert after.ratio < before.ratio - 0.1
+    # Those that it chose by are not those that it is measured on.
+    assert found.ratio == pytest.approx(after.ratio, abs=3)
+    np.testing.assert_allclose(model.dictionary, ATOMS, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_fit_is_the_same_for_a_seed_and_no_other():
+    weights = []
+    for seed in (1, 1, 2):
+        model = build("ALISTA", n_steps=2)
+        fit_recovery(model, method="greedy", seed=seed, **QUICK)
+        weights.append(np.concatenate([to_numpy(w) for w in model.trainable_weights]))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert (weights[0] != weights[2]).any()
+
+
+@pytest.mark.slow
+def test_what_a_fit_cannot_improve_stays():
+    model = build("HyperLISTA", n_steps=2)
+    fit_recovery(model, loss="mse", **QUICK)
+    best = [to_numpy(w) for w in model.weights]
+    # A rate that ruins it at once.
+    fit_recovery(model, loss="mse", method="joint", learning_rate=50.0, **QUICK)
+    for before, after in zip(best, model.weights, strict=True):
+        np.testing.assert_array_equal(before, to_numpy(after))
+
+
+@pytest.mark.slow
+def test_the_problem_is_that_of_the_arguments():
+    options = {"snr": 5.0, "support_size": 3}
+    model = build("ALISTA", ridge=3.0)
+    fit_recovery(model, method="greedy", **QUICK, **options)
+    noisy = sparse_recovery(n_samples=300, dictionary=ATOMS, seed=99, **options)
+    other = build("ALISTA", ridge=3.0)
+    fit_recovery(other, method="greedy", **QUICK)
+    assert quality(model, noisy).ratio < quality(other, noisy).ratio - 0.5
+
+
+@pytest.mark.slow
+def test_a_trainable_dictionary_stays_and_is_trainable_after():
+    model = build("TiLISTA", n_steps=2)
+    fit_recovery(model, method="joint", **QUICK)
+    np.testing.assert_allclose(model.dictionary, ATOMS, atol=1e-6)
+    assert model.encoder.dictionary.trainable
+    assert not model.compiled
+
+
+@pytest.mark.slow
+def test_units_are_the_models(tmp_path):
+    plain = build("ALISTA", n_steps=2)
+    scaled = build("ALISTA", n_steps=2, unit=8.0, l1=0.8)
+    fit_recovery(plain, method="greedy", **QUICK)
+    fit_recovery(scaled, method="greedy", scale=8.0, **QUICK)
+    for a, b in zip(plain.get_weights(), scaled.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "match"),
+    [
+        ("ALISTA", {"dictionary": ATOMS[::-1]}, "must be that of the model.*another"),
+        ("ALISTA", {"dictionary": ATOMS[:3]}, r"received another, of shape \(3, 20\)"),
+        ("LAMP", {"method": "greedy"}, "'greedy' does not suit LAMPBlock"),
+        ("LAMP", {"method": "search"}, "'search' does not suit LAMPBlock"),
+        ("ALISTA", {"method": "stages"}, "'stages' does not suit ALISTABlock"),
+        ("ISTA", {}, "does not suit ISTA.*no solver"),
+        ("ALISTA", {"method": "best"}, "method must be one of .*received 'best'"),
+        ("ALISTA", {"loss": "l1"}, "loss must be one of .*received 'l1'"),
+        ("ALISTA", {"n_updates": 0}, "n_updates must be .*received n_updates=0"),
+        ("ALISTA", {"density": 3}, "density must be at most 1"),
+    ],
+)
+def test_what_cannot_be_fitted_is_named(name, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        fit_recovery(build(name), **{"verbose": 0, **arguments})
+
+
+def test_pairs_of_ones_own_train_by_plain_fit():
+    model = build("LAMP", n_steps=2, trainable_dictionary=False)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        loss=RecoveryLoss("log"),
+        objective_weight=0,
+        metrics=[sc2keras.metrics.NMSE()],
+        run_eagerly=True,
+    )
+    before = quality(model)
+    history = model.fit(TEST.x, TEST.codes, epochs=5, verbose=0).history
+    after = quality(model)
+    assert after.mean < before.mean
+    assert history["nmse"][-1] == pytest.approx(after.ratio, abs=0.3)
+
+
+@pytest.mark.parametrize("kind", ["mse", "log"])
+def test_losses_are_their_formulas(kind, tmp_path):
+    truth, codes = TEST.codes[:5], TEST.codes[5:10]
+    loss = RecoveryLoss.from_config(RecoveryLoss(kind).get_config())
+    errors = np.mean((codes - truth) ** 2, axis=1)
+    expected = np.mean(errors if kind == "mse" else np.log(errors + 1e-11))
+    assert float(loss(truth, codes)) == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(float(loss(truth, truth)))

@@ -17,13 +17,12 @@ from sc2keras.analytic import analytic_weights
 from sc2keras.diagnosis import diagnose, l1_from
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
-from sc2keras.recovery import RecoveryLoss, fit_recovery
+from sc2keras.recovery import fit_recovery
 from sc2keras.registry import register_encoder
 from sc2keras.training import Recipe
 
 __all__ = [
     "Recipe",
-    "RecoveryLoss",
     "SparseCoder",
     "__version__",
     "analytic_weights",

@@ -19,15 +19,14 @@ from sc2keras.evaluation import RecoveryQuality, recovery_quality
 from sc2keras.layers import HyperLISTABlock, NAALISTABlock
 from sc2keras.layers.encoder import Encoder
 from sc2keras.layers.recovery import ScalarSteps, mean_magnitude
+from sc2keras.losses import RecoveryKind, RecoveryLoss
 from sc2keras.models import SparseCoder, compile_forward
 from sc2keras.synthetic import sparse_recovery
 from sc2keras.validation import Tensor, check_positive_integer
 
 Method = Literal["auto", "greedy", "search", "joint", "stages"]
-Loss = Literal["mse", "log"]
 
-# Of the squared error of an entry: under it a code is exact to float32.
-_EXACT = 1e-11
+_FEW_WEIGHTS = 1000
 _GREEDY_SAMPLES, _GREEDY_EVALUATIONS = 500, 40
 _N_DRAWS, _SEARCH_SAMPLES, _SEARCH_EVALUATIONS = 160, 256, 60
 # Of c₁ over its default, c₂ and c₃.
@@ -42,7 +41,7 @@ class _Problem(NamedTuple):
     draw: Callable[[int], tuple[NDArray, NDArray]]
     train: tuple[NDArray, NDArray]
     validation: tuple[NDArray, NDArray]
-    loss: "RecoveryLoss"
+    loss: RecoveryLoss
     batch_size: int
     bar: tqdm
 
@@ -52,47 +51,14 @@ class _Problem(NamedTuple):
         return value if math.isfinite(value) else np.inf
 
 
-@keras.saving.register_keras_serializable(package="sc2keras")
-class RecoveryLoss(keras.losses.Loss):
-    """The error of codes, as one of the two measures of recovery has it.
-
-    Args:
-        kind: `"mse"`, mean squares, for `sc2keras.metrics.NMSE`; `"log"`, the logarithm
-            of each sample's, for `MeanNMSE`. A fit by the one is up to 16 dB worse by
-            the other.
-        **kwargs: Of `keras.losses.Loss`.
-
-    Example:
-
-    >>> loss = RecoveryLoss("log")
-    >>> round(float(loss(np.ones((3, 4)), 0.9 * np.ones((3, 4)))), 3)
-    -4.605
-    """
-
-    def __init__(self, kind: Loss = "mse", **kwargs: Any) -> None:
-        super().__init__(**{"name": "recovery_loss", **kwargs})
-        if kind not in get_args(Loss):
-            raise ValueError(
-                f"loss must be one of {get_args(Loss)}; received {kind!r}."
-            )
-        self.kind = kind
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        error = ops.mean(ops.square(y_pred - ops.cast(y_true, y_pred.dtype)), axis=-1)
-        return error if self.kind == "mse" else ops.log(error + _EXACT)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "kind": self.kind}
-
-
 def fit_recovery(
     model: SparseCoder,
     dictionary: ArrayLike | None = None,
     *,
     method: Method = "auto",
-    loss: Loss | None = None,
+    loss: RecoveryKind | None = None,
     n_updates: int = 250,
-    learning_rate: float = 5e-3,
+    learning_rate: float | None = None,
     batch_size: int = 256,
     n_samples: int = 1000,
     seed: int = 0,
@@ -103,9 +69,8 @@ def fit_recovery(
 
     Its dictionary is known, and stays. Samples are drawn from it, fresh ones for every
     update, so that nothing can be overfitted; what is best on others, drawn once, is
-    kept. For pairs of your own, of whatever operator, it is Keras's way:
-    `model.compile(optimizer, loss=RecoveryLoss("mse"), objective_weight=0)` and
-    `model.fit(x, codes)`.
+    kept. For pairs of your own, of whatever operator, it is Keras's way: `compile` with
+    `loss=sc2keras.losses.RecoveryLoss(), objective_weight=0`, and `fit(x, codes)`.
 
     Args:
         model: A `SparseCoder`, with the dictionary of the problem.
@@ -121,7 +86,8 @@ def fit_recovery(
         loss: `"mse"` or `"log"`, see `RecoveryLoss`; None: `"mse"` with noise, `"log"`
             without. Greedy fits always take the first, which gives up no sample.
         n_updates: Integer, the updates of a joint fit, or at most of each stage.
-        learning_rate: Float, of a joint fit; of numbers that are logarithms.
+        learning_rate: Float, of a joint fit; None: 0.02 where a few numbers, mostly
+            logarithms, are all that is trained, and 0.001 where there are matrices.
         batch_size: Integer, the samples of an update.
         n_samples: Integer, the samples to search on, and again those to choose on.
         seed: Integer.
@@ -154,12 +120,9 @@ def fit_recovery(
     """
     encoder = model.encoder
     atoms = _dictionary_of(model, dictionary)
-    for name, value in (
-        ("n_updates", n_updates),
-        ("batch_size", batch_size),
-        ("n_samples", n_samples),
-    ):
-        check_positive_integer(name, value)
+    check_positive_integer("n_updates", n_updates)
+    check_positive_integer("batch_size", batch_size)
+    check_positive_integer("n_samples", n_samples)
     if loss is None:
         loss = "log" if problem.get("snr") is None else "mse"
     seeds = np.random.default_rng(seed)
@@ -169,28 +132,38 @@ def fit_recovery(
         found = sparse_recovery(n_samples=n, dictionary=atoms, seed=chosen, **problem)
         return found.x, found.codes
 
-    steps = _methods(method, encoder)
+    methods = _methods(method, encoder)
     with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
         task = _Problem(
             draw, draw(n_samples), draw(n_samples), RecoveryLoss(loss), batch_size, bar
         )
-        if isinstance(encoder, NAALISTABlock):
-            encoder.adapt(task.train[0])
         x, truth = task.validation
-        for step in steps:
+        x = x.reshape(-1, *model.input_shape[1:])
+        if isinstance(encoder, NAALISTABlock) and not encoder.is_adapted():
+            encoder.adapt(task.train[0])
+        for each in methods:
             before, kept = task.error(model.encode(x)), encoder.get_weights()
-            if step == "greedy":
-                _fit_greedily(encoder, task)
-            elif step == "search":
-                _search(encoder, task)
-            elif step == "joint":
-                _train(encoder, encoder.n_steps, task, n_updates, learning_rate)
-            else:
-                _fit_in_stages(encoder, task, n_updates)
+            _fit(encoder, each, task, n_updates, learning_rate)
             # A fit by another measure, or of few samples, may be worse than the start.
             if task.error(model.encode(x)) > before:
                 encoder.set_weights(kept)
         return recovery_quality(model.encode(x), truth)
+
+
+def _fit(
+    encoder: Any, method: str, task: _Problem, n_updates: int, rate: float | None
+) -> None:
+    if method == "greedy":
+        _fit_greedily(encoder, task)
+    elif method == "search":
+        _search(encoder, task)
+    elif method == "stages":
+        _fit_in_stages(encoder, task, n_updates)
+    else:
+        if rate is None:
+            n_weights = sum(math.prod(w.shape) for w in encoder.trainable_weights)
+            rate = 0.02 if n_weights <= _FEW_WEIGHTS else 0.001
+        _train(encoder, encoder.n_steps, task, n_updates, rate)
 
 
 def _dictionary_of(model: SparseCoder, dictionary: ArrayLike | None) -> NDArray:

@@ -208,6 +208,16 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def by_percentile(x, threshold, fraction):
+    """Support selection of Chen et al. 2018: above the nearest percentile, and θ."""
+    magnitude = np.abs(x)
+    line = np.percentile(
+        magnitude, 100 * (1 - fraction), axis=1, keepdims=True, method="nearest"
+    )
+    passes = (magnitude > threshold) & (magnitude > line)
+    return np.where(passes, x, shrink(x, threshold))
+
+
 def ista(x, dictionary, l1, n_steps):
     """The codes after every step, `(batch, n_steps, n_atoms)`, as gradient steps."""
     step_size = 1 / np.linalg.norm(dictionary, 2) ** 2

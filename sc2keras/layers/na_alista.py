@@ -123,6 +123,10 @@ class NAALISTABlock(AnalyticEncoder):
         self.feature_mean.assign(found.mean(axis=0))
         self.feature_deviation.assign(np.maximum(found.std(axis=0), 1e-6))
 
+    def is_adapted(self) -> bool:
+        """Whether mean and deviation are others than those that it starts from."""
+        return bool(np.any(ops.convert_to_numpy(self.feature_mean) != 0))
+
     @staticmethod
     def _features(residual: Tensor, correction: Tensor) -> Tensor:
         norms = [ops.sum(ops.abs(r), axis=-1) for r in (residual, correction)]

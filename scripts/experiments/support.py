@@ -70,7 +70,8 @@ def export_as(format):
 
 
 def agree(found, expected):
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # AMP's codes are a hundred times as large as others.
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
 
 
 EXPORTS = {

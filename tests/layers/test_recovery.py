@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import ista, perturb, shrink, signals, to_numpy, unit_atoms
-from test_support_selection import by_percentile
+from helpers import by_percentile, ista, perturb, shrink, signals, to_numpy, unit_atoms
 
 from sc2keras import analytic_weights, applications, layers
 from sc2keras.layers import (

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import shrink, signals, to_numpy, unit_atoms
+from helpers import by_percentile, shrink, signals, to_numpy, unit_atoms
 from keras.src import testing
 
 from sc2keras.layers import (
@@ -20,16 +20,6 @@ N = 50
 
 def entries(n_samples=20, n=N):
     return np.random.default_rng(0).standard_normal((n_samples, n)).astype("float32")
-
-
-def by_percentile(x, threshold, fraction):
-    """Chen et al. 2018: strictly above the nearest percentile, and the threshold."""
-    magnitude = np.abs(x)
-    line = np.percentile(
-        magnitude, 100 * (1 - fraction), axis=1, keepdims=True, method="nearest"
-    )
-    passes = (magnitude > threshold) & (magnitude > line)
-    return np.where(passes, x, shrink(x, threshold))
 
 
 def by_rank(x, threshold, fraction):

@@ -6,9 +6,10 @@ import pytest
 from helpers import to_numpy, with_slow
 
 import sc2keras
-from sc2keras import RecoveryLoss, applications, fit_recovery
+from sc2keras import applications, fit_recovery
 from sc2keras.datasets import sparse_recovery
 from sc2keras.evaluation import recovery_quality
+from sc2keras.losses import RecoveryLoss
 
 ATOMS = sparse_recovery(20, 40, 1).dictionary
 QUICK = {"n_samples": 120, "n_updates": 20, "batch_size": 32, "verbose": 0}

@@ -18,7 +18,7 @@ from sc2keras import backend
 from sc2keras.evaluation import RecoveryQuality, recovery_quality
 from sc2keras.layers import HyperLISTABlock, NAALISTABlock
 from sc2keras.layers.encoder import Encoder
-from sc2keras.layers.recovery import ScalarSteps, mean_magnitude
+from sc2keras.layers.recovery import ScalarSteps, log_size, mean_magnitude
 from sc2keras.losses import RecoveryKind, RecoveryLoss
 from sc2keras.models import SparseCoder, compile_forward
 from sc2keras.synthetic import sparse_recovery
@@ -28,9 +28,9 @@ Method = Literal["auto", "greedy", "search", "joint", "stages"]
 
 _FEW_WEIGHTS = 1000
 _GREEDY_SAMPLES, _GREEDY_EVALUATIONS = 500, 40
-_N_DRAWS, _SEARCH_SAMPLES, _SEARCH_EVALUATIONS = 160, 256, 60
-# Of c₁ over its default, c₂ and c₃.
-_SEARCH_BOX = np.log([[0.2, 1.6], [0.1, 4.0], [0.03, 0.6]])
+_N_DRAWS, _SEARCH_SAMPLES, _N_FINALISTS, _SEARCH_EVALUATIONS = 120, 256, 6, 45
+# Of c₁ over ln k, c₂ and c₃.
+_SEARCH_BOX = np.log([[0.2, 1.0], [0.1, 4.0], [0.03, 0.6]])
 # Rates of the stages of a step, after Chen et al.: its own weights, then all so far.
 _STAGES = (("own", 5e-4), ("all", 1e-4), ("all", 1e-5))
 
@@ -280,32 +280,28 @@ def _lowest(
 
 
 def _search(encoder: HyperLISTABlock, task: _Problem) -> None:
-    """The constants of the smallest error: at random, and on from the two best."""
+    """The constants of the smallest error: at random, and on from the best."""
     forward = compile_forward(_truncated(encoder, encoder.n_steps))
-    start = ops.convert_to_numpy(encoder.log_constants).astype(float)
+    # Next to constants that are good are such that fail for one sample in a thousand.
+    x, truth = map(np.concatenate, zip(task.train, task.validation, strict=True))
 
     def error(numbers: NDArray, n_samples: int) -> float:
         encoder.log_constants.assign(numbers)
-        x, truth = (a[:n_samples] for a in task.train)
-        return float(task.loss(truth, forward(x)))
+        value = float(task.loss(truth[:n_samples], forward(x[:n_samples])))
+        task.bar.update()
+        return value if math.isfinite(value) else np.inf
 
-    few, rng = min(_SEARCH_SAMPLES, len(task.train[0])), np.random.default_rng(0)
+    start = ops.convert_to_numpy(encoder.log_constants).astype(float)
     low, high = _SEARCH_BOX.T
-    offset = np.array([math.log(0.6 * math.log(max(encoder.n_atoms, 2))), 0.0, 0.0])
-    draws = [start, *(offset + rng.uniform(low, high, (_N_DRAWS, 3)))]
-    task.bar.reset(len(draws) + 2 * _SEARCH_EVALUATIONS)
-    tried = []
-    for draw in draws:
-        value = error(draw, few)
-        tried.append((value if math.isfinite(value) else np.inf, tuple(draw)))
-        task.bar.update()
-
-    def whole(numbers: NDArray) -> float:
-        task.bar.update()
-        return error(numbers, len(task.train[0]))
-
-    starts = [np.array(numbers) for _, numbers in sorted(tried)[:2]]
-    encoder.log_constants.assign(_lowest(whole, starts, _SEARCH_EVALUATIONS))
+    low, high = (
+        side + np.log([log_size(encoder.n_atoms), 1, 1]) for side in (low, high)
+    )
+    draws = np.random.default_rng(0).uniform(low, high, (_N_DRAWS, 3))
+    task.bar.reset(_N_DRAWS + 1 + _N_FINALISTS + _SEARCH_EVALUATIONS)
+    by_few = sorted([start, *draws], key=lambda c: error(c, _SEARCH_SAMPLES))
+    best = min(by_few[:_N_FINALISTS], key=lambda c: error(c, len(x)))
+    found = _lowest(lambda c: error(c, len(x)), [best], _SEARCH_EVALUATIONS)
+    encoder.log_constants.assign(found)
 
 
 class _Fresh(keras.utils.PyDataset):

@@ -26,16 +26,18 @@ class NAALISTABlock(AnalyticEncoder):
 
         c = (x − s_{t−1} D) Wᵀ
         s_t = sh^p_θ(s_{t−1} + γ·c)
-        (γ, θ/λτ) = softplus(relu(m_t V + v) U + u)
+        (γ, θ/qλτ) = softplus(relu(m_t V + v) U + u)
 
     where m_t is the cell state of an LSTM on (‖x − s_{t−1} D‖₁, ‖c‖₁), standardised.
     Here p is a count that grows linearly to `max_support` of the atoms; so many largest
     entries of a sample, less one, pass unshrunk, whether above θ or not. U starts at
-    zero, and u where γ = 1 and θ = λτ: untrained, it is ALISTA with that selection.
+    zero, and u where γ = 1 and θ = qλτ, with q = 1: untrained, it is ALISTA with that
+    selection.
 
-    Mean and deviation of the two features are weights that are not trained, and saved:
-    in the authors' code they are of the first batch, and lost with the process.
-    `adapt(x)` takes them from signals; `sc2keras.fit_recovery` calls it.
+    Mean and deviation of the two features, and q, are weights that are not trained, and
+    saved: in the authors' code the features' are of the first batch, and lost with the
+    process, and there is no q. `adapt(x)` takes them from signals, q such that qλτ is
+    the mean magnitude of a first correction; `sc2keras.fit_recovery` calls it.
 
     Args:
         n_atoms: Integer, k, the number of atoms.
@@ -78,14 +80,19 @@ class NAALISTABlock(AnalyticEncoder):
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        for name, start in (("feature_mean", 0.0), ("feature_deviation", 1.0)):
-            weight = self.add_weight(
+        self.feature_mean, self.feature_deviation, self.threshold_scale = (
+            self.add_weight(
                 name=name,
-                shape=(2,),
-                initializer=Given(np.full(2, start)),
+                shape=np.shape(start),
+                initializer=Given(start),
                 trainable=False,
             )
-            setattr(self, name, weight)
+            for name, start in (
+                ("feature_mean", np.zeros(2)),
+                ("feature_deviation", np.ones(2)),
+                ("threshold_scale", 1.0),
+            )
+        )
         size = self.n_units
         self.first_hidden, self.first_cell = (
             self.add_weight(name=name, shape=(size,), initializer="zeros")
@@ -117,11 +124,14 @@ class NAALISTABlock(AnalyticEncoder):
                 self.watch(name, weight, by_default=layer.trainable)
 
     def adapt(self, x: ArrayLike) -> None:
-        """Takes mean and deviation of the features from signals `(n, n_features)`."""
+        """Takes what features and thresholds are relative to from signals, in rows."""
         x = self.in_unit(ops.cast(ops.convert_to_tensor(x), self.compute_dtype))
         found = ops.convert_to_numpy(self._features(x, self.correct(x)))
         self.feature_mean.assign(found.mean(axis=0))
         self.feature_deviation.assign(np.maximum(found.std(axis=0), 1e-6))
+        usual = self.l1 / self.unit * float(ops.convert_to_numpy(self.step_size))
+        if usual > 0:
+            self.threshold_scale.assign(found[:, 1].mean() / self.n_atoms / usual)
 
     def is_adapted(self) -> bool:
         """Whether mean and deviation are others than those that it starts from."""
@@ -155,7 +165,8 @@ class NAALISTABlock(AnalyticEncoder):
         total = numbers[..., :1] * correction
         if codes is not None:
             total = codes + total
-        threshold = self.l1 / self.unit * self.step_size * numbers[..., 1:]
+        unit = self.l1 / self.unit * self.step_size * self.threshold_scale
+        threshold = unit * numbers[..., 1:]
         shrunk = soft_threshold(total, threshold)
         count = self.support_count(t)
         return support_selection(total, shrunk, count, tested=False), memory

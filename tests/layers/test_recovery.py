@@ -103,7 +103,8 @@ def na_alista(layer, w, x):
         inner = relu(cell @ w["hidden/kernel"] + w["hidden/bias"])
         numbers = softplus(inner @ w["numbers/kernel"] + w["numbers/bias"])
         total = codes + numbers[:, :1] * correction
-        shrunk = shrink(total, layer.l1 * w["step_size"] * numbers[:, 1:])
+        unit = layer.l1 * w["step_size"] * w["threshold_scale"]
+        shrunk = shrink(total, unit * numbers[:, 1:])
         codes = select_largest(total, shrunk, max(counts[t] - 1, 0), tested=False)
         yield codes
 
@@ -359,11 +360,19 @@ def test_statistics_of_features_are_adapted_and_saved(tmp_path):
     layer.adapt(data)
     kernel = analytic_weights(unit_atoms(K, D)).T
     features = np.stack([np.abs(a).sum(axis=1) for a in (data, data @ kernel)], axis=1)
-    np.testing.assert_allclose(layer.feature_mean, features.mean(axis=0), rtol=1e-4)
-    np.testing.assert_allclose(layer.feature_deviation, features.std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        to_numpy(layer.feature_mean), features.mean(axis=0), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        to_numpy(layer.feature_deviation), features.std(axis=0), rtol=1e-4
+    )
+    usual = np.abs(data @ kernel).mean() / (0.1 * float(layer.step_size.value))
+    assert float(layer.threshold_scale.value) == pytest.approx(usual, rel=1e-3)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.encoder.feature_mean, layer.feature_mean)
+    for name in ("feature_mean", "feature_deviation", "threshold_scale"):
+        a, b = (to_numpy(getattr(each, name)) for each in (layer, loaded.encoder))
+        np.testing.assert_array_equal(a, b)
 
 
 def test_the_sizes_are_those_of_the_papers():

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -338,7 +339,10 @@ def _train(
     task.bar.reset(n_updates)
     for done in range(0, n_updates, every):
         n_batches = min(every, n_updates - done)
-        trainer.fit(_Fresh(task, n_batches), shuffle=False, verbose=0)
+        with warnings.catch_warnings():
+            # A step that is not there yet has weights without gradients.
+            warnings.filterwarnings("ignore", "Gradients do not exist")
+            trainer.fit(_Fresh(task, n_batches), shuffle=False, verbose=0)
         value, waited = task.error(forward(x)), waited + 1
         if value < best:
             best, kept, waited = value, encoder.get_weights(), 0
@@ -381,9 +385,10 @@ class _FirstSteps(keras.layers.Layer):
         self.encoder, self.n_steps = encoder, n_steps
 
     def call(self, inputs: Tensor) -> Tensor:
-        states = self.encoder.unfold(self.encoder.in_unit(inputs))
+        owner = getattr(self.encoder, "cell", self.encoder)
+        states = self.encoder.unfold(owner.in_unit(inputs))
         state = next(itertools.islice(states, self.n_steps - 1, None))
-        return self.encoder.out_of_unit(state[0])
+        return owner.out_of_unit(state[0])
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.encoder.n_atoms)

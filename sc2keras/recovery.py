@@ -93,7 +93,7 @@ def fit_recovery(
         n_samples: Integer, the samples to search on, and again those to choose on.
         seed: Integer.
         verbose: Integer, 1 for a progress bar, 0 for none.
-        **problem: Of `sc2keras.datasets.sparse_recovery`, such as `density` and `snr`.
+        **problem: Of ``sc2keras.datasets.sparse_recovery``, such as `density`, `snr`.
 
     Returns:
         The `sc2keras.evaluation.RecoveryQuality` on the samples to choose on.

@@ -18,8 +18,8 @@ class SLISTABlock(StepLISTABlock):
     optimum of the LASSO is the only code that a step leaves as it is.
 
     Args:
-        n_atoms, n_steps, l1, dictionary, trainable_dictionary, unit, return_sequences,
-            **kwargs: See `StepLISTABlock`.
+        n_atoms, n_steps, l1, dictionary, trainable_dictionary, **kwargs: See
+            `StepLISTABlock`, whose `unit` and `return_sequences` it takes as well.
 
     The call and the errors are those of `UnfoldedEncoder`.
 

@@ -11,6 +11,7 @@ Keras runs on, whose module is imported when it is first asked for.
 - `to_numpy(tensor)`: its values, which may share its memory.
 - `full_precision()`: a context in which products of float32 are not rounded to less.
 - `is_recorded()`: whether a loop would be recorded as the steps of one run.
+- `is_traced(x)`: whether a tensor stands for the values of runs to come.
 - `make_deterministic()`: equal results at every call, for the whole process.
 - `MAY_CHOOSE_XLA`: whether Keras leaves it open that XLA compiles.
 - `HAS_STEPS_PER_EXECUTION`: whether Keras runs several steps of a training at once.

@@ -157,6 +157,13 @@ def is_recorded() -> bool:
     return False
 
 
+def is_traced(x: Any) -> bool:
+    """Whether a tensor has no values yet."""
+    import jax
+
+    return isinstance(x, jax.core.Tracer)
+
+
 def export_arguments(format: str, has_loop: bool) -> dict[str, Any]:
     """There is no gradient of a loop whose number of steps is not known."""
     return {"jax2tf_kwargs": {"with_gradient": False}} if has_loop else {}

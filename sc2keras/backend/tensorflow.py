@@ -160,6 +160,13 @@ def is_recorded() -> bool:
     return False
 
 
+def is_traced(x: Any) -> bool:
+    """Whether a function is traced, where no tensor has values."""
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
+
+
 def export_arguments(format: str, has_loop: bool) -> dict[str, Any]:
     """None: batches are of any size as it is."""
     return {}

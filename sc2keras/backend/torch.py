@@ -62,6 +62,11 @@ def is_recorded() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
+def is_traced(x: Any) -> bool:
+    """Only where a run is recorded; all others have their values."""
+    return is_recorded()
+
+
 def export_arguments(format: str, has_loop: bool) -> dict[str, Any]:
     """PyTorch's own format has batches of the size of the example, unless told."""
     if format != "torch":

@@ -23,6 +23,8 @@ NAMES = (
     "LOOPS_IN",
     "export_arguments",
     "FLOAT64_REMEDY",
+    "is_recorded",
+    "is_traced",
 )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import WITH_ACTIVATION, signals, to_numpy, unit_atoms, with_slow
 
-from sc2keras import SparseCoder, applications
+from sc2keras import SparseCoder, applications, backend
 from sc2keras.layers import SLSTM, LISTABlock, TopK
 from sc2keras.layers.top_k import top_k_mask
 
@@ -18,6 +18,13 @@ def sorted_top_k(x, k):
     return codes
 
 
+@pytest.fixture(params=[False, True], ids=["sort", "halvings"])
+def way(request, monkeypatch):
+    """How the entry of rank k is found: where values are there, or while traced."""
+    monkeypatch.setattr(backend, "is_traced", lambda x: request.param, raising=False)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("k", [1, 7, 50, 100])
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e30])
 def test_it_keeps_what_a_sort_keeps(k, scale):
@@ -28,6 +35,7 @@ def test_it_keeps_what_a_sort_keeps(k, scale):
     np.testing.assert_array_equal(to_numpy(TopK(k)(x)), sorted_top_k(x, k))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_entries_of_all_magnitudes_are_told_apart(dtype):
     if dtype == "float64" and keras.backend.backend() != "tensorflow":
@@ -42,12 +50,14 @@ def test_entries_of_all_magnitudes_are_told_apart(dtype):
     np.testing.assert_array_equal(codes, sorted_top_k(values, 7))
 
 
+@pytest.mark.usefixtures("way")
 def test_neighbours_far_below_the_largest_are_told_apart():
     above = np.nextafter(np.float32(0.1), np.float32(1.0))
     x = np.array([[1000.0, 0.1, above, 0.05]], "float32")
     np.testing.assert_array_equal(to_numpy(TopK(2)(x)), [[1000.0, 0.0, above, 0.0]])
 
 
+@pytest.mark.usefixtures("way")
 def test_of_equal_entries_the_first_are_kept():
     x = np.array([[2.0, 2.0, 2.0, 2.0], [0.0, 1.0, -1.0, 1.0], [0.0, 0.0, 0.0, 5.0]])
     expected = [[2, 2, 0, 0], [0, 1, -1, 0], [0, 0, 0, 5]]
@@ -61,12 +71,14 @@ def test_negative_entries_count_as_zeros_if_asked_to():
     assert not np.signbit(to_numpy(TopK(1)(x)))[0, 1:].any()
 
 
+@pytest.mark.usefixtures("way")
 def test_counts_may_differ_from_row_to_row():
-    x = keras.ops.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
-    mask = to_numpy(top_k_mask(x, keras.ops.array([[1], [2], [0]])))
-    assert mask.sum(axis=1).tolist() == [1, 2, 0]
+    x = keras.ops.array(4 * [[3.0, 1.0, 2.0]])
+    mask = to_numpy(top_k_mask(x, keras.ops.array([[1], [2], [0], [7]])))
+    assert mask.sum(axis=1).tolist() == [1, 2, 0, 3]
 
 
+@pytest.mark.usefixtures("way")
 def test_a_value_that_is_no_number_shows():
     for value in (np.nan, np.inf, -np.inf):
         x = np.array([[1.0, value, 2.0, 3.0]], "float32")

@@ -119,9 +119,10 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
         def assign_and_follow(value: Any) -> Any:
             nonlocal followed
             result = assign(value)
-            if self.dictionary.trainable:
+            value = self.dictionary.value
+            if backend.is_traced(value):
                 return result  # Within a training nothing is known of its values.
-            dictionary = ops.convert_to_numpy(self.dictionary).astype(float)
+            dictionary = ops.convert_to_numpy(value).astype(float)
             # Keras on JAX also assigns what is there already.
             if not np.array_equal(dictionary, followed):
                 followed = dictionary

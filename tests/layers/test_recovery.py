@@ -8,6 +8,7 @@ from helpers import (
     ista,
     perturb,
     shrink,
+    sigmoid,
     signals,
     to_numpy,
     unit_atoms,
@@ -30,10 +31,6 @@ from sc2keras.layers import (
 
 K, D, T = 12, 8, 4
 SELECTING = {"support_step": 0.2, "max_support": 0.45}
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def softplus(x):
@@ -332,6 +329,15 @@ def test_the_matrix_follows_a_dictionary_that_is_assigned(cls):
     layer.dictionary.assign(zero)
     codes = to_numpy(layer(x))
     assert np.isfinite(codes).all() and np.abs(codes[:, 3]).max() < 1e-12
+
+
+@pytest.mark.parametrize("cls", [ISTA, ALISTABlock])
+def test_a_dictionary_that_was_freed_is_followed_as_well(cls):
+    x, other = signals(6, D), unit_atoms(K, D, seed=5)
+    layer, expected = built(cls), built(cls, dictionary=0.3 * other)
+    layer.dictionary.trainable = True
+    layer.dictionary.assign(0.3 * other)
+    np.testing.assert_allclose(to_numpy(layer(x)), to_numpy(expected(x)), atol=1e-4)
 
 
 def test_the_matrix_is_the_analytic_one_of_its_ridge():

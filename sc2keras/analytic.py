@@ -32,7 +32,8 @@ def analytic_weights(
         ridge: Float >= 0.
         symmetric: Boolean. If True, the best W = D M with a symmetric positive
             semidefinite M, so that a step descends in the norm of M: the form that
-            HyperLISTA's analysis takes.
+            HyperLISTA's analysis takes. The ridge then adds 2·ridge·‖W‖² +
+            ridge²·‖M‖².
 
     Returns:
         Float64 array `(n_atoms, n_features)`.

@@ -129,7 +129,8 @@ class RecoveryLoss(keras.losses.Loss):
         super().__init__(**{"name": "recovery_loss", **kwargs})
         if kind not in get_args(RecoveryKind):
             raise ValueError(
-                f"loss must be one of {get_args(RecoveryKind)}; received {kind!r}."
+                f"the kind of loss must be one of {get_args(RecoveryKind)}; received "
+                f"{kind!r}."
             )
         self.kind = kind
 

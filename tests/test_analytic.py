@@ -107,6 +107,17 @@ def test_the_symmetric_form_is_semidefinite():
     assert plain < objective(weights, WIDE) < 1.1 * plain
 
 
+@pytest.mark.parametrize("ridge", [0.0, 0.5])
+def test_the_symmetric_form_is_stationary(ridge):
+    # Of the Lagrangian: (S + ridge·I) M (S + ridge·I) is a sum of multiples of d_iᵀd_i.
+    weights = analytic_weights(WIDE, ridge, symmetric=True)
+    gram = WIDE.T @ WIDE + ridge * np.eye(12)
+    gradient = (gram @ np.linalg.pinv(WIDE) @ weights @ gram).ravel()
+    outer = np.einsum("ij,ik->jki", WIDE, WIDE).reshape(144, 20)
+    multipliers = np.linalg.lstsq(outer, gradient, rcond=None)[0]
+    np.testing.assert_allclose(outer @ multipliers, gradient, atol=1e-8)
+
+
 def test_a_ridge_goes_from_the_pseudo_inverse_to_the_dictionary():
     columns = np.linalg.pinv(WIDE).T
     columns /= np.sum(columns * WIDE, axis=1, keepdims=True)

@@ -26,8 +26,9 @@ class LAMPBlock(RecoveryEncoder):
         s_t = sh_θ(s_{t−1} + v_t B),  θ = α_t·‖v_t‖/√n
 
     The Onsager term makes what disturbs a code look like Gaussian noise, of the
-    deviation ‖v_t‖/√n, if D is Gaussian: on other dictionaries AMP may diverge. Codes
-    are homogeneous, s(c·x) = c·s(x), and `l1` is of no effect on them.
+    deviation ‖v_t‖/√n, if D is large and Gaussian. On others, small or coherent ones,
+    AMP may diverge, and the block does before it is trained: its codes grow from step
+    to step. Codes are homogeneous, s(c·x) = c·s(x), and `l1` is of no effect on them.
 
     The block starts as AMP, B = Dᵀ and α_t = 1.1402; the authors' code starts at
     B = Dᵀ/L, which is no AMP. α_t is the exponential of a weight, and so positive.

@@ -107,7 +107,8 @@ def fit_recovery(
     >>> import sc2keras
     >>> data = sc2keras.datasets.sparse_recovery(20, 40, 200, seed=7)
     >>> model = sc2keras.applications.build(
-    ...     "ALISTA", 40, (20,), dictionary=data.dictionary, error_based=True)
+    ...     "ALISTA", 40, (20,), n_steps=4, dictionary=data.dictionary,
+    ...     error_based=True)
     >>> measure = sc2keras.evaluation.recovery_quality
     >>> before = measure(model.encode(data.x), data.codes)
     >>> quality = fit_recovery(model, method="greedy", n_samples=200, verbose=0)

@@ -58,8 +58,10 @@ def with_slow(fast, slow, marks=pytest.mark.slow):
     ]
 
 
-# Encoders that differ from another by their step rule alone, which stands for them.
+# Encoders that share all but their step rule with another, which stands for them: in
+# `layers/recovery.py` TiLISTA, with trained weights, NA-ALISTA, with analytic ones.
 KIN = (
+    layers.ALISTABlock,
     layers.ELISTABlock,
     layers.GLISTABlock,
     layers.HyperLISTABlock,
@@ -77,6 +79,9 @@ def marks(cls):
 
 FEW_ENCODERS = with_slow([cls for cls in ENCODERS if cls not in KIN], ENCODERS)
 FEW_TRAINED = with_slow([cls for cls in TRAINABLE if cls not in KIN], TRAINABLE)
+FEW_WITH_MATRICES = with_slow(
+    [cls for cls in WITH_MATRICES if cls not in KIN], WITH_MATRICES
+)
 FEW_ENTRIES = with_slow([e for e in ENTRIES if e.layer not in KIN], ENTRIES)
 
 # Every encoder, and the options that give it other weights.

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from helpers import (
-    WITH_MATRICES,
+    FEW_WITH_MATRICES,
     layer_weight,
     perturb,
     signals,
+    takes,
     tied_model,
     to_numpy,
     train,
@@ -16,12 +17,17 @@ from helpers import (
 from sc2keras.layers import SLSTM, lista, matrices, recurrent
 
 
-@pytest.mark.parametrize("cls", WITH_MATRICES)
+def shared(cls):
+    """Of matrices for each step, none are shared."""
+    return {"shared": True} if takes(cls, "shared") else {}
+
+
+@pytest.mark.parametrize("cls", FEW_WITH_MATRICES)
 @pytest.mark.parametrize("options", [{}, {"tied": False}])
 def test_the_factored_form_is_the_same_with_the_product_of_its_matrices(
     cls, options, monkeypatch
 ):
-    layer = cls(6, n_steps=3, recurrent="factored", **options)
+    layer = cls(6, n_steps=3, recurrent="factored", **options, **shared(cls))
     layer.build((None, 8))
     perturb(layer)
     x, found = signals(20, 8), []
@@ -65,7 +71,7 @@ def test_the_product_is_taken_where_it_takes_fewer_operations(
     assert found is (with_product < rows * 4 * n_features * n_atoms) is expected
 
 
-@pytest.mark.parametrize("cls", WITH_MATRICES)
+@pytest.mark.parametrize("cls", FEW_WITH_MATRICES)
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_step_size_is_trained_just_where_it_is_trainable(cls, trained):
     layer = cls(6, n_steps=2, trainable_step_size=trained)
@@ -79,7 +85,7 @@ def test_the_step_size_is_trained_just_where_it_is_trainable(cls, trained):
     assert len(copied.trainable_weights) == len(layer.trainable_weights)
 
 
-@pytest.mark.parametrize("cls", WITH_MATRICES)
+@pytest.mark.parametrize("cls", FEW_WITH_MATRICES)
 def test_auto_factors_many_atoms_where_it_is_cheaper(cls, monkeypatch):
     assert matrices._MIN_ATOMS_TO_FACTOR == 2048
     monkeypatch.setattr(matrices, "_MIN_ATOMS_TO_FACTOR", 64)
@@ -88,7 +94,8 @@ def test_auto_factors_many_atoms_where_it_is_cheaper(cls, monkeypatch):
         (64, 60, False),
         (63, 8, False),
     ]:
-        layer = cls(n_atoms, n_steps=2, dictionary=unit_atoms(n_atoms, n_features))
+        dictionary = unit_atoms(n_atoms, n_features)
+        layer = cls(n_atoms, n_steps=2, dictionary=dictionary, **shared(cls))
         layer.build((None, n_features))
         assert getattr(layer, "cell", layer).factored is factored
         names = {weight.name for weight in layer.weights}

@@ -83,11 +83,10 @@ class ELISTABlock(LearnedEncoder):
         total = ops.exp(self.log_step[t, i]) * correction
         if codes is not None:
             total = codes + total
-        unit = self.l1 / self.unit * self.step_size
-        threshold = unit * ops.exp(self.log_threshold[t, i])
+        threshold = self.threshold_of(ops.exp(self.log_threshold[t, i]))
         if not self.firm:
             return soft_threshold(total, threshold)
-        width = unit * ops.exp(self.log_width[t, i])
+        width = self.threshold_of(ops.exp(self.log_width[t, i]))
         return firm_threshold(total, threshold, width)
 
     def get_config(self) -> dict[str, Any]:

@@ -99,8 +99,7 @@ class GLISTABlock(SelectsSupport, LearnedEncoder):
         total = self.step_size * ops.matmul(residual, self.kernels[t])
         if enlarged is not None:
             total = enlarged + total
-        threshold = ops.exp(self.log_threshold[t])
-        threshold = self.l1 / self.unit * self.step_size * threshold
+        threshold = self.threshold_of(ops.exp(self.log_threshold[t]))
         found = self.select(total, soft_threshold(total, threshold), t)
         change = found if codes is None else found - codes
         over = self.overshoot[t] * threshold / (ops.abs(change) + _OVERSHOOT_FLOOR)

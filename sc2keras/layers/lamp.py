@@ -85,7 +85,7 @@ class LAMPBlock(RecoveryEncoder):
         if codes is not None:
             active = ops.cast(ops.not_equal(codes, 0.0), codes.dtype)
             n_active = ops.sum(active, axis=-1, keepdims=True)
-            residual += n_active / self.n_features * previous
+            residual = residual + n_active / self.n_features * previous
         total = self.correct(residual)
         if codes is not None:
             total = codes + total

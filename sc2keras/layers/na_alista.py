@@ -156,7 +156,7 @@ class NAALISTABlock(AnalyticEncoder):
         residual = self.residual(prepared, codes)
         correction = self.correct(residual)
         features = self._features(residual, correction) - self.feature_mean
-        features /= self.feature_deviation
+        features = features / self.feature_deviation
         if memory is None:
             zeros = ops.zeros_like(features[..., :1])
             memory = [zeros + self.first_hidden, zeros + self.first_cell]
@@ -165,8 +165,7 @@ class NAALISTABlock(AnalyticEncoder):
         total = numbers[..., :1] * correction
         if codes is not None:
             total = codes + total
-        unit = self.l1 / self.unit * self.step_size * self.threshold_scale
-        threshold = unit * numbers[..., 1:]
+        threshold = self.threshold_of(numbers[..., 1:] * self.threshold_scale)
         shrunk = soft_threshold(total, threshold)
         count = self.support_count(t)
         return support_selection(total, shrunk, count, tested=False), memory

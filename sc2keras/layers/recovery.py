@@ -42,6 +42,11 @@ class RecoveryEncoder(UnfoldedEncoder, DictionaryLayer):
         """r Wᵀ, what is left of a signal as codes."""
         return ops.matmul(residual, self.kernel)
 
+    def threshold_of(self, scale: Tensor) -> Tensor:
+        """scale · λτ, in the layer's unit."""
+        # The product of tensors first: a float and a variable make float32 on PyTorch.
+        return self.l1 / self.unit * (scale * self.step_size)
+
 
 class LearnedEncoder(RecoveryEncoder):
     """Base of those whose matrix W is trained, from τD on.
@@ -193,7 +198,7 @@ class ScalarSteps(SelectsSupport, RecoveryEncoder):
         """θ: scale · λτ, or scale times the mean magnitude of the correction."""
         if self.error_based:
             return scale * mean_magnitude(correction)
-        return self.l1 / self.unit * self.step_size * scale
+        return self.threshold_of(scale)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "error_based": self.error_based}

@@ -193,7 +193,7 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
             total = size * ops.matmul(prepared.inputs, prepared.kernel)
         threshold = self.l1 / self.unit * size
         if self.trains_thresholds:
-            threshold *= ops.exp(self.log_threshold[t])
+            threshold = threshold * ops.exp(self.log_threshold[t])
         return soft_threshold(total, threshold), codes
 
     def _gradient(self, y: Tensor, prepared: _Shared) -> Tensor:

@@ -39,7 +39,8 @@ EXHAUSTIVE = (pytest.mark.slow, pytest.mark.exhaustive)
 def with_slow(fast, slow, marks=pytest.mark.slow):
     """The cases of a law in the default suite, and those that `-m slow` adds.
 
-    With `marks=EXHAUSTIVE` those that are run before a release.
+    With `marks=EXHAUSTIVE` those that are run before a release. A case with marks of
+    its own keeps them.
     """
 
     def values(case):
@@ -51,7 +52,7 @@ def with_slow(fast, slow, marks=pytest.mark.slow):
     return [
         *fast,
         *(
-            pytest.param(*values(case), marks=marks)
+            pytest.param(*values(case), marks=getattr(case, "marks", ()) or marks)
             for case in slow
             if values(case) not in kept
         ),
@@ -74,14 +75,16 @@ KIN = (
 
 
 def marks(cls):
-    return [pytest.mark.slow] * (cls in KIN)
+    return EXHAUSTIVE if cls in KIN else ()
 
 
-FEW_ENCODERS = with_slow([cls for cls in ENCODERS if cls not in KIN], ENCODERS)
-FEW_TRAINED = with_slow([cls for cls in TRAINABLE if cls not in KIN], TRAINABLE)
-FEW_WITH_MATRICES = with_slow(
-    [cls for cls in WITH_MATRICES if cls not in KIN], WITH_MATRICES
-)
+def without_kin(classes):
+    return with_slow([cls for cls in classes if cls not in KIN], classes, EXHAUSTIVE)
+
+
+FEW_ENCODERS = without_kin(ENCODERS)
+FEW_TRAINED = without_kin(TRAINABLE)
+FEW_WITH_MATRICES = without_kin(WITH_MATRICES)
 FEW_ENTRIES = with_slow([e for e in ENTRIES if e.layer not in KIN], ENTRIES)
 
 # Every encoder, and the options that give it other weights.

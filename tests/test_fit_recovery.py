@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy, with_slow
+from helpers import EXHAUSTIVE, to_numpy, with_slow
 
 import sc2keras
 from sc2keras import applications, fit_recovery
@@ -27,7 +27,7 @@ def quality(model, data=TEST):
 
 
 FEW = [("ALISTA", "greedy", {"n_steps": 2}), ("LAMP", "joint", {"n_steps": 2})]
-ALL = [
+SLOW = [
     ("HyperLISTA", "search", {}),
     ("ALISTA", "greedy", {}),
     ("LAMP", "joint", {}),
@@ -36,19 +36,18 @@ ALL = [
     ("TiLISTA", "auto", {}),
     ("HyperLISTA", "auto", {}),
     ("NAALISTA", "auto", {"n_units": 16}),
-    ("GLISTA", "auto", {}),
     ("ELISTA", "joint", {"firm": True}),
     ("TISTA", "joint", {}),
     ("SLISTA", "joint", {}),
     ("LISTA", "joint", {}),
-    ("LISTASS", "stages", {}),
     ("LISTACP", "stages", {}),
-    ("LISTACPSS", "auto", {}),
     ("SC2Net", "joint", {}),
 ]
+IN_STAGES = [(name, "auto", {}) for name in ("GLISTA", "LISTASS", "LISTACPSS")]
+CASES = [*with_slow(FEW, SLOW), *with_slow([], IN_STAGES, EXHAUSTIVE)]
 
 
-@pytest.mark.parametrize(("name", "method", "options"), with_slow(FEW, ALL))
+@pytest.mark.parametrize(("name", "method", "options"), CASES)
 def test_a_fit_recovers_better_than_its_start(name, method, options):
     model = build(name, **options)
     before = quality(model)

@@ -10,6 +10,7 @@ from helpers import (
     ENTRIES,
     FEW_ENCODERS,
     FEW_TRAINED,
+    KIN,
     TRAINABLE_VARIANTS,
     VARIANTS,
     WITH_ACTIVATION,
@@ -18,6 +19,7 @@ from helpers import (
     takes,
     to_numpy,
     unit_atoms,
+    with_slow,
 )
 
 from sc2keras import SparseCoder, applications
@@ -127,8 +129,8 @@ def test_a_dictionary_that_nobody_gave_is_drawn_anew():
 @pytest.mark.parametrize(
     "cls, options",
     [
-        *((cls, {"tied": False}) for cls in WITH_MATRICES),
-        *(pytest.param(*v.values, marks=pytest.mark.slow) for v in TRAINABLE_VARIANTS),
+        *((cls, {"tied": False}) for cls in WITH_MATRICES if cls not in KIN),
+        *with_slow([], TRAINABLE_VARIANTS),
     ],
 )
 def test_what_was_frozen_one_by_one_is_so_after_a_reload(cls, options, tmp_path):

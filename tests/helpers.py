@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sc2keras import datasets, layers, registry
-from sc2keras.layers import FISTA
+from sc2keras.layers import FISTA, ActiveSet
 from sc2keras.losses import ReconstructionLoss
 
 to_numpy = keras.ops.convert_to_numpy
@@ -112,7 +112,8 @@ VARIANTS = [
 ]
 
 # Of solvers that differ by a line the one with more in it, of variants the defaults.
-FEW_SOLVERS = with_slow([FISTA], SOLVERS)
+FEW_SOLVERS = with_slow([FISTA, ActiveSet], SOLVERS)
+ONE_SOLVER = with_slow([ActiveSet], SOLVERS)
 FEW_VARIANTS = with_slow(
     [v for v in VARIANTS if not v.values[1] and not v.marks], VARIANTS
 )

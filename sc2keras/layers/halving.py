@@ -9,6 +9,8 @@ from keras import ops
 from sc2keras.validation import Tensor
 
 _MAX_HALVINGS = 4
+# Each adds the whole loop to the graph, which of few rows takes longer than to solve.
+_HALVINGS_OF_UNKNOWN = 1
 _MIN_ROWS = 64
 
 
@@ -64,7 +66,7 @@ def until_done(
 def _n_halvings(n_samples: Any) -> int:
     """How often halving a batch pays: products of few rows are slow."""
     if n_samples is None:
-        return _MAX_HALVINGS
+        return _HALVINGS_OF_UNKNOWN
     if not isinstance(n_samples, int):
         return 0  # A symbol, of which JAX cannot tell that its half is a size.
     n_halvings = math.floor(math.log2(max(1, n_samples / _MIN_ROWS)))

@@ -27,7 +27,8 @@ def build(name):
     builder, *_ = name.split()
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
-    atoms = rng.standard_normal((N_ATOMS, N_FEATURES))
+    # Well-conditioned: else a solver multiplies what float32 rounds.
+    atoms = np.eye(N_ATOMS, N_FEATURES) + 0.3 * rng.random((N_ATOMS, N_FEATURES))
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
     options = {"n_steps": 3, "dictionary": atoms, **ENCODERS[name]}
     model = applications.build(builder, N_ATOMS, (N_FEATURES,), **options)

@@ -174,7 +174,7 @@ def test_the_step_size_follows_a_dictionary_that_is_assigned(cls, tol):
     x, first = signals(9, 8), unit_atoms(6, 8)
     second = first[0] + 0.3 * first[::-1]  # Of a larger L.
     second /= np.linalg.norm(second, axis=1, keepdims=True)
-    options = {"n_steps": 200, "l1": 0.1, "tol": tol}
+    options = {"n_steps": 30, "l1": 0.1, "tol": tol}
     layer, other = cls(6, dictionary=first, **options), cls(6, **options)
     layer.build((None, 8))
     other.build((None, 8))

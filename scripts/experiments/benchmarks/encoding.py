@@ -109,9 +109,9 @@ def _solvers(dictionary, shape):
     for name, n in itertools.product(("ISTA", "FISTA"), (20, 50, 100)):
         solver = getattr(applications, name)(**shape, n_steps=n)
         solvers["solver", f"{name}, {n} steps"] = solver
-    for tol in (1e-2, 1e-4):
-        label = f"FISTA, duality gap ≤ {tol:g}"
-        solvers["solver", label] = applications.FISTA(**shape, n_steps=5000, tol=tol)
+    for name, tol in itertools.product(("FISTA", "ActiveSet"), (1e-2, 1e-4)):
+        solver = getattr(applications, name)(**shape, n_steps=5000, tol=tol)
+        solvers["solver", f"{name}, duality gap ≤ {tol:g}"] = solver
     return solvers
 
 

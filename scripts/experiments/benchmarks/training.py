@@ -49,7 +49,8 @@ def against_a_loop(x, args, n_steps=3):
 class HandWrittenLoop:
     """The plainest training loop of the same mathematics, from where a model starts."""
 
-    def __init__(self, model):
+    def __init__(self, model, batch_size=BATCH_SIZE):
+        self.batch_size = batch_size
         self.n_atoms, self.n_steps = model.encoder.n_atoms, model.encoder.n_steps
         self.step_size = 1 / np.linalg.norm(model.dictionary, 2) ** 2
         # Copies, as the model trains too.
@@ -129,8 +130,8 @@ class HandWrittenLoop:
         generator = np.random.default_rng(0)
         for _ in range(epochs):
             order = generator.permutation(len(x))
-            for start in range(0, len(x) - BATCH_SIZE + 1, BATCH_SIZE):
-                batch = x[order[start : start + BATCH_SIZE]]
+            for start in range(0, len(x), self.batch_size):
+                batch = x[order[start : start + self.batch_size]]
                 self.state = self.step(self.state, batch)
         # A device may still be at it.
         ops.convert_to_numpy(self.state[0][-1])

@@ -44,6 +44,7 @@ class _Problem(NamedTuple):
     validation: tuple[NDArray, NDArray]
     loss: RecoveryLoss
     batch_size: int
+    seed: int
     bar: tqdm
 
     def error(self, codes: NDArray) -> float:
@@ -136,9 +137,8 @@ def fit_recovery(
 
     methods = _methods(method, encoder)
     with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
-        task = _Problem(
-            draw, draw(n_samples), draw(n_samples), RecoveryLoss(loss), batch_size, bar
-        )
+        drawn = draw(n_samples), draw(n_samples)
+        task = _Problem(draw, *drawn, RecoveryLoss(loss), batch_size, seed, bar)
         x, truth = task.validation
         x = x.reshape(-1, *model.input_shape[1:])
         if isinstance(encoder, NAALISTABlock) and not encoder.is_adapted():
@@ -298,7 +298,7 @@ def _search(encoder: HyperLISTABlock, task: _Problem) -> None:
     low, high = (
         side + np.log([log_size(encoder.n_atoms), 1, 1]) for side in (low, high)
     )
-    draws = np.random.default_rng(0).uniform(low, high, (_N_DRAWS, 3))
+    draws = np.random.default_rng(task.seed).uniform(low, high, (_N_DRAWS, 3))
     task.bar.reset(_N_DRAWS + 1 + _N_FINALISTS + _SEARCH_EVALUATIONS)
     by_few = sorted([start, *draws], key=lambda c: error(c, _SEARCH_SAMPLES))
     best = min(by_few[:_N_FINALISTS], key=lambda c: error(c, len(x)))

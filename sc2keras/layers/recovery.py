@@ -9,6 +9,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras.analytic import analytic_weights
+from sc2keras.backend import in_full_precision
 from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.rebuilding import Given
@@ -34,10 +35,12 @@ class RecoveryEncoder(UnfoldedEncoder, DictionaryLayer):
         # Of zeros nothing needs to be computed.
         return (None,)
 
+    @in_full_precision()
     def residual(self, inputs: Tensor, codes: Tensor | None) -> Tensor:
         """x − s D."""
         return inputs if codes is None else inputs - self.synthesis(codes)
 
+    @in_full_precision()
     def correct(self, residual: Tensor) -> Tensor:
         """r Wᵀ, what is left of a signal as codes."""
         return ops.matmul(residual, self.kernel)

@@ -1,8 +1,11 @@
+import itertools
+
 import celer
 import keras
 import numpy as np
 import pytest
 from helpers import (
+    EXHAUSTIVE,
     FEW_SOLVERS,
     ONE_SOLVER,
     active_set,
@@ -12,6 +15,7 @@ from helpers import (
     signals,
     to_numpy,
     unit_atoms,
+    with_slow,
 )
 from keras.src import testing
 from sklearn.decomposition import sparse_encode
@@ -58,8 +62,14 @@ def test_any_number_of_steps_is_that_many(cls, n_steps, options):
 
 
 @pytest.mark.parametrize("cls", FEW_SOLVERS)
-@pytest.mark.parametrize("l1", [0.1, 0.5])
-@pytest.mark.parametrize("shape", [(15, 12), (12, 20), (30, 12)])
+@pytest.mark.parametrize(
+    "l1, shape",
+    with_slow(
+        [(0.1, (30, 12)), (0.5, (12, 20))],
+        itertools.product((0.1, 0.5), [(15, 12), (12, 20), (30, 12)]),
+        EXHAUSTIVE,
+    ),
+)
 def test_converges_to_the_objective_of_scikit_learn_and_celer(cls, l1, shape):
     x, dictionary = signals(6, shape[1]), unit_atoms(*shape, seed=5)
     layer = cls(len(dictionary), 20_000, l1=l1, dictionary=dictionary, tol=5e-6)

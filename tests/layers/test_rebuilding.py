@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import (
     ENTRIES,
+    EXHAUSTIVE,
     FEW_ENCODERS,
     FEW_TRAINED,
     KIN,
@@ -198,7 +199,10 @@ FIXED = {
 }
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize(
+    "name",
+    with_slow(["n_steps", "tol", "tied", "dictionary"], list(FIXED), EXHAUSTIVE),
+)
 @pytest.mark.parametrize("cls", FEW_ENCODERS)
 def test_arguments_are_fixed_once_a_layer_is_built(cls, name):
     layer = cls(6, n_steps=2)

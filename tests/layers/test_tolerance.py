@@ -156,7 +156,9 @@ def test_rows_of_every_magnitude_are_solved_beside_each_other(cls):
 
 
 @pytest.mark.parametrize("cls", ONE_SOLVER)
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (0,)])
+@pytest.mark.parametrize(
+    "shape", with_slow([(), (2, 3)], [(1,), (5,), (0,)], EXHAUSTIVE)
+)
 def test_solve_gives_the_codes_of_a_call_and_a_gap_for_each(cls, shape):
     x = signals(6, N_FEATURES)[: int(np.prod(shape))].reshape(*shape, N_FEATURES)
     layer = solver(cls)

@@ -113,7 +113,7 @@ def test_more_than_there_are_atoms_is_refused():
         LISTABlock(6, activation=TopK(7)).build((None, 8))
 
 
-@pytest.mark.parametrize("cls", with_slow([LISTABlock, SLSTM], WITH_ACTIVATION))
+@pytest.mark.parametrize("cls", with_slow([SLSTM], WITH_ACTIVATION))
 def test_every_encoder_takes_it_by_name_and_as_an_instance(cls, tmp_path):
     x = signals(40, 8)
     by_name = cls(20, n_steps=2, activation="top_k", dictionary=unit_atoms(20, 8))

@@ -50,7 +50,7 @@ CALLS = {**WAYS, **OF_STREAMS, **TRAININGS}
 KINDS = [(None, False), (None, True), (3, False), (3, True)]
 FAST = [
     (FISTA, "encode", None, False),
-    *((FISTA, way, 3, True) for way in ("predict", "evaluate", "train_on_batch")),
+    *((FISTA, way, 3, True) for way in ("predict", "train_on_batch")),
 ]
 # A training that nothing compiles takes a minute.
 ALL = [

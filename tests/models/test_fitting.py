@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from coders import build, cascade, changed, compiled, images, per_sample
-from helpers import max_norm, to_numpy
+from helpers import EXHAUSTIVE, max_norm, to_numpy, with_slow
 
 from sc2keras.layers import FISTA, SLSTM, LISTABlock
 
@@ -117,7 +117,7 @@ def test_a_solver_has_nothing_to_fit_and_says_what_to_do():
     ],
     ids=lambda options: next(iter(options)) + str(len(options)),
 )
-@pytest.mark.parametrize("encoder", [LISTABlock, SLSTM])
+@pytest.mark.parametrize("encoder", with_slow([SLSTM], [LISTABlock], EXHAUSTIVE))
 def test_atoms_stay_in_the_ball_and_thresholds_non_negative(encoder, options):
     model = build(encoder, activation="shrinkage", n_steps=2)
     model.compile(keras.optimizers.SGD(5.0, **options), run_eagerly=True)

@@ -1,0 +1,193 @@
+"""Tables and pictures of the benchmark of sparse recovery."""
+
+import numpy as np
+
+from sc2keras import plotting
+
+from . import recovery
+from .reports import markdown as table
+from .reports import panels
+
+# `{(setting, model): (ratio of sums or None, mean of dB or None, source)}`, in dB.
+_BEHRENS = "Behrens et al. 2021, committed logs"
+_OPEN_L2O = "Chen et al. 2022 (Open-L2O), read off a plot"
+PUBLISHED = {
+    ("250 x 500, SNR 40", "ALISTA"): (-39.07, None, _BEHRENS),
+    ("250 x 500, SNR 40", "GLISTA"): (-41.35, None, _BEHRENS),
+    ("250 x 500, SNR 40", "NA-ALISTA"): (-42.19, None, _BEHRENS),
+    ("250 x 500, SNR 20", "ALISTA"): (-21.08, None, _BEHRENS),
+    ("250 x 500, SNR 20", "GLISTA"): (-21.37, None, _BEHRENS),
+    ("250 x 500, SNR 20", "NA-ALISTA"): (-21.64, None, _BEHRENS),
+    ("250 x 1000, SNR 40", "ALISTA"): (-33.55, None, _BEHRENS),
+    ("250 x 1000, SNR 40", "GLISTA"): (-35.48, None, _BEHRENS),
+    ("250 x 1000, SNR 40", "NA-ALISTA"): (-39.13, None, _BEHRENS),
+    ("250 x 1000, SNR 20", "ALISTA"): (-20.55, None, _BEHRENS),
+    ("250 x 1000, SNR 20", "GLISTA"): (-20.89, None, _BEHRENS),
+    ("250 x 1000, SNR 20", "NA-ALISTA"): (-21.33, None, _BEHRENS),
+    ("250 x 2000, SNR 40", "ALISTA"): (-25.18, None, _BEHRENS),
+    ("250 x 2000, SNR 40", "GLISTA"): (-25.61, None, _BEHRENS),
+    ("250 x 2000, SNR 40", "NA-ALISTA"): (-32.50, None, _BEHRENS),
+    ("250 x 2000, SNR 20", "ALISTA"): (-17.79, None, _BEHRENS),
+    ("250 x 2000, SNR 20", "GLISTA"): (-17.74, None, _BEHRENS),
+    ("250 x 2000, SNR 20", "NA-ALISTA"): (-20.16, None, _BEHRENS),
+    ("256 x 512, noiseless", "LISTA"): (None, -35, _OPEN_L2O),
+    ("256 x 512, noiseless", "LISTA-CP"): (None, -30, _OPEN_L2O),
+    ("256 x 512, noiseless", "LISTA-CPSS"): (None, -63, _OPEN_L2O),
+    ("256 x 512, noiseless", "LAMP"): (None, -55, _OPEN_L2O),
+    ("256 x 512, noiseless", "ALISTA"): (None, -79, _OPEN_L2O),
+    ("256 x 512, noiseless", "GLISTA"): (None, -56, _OPEN_L2O),
+    ("256 x 512, SNR 20", "LISTA"): (None, -18, _OPEN_L2O),
+    ("256 x 512, SNR 20", "LISTA-CP"): (None, -15, _OPEN_L2O),
+    ("256 x 512, SNR 20", "LISTA-CPSS"): (None, -20, _OPEN_L2O),
+    ("256 x 512, SNR 20", "LAMP"): (None, -16, _OPEN_L2O),
+    ("256 x 512, SNR 20", "ALISTA"): (None, -20, _OPEN_L2O),
+    ("256 x 512, SNR 20", "GLISTA"): (None, -22, _OPEN_L2O),
+}
+_FLOOR = -150.0
+
+
+def markdown(records):
+    parts = [_table_of(name, group) for name, group in by_setting(records).items()]
+    parts.append(_shift_table(records))
+    machine = records[0]["environment"]
+    sources = "; ".join(dict.fromkeys(source for *_, source in PUBLISHED.values()))
+    return "\n".join(parts) + (
+        f"\nNMSE in dB after {recovery.N_STEPS} steps on {recovery.N_TEST:,} test "
+        "samples a matrix, means over matrices: of sums, mean and median of samples; "
+        "failed: samples above −20 dB. Fit: seconds of the processor's cores; encode: "
+        f"{recovery.N_TEST:,} samples. Published: ratio of sums, and of 256 x 512 the "
+        f"mean: {sources}. {machine['cpu']}; Keras {machine['keras']} on "
+        f"{machine['backend']} {machine['backend_version']}.\n"
+    )
+
+
+def by_setting(records):
+    """`{setting: {model: its records}}`, in the order of the benchmark."""
+    found = {}
+    for name in recovery.SETTINGS:
+        for label in recovery.MODELS:
+            chosen = [r for r in records if (r["setting"], r["label"]) == (name, label)]
+            if chosen:
+                found.setdefault(name, {})[label] = chosen
+    return found
+
+
+def _table_of(name, group):
+    rows = []
+    for label, chosen in group.items():
+        first = chosen[0]
+        last = {key: _mean(r["layers"][-1][key] for r in chosen) for key in _KEYS}
+        row = [label, f"{len(chosen)}"]
+        if "n_parameters" in first:
+            row += [f"{first['n_parameters']:,}"]
+            row += [f"{_mean(r['fit_cpu_seconds'] for r in chosen):.0f}"]
+            row += [f"{1e3 * _mean(r['encode_seconds'] for r in chosen):.0f}"]
+        else:
+            row += [""] * 3
+        row += [f"{last[key]:.1f}" for key in _KEYS[:3]] + [f"{last['failures']:.1%}"]
+        *known, _ = PUBLISHED.get((name, label), (None, None, None))
+        row += [next((f"{value:g}" for value in known if value is not None), "")]
+        rows.append(row)
+    header = [name, "matrices", "fitted numbers", "fit, s", "encode, ms"]
+    header += ["of sums", "mean", "median", "failed", "published"]
+    return table(header, rows, n_text=1)
+
+
+_KEYS = ("ratio", "mean", "median", "failures")
+
+
+def _shift_table(records):
+    rows = []
+    for name, group in by_setting(records).items():
+        for label, chosen in group.items():
+            shifts = [r["shifts"] for r in chosen if "shifts" in r]
+            if shifts:
+                parts = [
+                    f"{_mean(s[shift]['ratio'] for s in shifts):.1f}"
+                    for shift in recovery.SHIFTS
+                ]
+                rows.append([name, label, *parts])
+    header = ["NMSE of sums under a shift at test time", "", *recovery.SHIFTS]
+    return table(header, rows)
+
+
+def _mean(values):
+    return float(np.mean(list(values)))
+
+
+def draw(records, folder):
+    groups = by_setting(records)
+    draw_layers(groups, folder / "layers.png")
+    draw_shifts(groups, folder / "shifts.png")
+    noisy = [name for name in groups if name.startswith("250 x 500, ")]
+    if len(noisy) > 1:
+        draw_noise({name: groups[name] for name in noisy}, folder / "noise.png")
+
+
+def draw_layers(groups, path):
+    """NMSE of sums over steps, a panel a setting."""
+    figure, axes = panels(len(groups), 5.0, 4.2, min(3, len(groups)), margin=2.5)
+    for ax, (name, group) in zip(axes, groups.items(), strict=True):
+        for label, chosen in group.items():
+            steps = np.mean([[q["ratio"] for q in r["layers"]] for r in chosen], axis=0)
+            style = {"label": label, "color": _colour(label)}
+            if len(steps) == 1:
+                ax.axhline(steps[0], linestyle=":", **style)
+            else:
+                ax.plot(np.arange(1, len(steps) + 1), steps, ".-", **style)
+        ax.set(title=name, xlabel="steps", ylabel="NMSE of sums, dB")
+        ax.grid(alpha=0.3)
+    _legend(figure, axes)
+    plotting.save_figure(figure, path)
+
+
+def draw_noise(groups, path):
+    figure, (ax,) = panels(1, 6.0, 4.2, margin=2.5)
+    labels = dict.fromkeys(label for group in groups.values() for label in group)
+    names = [name.split(", ")[-1] for name in groups]
+    for label in labels:
+        values = [
+            _mean(r["layers"][-1]["ratio"] for r in group[label])
+            if label in group
+            else np.nan
+            for group in groups.values()
+        ]
+        ax.plot(names, values, "o-", label=label, color=_colour(label))
+    ax.set(ylabel="NMSE of sums, dB")
+    ax.grid(alpha=0.3)
+    _legend(figure, [ax])
+    plotting.save_figure(figure, path)
+
+
+def draw_shifts(groups, path):
+    """The fraction of samples that fail, by what changed at test time."""
+    name, group = next(iter(groups.items()))
+    group = {label: r for label, r in group.items() if "shifts" in r[0]}
+    if not group:
+        return
+    figure, (ax,) = panels(1, 7.0, 4.2, margin=2.5)
+    for label, chosen in group.items():
+        values = [
+            _mean(r["shifts"][shift]["failures"] for r in chosen)
+            for shift in recovery.SHIFTS
+        ]
+        ax.plot(list(recovery.SHIFTS), values, "o-", label=label, color=_colour(label))
+    ax.set(title=f"fitted on {name}", ylabel="samples above −20 dB", ylim=(-0.02, 1.02))
+    ax.tick_params(axis="x", rotation=20)
+    ax.grid(alpha=0.3)
+    _legend(figure, [ax])
+    plotting.save_figure(figure, path)
+
+
+def _colour(label):
+    return f"C{list(recovery.MODELS).index(label) % 10}"
+
+
+def _legend(figure, axes):
+    handles = {}
+    for ax in axes:
+        found, labels = ax.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    figure.legend(
+        handles.values(), handles, loc="outside right center", fontsize=7, ncols=1
+    )

@@ -1,0 +1,52 @@
+"""Measures the LISTA family on the benchmark of sparse recovery.
+
+    python scripts/reproduce_recovery.py            # every model, one setting, a matrix
+    python scripts/reproduce_recovery.py --whole --output results/recovery
+
+What is finished is kept in --output: a run that was stopped goes on where it was.
+"""
+
+import itertools
+
+from experiments import arguments, recovery, recovery_report
+from experiments.records import Store
+from experiments.reports import write_text
+from tqdm import tqdm
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    store = Store(args.output / "records")
+    if not args.tables:
+        cases = itertools.product(args.settings, range(args.matrices), args.models)
+        for name, matrix, label in tqdm(list(cases), "recovery", unit="fit"):
+            setting = recovery.SETTINGS[name]
+            recovery.record_of(store, setting, label, matrix, args.whole)
+    records = [
+        record
+        for record in store.records().values()
+        if record["settings"]["whole"] == args.whole
+    ]
+    write_text(args.output / "table.md", recovery_report.markdown(records))
+    recovery_report.draw(records, args.output)
+    return 0
+
+
+def parse_arguments(argv):
+    parser = arguments.make_parser(__doc__.split("\n\n")[0], "out/recovery")
+    names, labels = list(recovery.SETTINGS), list(recovery.MODELS)
+    named = {"nargs": "+", "metavar": "NAME"}
+    add = parser.add_argument
+    add("--settings", choices=names, help="; ".join(names), **named)
+    add("--models", choices=labels, default=labels, help="; ".join(labels), **named)
+    add("--matrices", type=arguments.positive_integer, help="by default 1, whole: 3")
+    add("--whole", action="store_true", help="all settings, and longer fits")
+    add("--tables", action="store_true", help="only write tables of the records again")
+    args = parser.parse_args(argv)
+    args.settings = args.settings or (names if args.whole else names[:1])
+    args.matrices = args.matrices or (3 if args.whole else 1)
+    return args
+
+
+if __name__ == "__main__":
+    arguments.run_program(main)

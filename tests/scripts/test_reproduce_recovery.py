@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from experiments import recovery, recovery_report
+from helpers import EXHAUSTIVE, load_program, with_slow
+
+import sc2keras
+
+TINY = recovery.Setting(20, 40, 4)
+SOME = ("FISTA, best λ", "ALISTA, error-based", "least squares on the true support")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.setattr(recovery, "SETTINGS", {TINY.name: TINY})
+    monkeypatch.setattr(recovery, "N_STEPS", 4)
+    monkeypatch.setattr(recovery, "N_TEST", 40)
+    return load_program("scripts/reproduce_recovery.py")
+
+
+@pytest.mark.slow
+def test_a_run_writes_records_table_and_pictures_and_goes_on(
+    script, tmp_path, monkeypatch
+):
+    options = ["--output", str(tmp_path), "--models", *SOME]
+    assert script.main(options) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"records.jsonl", "table.md", "layers.png", "shifts.png"}
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    records = {r["label"]: r for r in map(json.loads, lines)}
+    assert set(records) == set(SOME)
+    fista, fitted, bound = (records[label]["layers"] for label in SOME)
+    assert len(fista) == len(fitted) == 4 and len(bound) == 1
+    assert bound[0]["ratio"] < -100 < fitted[-1]["ratio"] < fista[-1]["ratio"] < 0
+    assert records["ALISTA, error-based"]["n_parameters"] == 8
+    table = (tmp_path / "table.md").read_text()
+    assert all(f"| {label} | 1 |" in table for label in SOME)
+    monkeypatch.setattr(recovery, "measure", None)  # Nothing is measured again.
+    assert script.main(options) == 0
+
+
+@pytest.mark.parametrize(
+    "label",
+    with_slow(["TISTA"], [m for m in recovery.MODELS if m not in SOME], EXHAUSTIVE),
+)
+def test_every_model_is_measured_after_each_step(monkeypatch, label):
+    monkeypatch.setattr(recovery, "N_STEPS", 4)
+    monkeypatch.setattr(recovery, "N_TEST", 40)
+    model = recovery.MODELS[label]
+    few = recovery.Model(model.builder, model.options, False, model.methods, (2, 2))
+    monkeypatch.setitem(recovery.MODELS, label, few)
+    record = recovery.measure(TINY, few, 0, False)
+    assert len(record["layers"]) == model.options.get("n_steps", 4)
+    assert set(record["shifts"]) == set(recovery.SHIFTS)
+    # The last step's codes are what `encode` gives.
+    last, same = record["layers"][-1]["ratio"], record["shifts"]["none"]["ratio"]
+    assert last == pytest.approx(same, abs=1e-2)
+
+
+@pytest.mark.slow
+def test_noise_gets_the_ridge_that_is_best_on_other_samples(monkeypatch):
+    monkeypatch.setattr(recovery, "_RIDGES", (0.0, 3.0))
+    noisy = recovery.Setting(20, 40, 4, snr=10.0)
+    atoms = noisy.dictionary(0)
+    model = recovery.MODELS["ALISTA, error-based"]
+    assert recovery.chosen_options(noisy, model, atoms, 0)["ridge"] > 0
+    assert recovery.chosen_options(TINY, model, atoms, 0) == {}
+
+
+def test_least_squares_knows_the_support_alone():
+    data = sc2keras.datasets.sparse_recovery(20, 40, 30, snr=30.0)
+    codes = recovery.least_squares(data)
+    np.testing.assert_array_equal(codes != 0, data.codes != 0)
+    residual = data.x - codes @ data.dictionary
+    correlation = (residual @ data.dictionary.T)[data.codes != 0]
+    np.testing.assert_allclose(correlation, 0, atol=1e-5)
+
+
+def test_published_figures_are_of_settings_and_models_that_are_there():
+    for setting, label in recovery_report.PUBLISHED:
+        assert setting in recovery.SETTINGS and label in recovery.MODELS

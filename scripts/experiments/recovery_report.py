@@ -1,5 +1,6 @@
 """Tables and pictures of the benchmark of sparse recovery."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from sc2keras import plotting
@@ -43,7 +44,6 @@ PUBLISHED = {
     ("256 x 512, SNR 20", "ALISTA"): (None, -20, _OPEN_L2O),
     ("256 x 512, SNR 20", "GLISTA"): (None, -22, _OPEN_L2O),
 }
-_FLOOR = -150.0
 
 
 def markdown(records):
@@ -180,7 +180,8 @@ def draw_shifts(groups, path):
 
 
 def _colour(label):
-    return f"C{list(recovery.MODELS).index(label) % 10}"
+    # Neighbours of the map are a dark and a light one of a colour.
+    return plt.get_cmap("tab20").colors[list(recovery.MODELS).index(label) % 20]
 
 
 def _legend(figure, axes):

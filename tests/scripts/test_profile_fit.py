@@ -1,10 +1,13 @@
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from experiments.benchmarks import profile
 from helpers import load_program
+
+RESULTS = Path(__file__).parents[2] / "results/fit"
 
 
 @pytest.fixture
@@ -47,3 +50,12 @@ def test_every_backend_has_a_row_and_its_ratios(script):
         assert f"| {backend} | a case | 3.00 |" in table
         assert f"{backend} 1.0" in table
     assert table.count("| 2.00 | 1.00 |") == 2
+
+
+def test_the_published_table_is_that_of_the_records():
+    script = load_program("scripts/profile_fit.py")
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    backends = {results["environment"]["backend"] for results in found}
+    assert backends == {"jax", "tensorflow", "torch"}
+    published = (RESULTS / "table.md").read_text()
+    assert script.table(found).strip() == published.strip()

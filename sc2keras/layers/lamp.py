@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sc2keras.layers.recovery import RecoveryEncoder
+from sc2keras.layers.recovery import LearnedEncoder, RecoveryEncoder
 from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
@@ -19,7 +19,7 @@ _AMP_SCALE = 1.1402
 
 @register_encoder("LAMP", reference="Borgerding, Schniter and Rangan 2017, section III")
 @keras.saving.register_keras_serializable(package="sc2keras")
-class LAMPBlock(RecoveryEncoder):
+class LAMPBlock(LearnedEncoder):
     """LAMP: AMP with its matrix, one for all steps, and a threshold a step trained.
 
         v_t = x − s_{t−1} D + (‖s_{t−1}‖₀/n)·v_{t−1},  n = n_features
@@ -59,22 +59,14 @@ class LAMPBlock(RecoveryEncoder):
         Inverse Problems, 2017.
     """
 
-    def __init__(
-        self,
-        n_atoms: int,
-        n_steps: int = 10,
-        *,
-        trainable_dictionary: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(n_atoms, n_steps, **kwargs)
-        self.trainable_dictionary = bool(trainable_dictionary)
-
     def build(self, input_shape: Shape) -> None:
         dictionary = self.add_dictionary(input_shape[-1])
         self.kernel = self.add_weight_from("kernel", dictionary.T)
         start = np.full(self.n_steps, math.log(_AMP_SCALE))
         self.log_threshold = self.add_weight_from("log_threshold", start)
+
+    def correct(self, residual: Tensor) -> Tensor:
+        return RecoveryEncoder.correct(self, residual)
 
     def initial_state(self, prepared: Tensor) -> tuple[None, None]:
         return None, None
@@ -94,7 +86,3 @@ class LAMPBlock(RecoveryEncoder):
         deviation = ops.sqrt(ops.maximum(power, 1e-30))
         threshold = ops.exp(self.log_threshold[t]) * deviation
         return soft_threshold(total, threshold), residual
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"trainable_dictionary": self.trainable_dictionary}
-        return {**super().get_config(), **config}

@@ -112,6 +112,10 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
         )
         return initial
 
+    def assign_step_size(self, dictionary: NDArray) -> None:
+        """Gives τ its value for a dictionary, 1/L; of zeros a number, too."""
+        self.step_size.assign(1 / max(lipschitz_constant(dictionary), 1e-30))
+
     def follow_dictionary(self, update: Callable[[NDArray], Any]) -> None:
         """Has `update(D)` called, in float64, whenever D is assigned other atoms."""
         assign, followed = self.dictionary.assign, np.zeros(0)

@@ -11,7 +11,6 @@ from sc2keras.layers.convergence import note_gaps, warn_if_open
 from sc2keras.layers.dictionary import (
     DictionaryLayer,
     gram_product,
-    lipschitz_constant,
 )
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.halving import until_done
@@ -55,9 +54,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
     def build(self, input_shape: Shape) -> None:
         self.build_dictionary(input_shape[-1])
         # With the τ of another dictionary the steps may diverge.
-        self.follow_dictionary(
-            lambda d: self.step_size.assign(1 / max(lipschitz_constant(d), 1e-30))
-        )
+        self.follow_dictionary(self.assign_step_size)
 
     def penalty(self, codes: Tensor) -> Tensor:
         return self.l1 * l1_norm(codes)

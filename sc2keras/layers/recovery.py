@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sc2keras.analytic import analytic_weights
 from sc2keras.backend import in_full_precision
-from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
+from sc2keras.layers.dictionary import DictionaryLayer
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.shrinkage import soft_threshold
@@ -113,7 +113,7 @@ class FixedKernelEncoder(RecoveryEncoder):
         return self.kernel_of(dictionary) if is_known else np.nan * dictionary.T
 
     def _follow(self, dictionary: NDArray) -> None:
-        self.step_size.assign(1 / max(lipschitz_constant(dictionary), 1e-30))
+        self.assign_step_size(dictionary)
         self.kernel.assign(self._kernel(dictionary))
 
 

@@ -11,6 +11,7 @@ import sc2keras
 from sc2keras import evaluation
 from sc2keras.registry import get_entry
 
+from .benchmarks.measure import seconds_of
 from .records import environment
 
 N_STEPS, N_TEST = 16, 1000
@@ -153,7 +154,7 @@ def measure(setting, model, matrix, is_whole):
         )
     fitted, cpu_fitted = time.perf_counter(), time.process_time()
     coder.encode(test.x)
-    seconds = min(_seconds_of(coder.encode, test.x) for _ in range(3))
+    seconds = min(seconds_of(lambda: coder.encode(test.x)) for _ in range(3))
     layers = layers_of(coder, test)
     return {
         "options": options,
@@ -250,9 +251,3 @@ def least_squares(data):
         support = np.flatnonzero(truth)
         row[support] = np.linalg.lstsq(data.dictionary[support].T, x, rcond=None)[0]
     return codes
-
-
-def _seconds_of(function, *args):
-    began = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - began

@@ -15,6 +15,8 @@ import numpy as np
 from sc2keras import applications
 from sc2keras.objective import relative_duality_gap
 
+from . import measure
+
 try:
     from . import torch_peers
 except ImportError:
@@ -48,10 +50,10 @@ def add_case(found, size, dtype, builder, measures):
     (n_atoms, n_features), n_steps = size, STEPS[builder]
     case = {"n_atoms": n_atoms, "n_features": n_features}
     case |= {"builder": builder, "n_steps": n_steps, "dtype": dtype}
-    for measure in measures:
-        what = f"{measure.__name__}, {builder}, {n_steps} steps"
+    for figures in measures:
+        what = f"{figures.__name__}, {builder}, {n_steps} steps"
         label = f"{what}, {dtype}, {n_atoms} x {n_features}"
-        found[label] = partial(measure, case)
+        found[label] = partial(figures, case)
 
 
 def encode(case):
@@ -76,7 +78,7 @@ def encode(case):
     out = np.empty((len(x), case["n_atoms"]), "float32")
     encode = partial(model.encode, x, n_rows, out)
     encode()
-    found["encode"] = min(wall_seconds(encode) for _ in range(2)) / 3
+    found["encode"] = min(measure.seconds_of(encode) for _ in range(2)) / 3
     record = {**case, "n_rows": n_rows, "operations": operations(products)}
     record["seconds"] = found
     if is_solver:
@@ -97,7 +99,7 @@ def fit(case):
     model.compile()
     clock = Clock()
     settings = {"batch_size": n_rows, "verbose": 0, "callbacks": [clock]}
-    whole = wall_seconds(lambda: model.fit(x, epochs=N_EPOCHS, **settings))
+    whole = measure.seconds_of(lambda: model.fit(x, epochs=N_EPOCHS, **settings))
     n_batches = -(-len(x) // n_rows)
     # The first epoch compiles.
     found = {"fit": float(np.min(np.diff(clock.ends))) / n_batches}
@@ -136,9 +138,9 @@ def peer(what, case, x):
     if torch_peers is None:
         return None
     dictionary = dictionary_of(case["n_atoms"], case["n_features"])
-    measure = getattr(torch_peers, what)
+    seconds = getattr(torch_peers, what)
     settings = (L1, case["n_steps"], SECONDS)
-    return measure(case["builder"], case["dtype"], x, dictionary, *settings)
+    return seconds(case["builder"], case["dtype"], x, dictionary, *settings)
 
 
 def copies(n_bytes):
@@ -148,7 +150,7 @@ def copies(n_bytes):
     to_device = seconds_of(jax.device_put, values)
     # An array keeps what was copied of it: each copy is of another one.
     many = [jax.block_until_ready(on_device + i) for i in range(N_REPEATS)]
-    to_host = min(wall_seconds(partial(np.array, each)) for each in many)
+    to_host = min(measure.seconds_of(partial(np.array, each)) for each in many)
     return {"to_device": n_bytes / to_device, "to_host": n_bytes / to_host}
 
 
@@ -185,16 +187,10 @@ def signals(n_atoms, n_features):
     return x
 
 
-def wall_seconds(function):
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
 def seconds_of(function, *args):
     """The least seconds of a call, of many in a row, whose result is on the device."""
     jax.block_until_ready(function(*args))
-    once = wall_seconds(lambda: jax.block_until_ready(function(*args)))
+    once = measure.seconds_of(lambda: jax.block_until_ready(function(*args)))
     n_calls = int(np.clip(SECONDS / N_REPEATS / once, 1, 100))
 
     def calls():
@@ -202,7 +198,7 @@ def seconds_of(function, *args):
             result = function(*args)
         jax.block_until_ready(result)
 
-    return min(wall_seconds(calls) for _ in range(N_REPEATS)) / n_calls
+    return min(measure.seconds_of(calls) for _ in range(N_REPEATS)) / n_calls
 
 
 def products_of(function, *args):

@@ -7,6 +7,8 @@ Keras runs on, whose module is imported when it is first asked for.
   weights of a model, from NumPy to NumPy.
 - `batches_of_arrays(model, arrays, batch_size, shuffle, dtype, repeat)`: for a
   training; it returns None where the batches of Keras serve.
+- `group_steps(step, n_steps)`: a `train_function` of Keras that takes so many steps at
+  once; None where that of Keras does.
 - `has_accelerator()`: whether a device with memory of its own computes.
 - `to_numpy(tensor)`: its values, which may share its memory.
 - `full_precision()`: a context in which products of float32 are not rounded to less.

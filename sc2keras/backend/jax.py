@@ -144,6 +144,41 @@ def batches_of_arrays(
     return Batches()
 
 
+def group_steps(step: Any, n_steps: int) -> Any:
+    """A `train_function` of Keras, which takes `n_steps` steps as one program.
+
+    Keras calls a compiled step for each batch: what it does in between takes as long as
+    a small step. Here it only collects the batches; those at the end of an epoch, too
+    few or of another size, are taken one by one. None under `keras.distribution`.
+    """
+    import jax
+
+    if keras.distribution.distribution() is not None:
+        return None
+    single = jax.jit(step, donate_argnums=0)
+
+    def loop(state, batches):
+        stacked = jax.tree.map(lambda *arrays: jax.numpy.stack(arrays), *batches)
+        state, logs = jax.lax.scan(lambda *args: step(*args)[::-1], state, stacked)
+        return jax.tree.map(lambda log: log[-1], logs), state
+
+    loop = jax.jit(loop, donate_argnums=0)
+
+    def train(state, iterator):
+        batches = [next(iterator)]  # Which ends an epoch that is over.
+        with contextlib.suppress(StopIteration):
+            while len(batches) < n_steps:
+                batches.append(next(iterator))
+        shapes = [jax.tree.map(np.shape, batch) for batch in batches]
+        if len(batches) == n_steps and all(each == shapes[0] for each in shapes):
+            return loop(state, batches)
+        for batch in batches:
+            logs, state = single(state, batch)
+        return logs, state
+
+    return train
+
+
 def _fit_in_memory(arrays: Sequence[NDArray]) -> bool:
     import jax
 

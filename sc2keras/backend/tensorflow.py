@@ -155,6 +155,10 @@ def batches_of_arrays(
     return dataset.prefetch(n_ready).with_options(options)
 
 
+def group_steps(step: Any, n_steps: int) -> None:
+    """None: Keras makes one program of them itself."""
+
+
 def is_recorded() -> bool:
     """Never: loops are traced as loops."""
     return False

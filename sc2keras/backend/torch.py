@@ -55,6 +55,10 @@ def batches_of_arrays(model: keras.Model, arrays: Any, *args: Any, **kw: Any) ->
     """None: the batches of Keras serve."""
 
 
+def group_steps(step: Any, n_steps: int) -> None:
+    """None: Keras has no `steps_per_execution` here."""
+
+
 def is_recorded() -> bool:
     """Whether the operations of one run are recorded, without their loops."""
     import torch

@@ -18,11 +18,11 @@ from sc2keras.validation import check_positive_integer
 _MIN_BATCHES_FOR_XLA = 1000
 
 
-class UntrackedSteps:
-    """Of a `keras.Model`: the state between the steps of a training is kept as it is.
+class QuickSteps:
+    """Of a `keras.Model`: less between the steps of a training on JAX.
 
-    Keras on JAX looks for layers in it after every step, which takes as long as a small
-    step itself.
+    Keras looks for layers in the state after every step, which takes as long as a small
+    step itself; and `steps_per_execution` spares it only the callbacks.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -30,6 +30,15 @@ class UntrackedSteps:
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        is_made = self.train_function is not None and not force
+        function = super().make_train_function(force)
+        is_compiled = self.jit_compile and not self.run_eagerly
+        if is_compiled and self.steps_per_execution > 1 and not is_made:
+            grouped = backend.group_steps(self.train_step, self.steps_per_execution)
+            self.train_function = grouped or self.train_function
+        return function
 
 
 def data_of_fit(

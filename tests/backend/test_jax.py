@@ -175,3 +175,27 @@ def test_keras_does_not_look_through_the_state_of_every_step(monkeypatch):
     model.fit(x, verbose=0)
     dictionaries = [each for each in tracked if isinstance(each, dict)]
     assert not any("metrics_variables" in each for each in dictionaries)
+
+
+@of_jax
+@pytest.mark.parametrize("n_rows", [32, 43])
+def test_steps_that_are_one_program_are_those_that_are_not(n_rows):
+    x, y = signals(n_rows, 6), np.ones((n_rows, 4), "float32")
+    histories = []
+    for steps_per_execution in (1, 3):
+        keras.utils.set_random_seed(2)
+        model = SC2Net(4, (6,), n_steps=2)
+        model.compile(loss="mse", steps_per_execution=steps_per_execution)
+        histories.append(model.fit(x, y, 4, epochs=3, verbose=0).history)
+        assert int(model.optimizer.iterations) == 3 * -(-n_rows // 4)
+    assert histories[0] == histories[1]
+
+
+@of_jax
+def test_a_batch_stops_a_group_of_steps_that_it_does_not_fit():
+    model = SC2Net(4, (6,), n_steps=2)
+    model.compile(steps_per_execution=2)
+    sizes = [4, 4, 3, 4, 2]
+    batches = ((signals(n, 6),) for n in sizes)
+    model.fit(batches, steps_per_epoch=5, shuffle=False, verbose=0)
+    assert int(model.optimizer.iterations) == 5

@@ -18,12 +18,14 @@ from sc2keras.validation import check_positive_integer
 _MIN_BATCHES_FOR_XLA = 1000
 
 
-class QuickSteps:
-    """Of a `keras.Model`: less between the steps of a training on JAX.
+class QuickSteps(keras.Model):
+    """A model with less between the steps of a training on JAX.
 
     Keras looks for layers in the state after every step, which takes as long as a small
     step itself; and `steps_per_execution` spares it only the callbacks.
     """
+
+    train_function: Any
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_jax_state":

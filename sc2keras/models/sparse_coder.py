@@ -23,7 +23,7 @@ from sc2keras.validation import Tensor, at_least_float32, check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
-class SparseCoder(fitting.QuickSteps, keras.Model):
+class SparseCoder(fitting.QuickSteps):
     """A functional model whose output is sparse codes.
 
     Trained by plain `compile` and `fit(x)`, it minimises over its weights

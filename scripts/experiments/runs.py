@@ -119,8 +119,7 @@ class Run(Features):
         keras.utils.set_random_seed(self.seed)
         kwargs = {"n_steps": self.recipe.n_steps} if self.trained else {}
         kwargs |= {"dictionary": dictionary, **self.method.kwargs}
-        build = getattr(applications, self.method.builder)
-        model = build(self.n_atoms, data.x_train.shape[1:], l1=self.l1, **kwargs)
+        model = self.build(data.x_train.shape[1:], **kwargs)
         losses, outcome, started = [], {}, time.perf_counter()
         if self.trained:
             try:
@@ -133,6 +132,10 @@ class Run(Features):
         if "diverged" not in outcome:
             model.save(self.model_path)
         return self.new_record(data, training_seconds=seconds, loss=losses, **outcome)
+
+    def build(self, input_shape, **kwargs):
+        build = getattr(applications, self.method.builder)
+        return build(self.n_atoms, input_shape, l1=self.l1, **kwargs)
 
     def optimize(self, model, data):
         x, y, task = data.x_train, None, {}

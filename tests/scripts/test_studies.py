@@ -18,6 +18,7 @@ from experiments.studies import (
     recipe,
     stopping,
     transfer,
+    transformers,
 )
 from experiments.studies.study import Study
 from helpers import EXHAUSTIVE, small_digits, with_slow
@@ -295,6 +296,24 @@ def test_own_data_are_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(own_data, "WAYS", dict.fromkeys(own_data.WAYS))
     studies.main(options)
     assert (tmp_path / "own_data.md").read_text(encoding="utf-8") == table
+
+
+@pytest.mark.slow
+def test_transformers_are_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(transformers, "N_ATOMS", (5, 6))
+    others = {"500 digits": lambda: small_digits(100)}
+    monkeypatch.setattr(transformers, "OTHERS", others)
+    study = Study("transformers", {}, tmp_path)
+    table = transformers.run(study)
+    rows = [line.split(" | ") for line in table.splitlines()[2:7]]
+    assert [row[1] for row in rows] == [
+        *transformers.WAYS,
+        *list(transformers.WAYS)[:2],
+    ]
+    objectives = [float(row[3]) for row in rows]
+    assert max(objectives[:3]) < 1.2 * min(objectives[:3])
+    study = Study("transformers", {}, tmp_path, only_reads=True)
+    assert transformers.run(study) == table
 
 
 def test_records_of_different_dictionaries_are_an_error(tmp_path):

@@ -10,8 +10,9 @@ from . import (
     recipe,
     stopping,
     transfer,
+    transformers,
 )
 
 _MODULES = (recipe, gap, convergence, given, stopping, ablation, cascade)
-_MODULES += (transfer, own_data)
+_MODULES += (transformers, transfer, own_data)
 STUDIES = {module.__name__.split(".")[-1]: module for module in _MODULES}

@@ -29,9 +29,17 @@ def takes(cls, argument):
     return any(argument in inspect.signature(c).parameters for c in layers[:-1])
 
 
-WITH_ACTIVATION = [cls for cls in TRAINABLE if takes(cls, "activation")]
+# Those of a dictionary and an `Activation`: an autoencoder has names of its own.
+WITH_ACTIVATION = [
+    cls
+    for cls in TRAINABLE
+    if takes(cls, "activation") and cls is not layers.SparseAutoencoderBlock
+]
 # Those with the matrices W_d and W_e of the paper.
 WITH_MATRICES = [cls for cls in TRAINABLE if takes(cls, "recurrent")]
+
+# Those whose codes are to minimise the LASSO's objective, by default.
+OF_THE_LASSO = [entry for entry in ENTRIES if entry.layer.solves is not None]
 
 EXHAUSTIVE = (pytest.mark.slow, pytest.mark.exhaustive)
 
@@ -74,8 +82,16 @@ KIN = (
 )
 
 
+# Whose variants differ by what their own tests compare with equations.
+WITH_OWN_LAWS = (layers.SparseAutoencoderBlock,)
+
+
 def marks(cls):
     return EXHAUSTIVE if cls in KIN else ()
+
+
+def marks_of_variant(cls):
+    return pytest.mark.slow if cls in WITH_OWN_LAWS else marks(cls)
 
 
 def without_kin(classes):
@@ -85,7 +101,9 @@ def without_kin(classes):
 FEW_ENCODERS = without_kin(ENCODERS)
 FEW_TRAINED = without_kin(TRAINABLE)
 FEW_WITH_MATRICES = without_kin(WITH_MATRICES)
-FEW_ENTRIES = with_slow([e for e in ENTRIES if e.layer not in KIN], ENTRIES)
+FEW_OF_THE_LASSO = with_slow(
+    [e for e in OF_THE_LASSO if e.layer not in KIN], OF_THE_LASSO
+)
 
 # Every encoder, and the options that give it other weights.
 VARIANTS = [
@@ -95,7 +113,7 @@ VARIANTS = [
             entry.layer,
             options,
             id=f"{entry.layer.__name__}-{name}",
-            marks=marks(entry.layer),
+            marks=marks_of_variant(entry.layer),
         )
         for entry in ENTRIES
         for name, options in entry.variants.items()
@@ -157,6 +175,13 @@ def unit_atoms(n_atoms, n_features, seed=0):
 def signals(n_samples, n_features, seed=1):
     rng = np.random.default_rng(seed)
     return rng.random((n_samples, n_features), dtype="float32")
+
+
+def decoded(layer, codes):
+    """s D, and the offset where a layer has one, in NumPy."""
+    offset = getattr(layer, "offset", None)
+    moved = 0.0 if offset is None else to_numpy(offset)
+    return codes @ to_numpy(layer.dictionary) + moved
 
 
 def perturb(layer, seed=2):

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 from experiments.studies import own_data
-from helpers import FEW_ENTRIES, signals
+from helpers import FEW_OF_THE_LASSO, signals
 
 import sc2keras
 from sc2keras import applications, diagnosis, evaluation
@@ -25,7 +25,7 @@ def solver(**kwargs):
     return applications.FISTA(8, (12,), **options)
 
 
-@pytest.mark.parametrize("entry", FEW_ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", FEW_OF_THE_LASSO, ids=lambda entry: entry.name)
 def test_every_encoder_is_diagnosed(entry):
     model = applications.build(entry.name, n_atoms=5, input_shape=(3, 4), n_steps=2)
     x = X.reshape(60, 3, 4)

@@ -1,7 +1,7 @@
 """`check_encoder` over every entry of the registry, and on an encoder that is wrong."""
 
 import pytest
-from helpers import ENTRIES, KIN, takes, with_slow
+from helpers import ENTRIES, KIN, WITH_ACTIVATION, with_slow
 
 import sc2keras
 from sc2keras import registry
@@ -10,7 +10,7 @@ from sc2keras.testing import check_encoder
 ACTIVATIONS = [
     (entry.name, {"activation": activation})
     for entry in ENTRIES
-    if takes(entry.layer, "activation")
+    if entry.layer in WITH_ACTIVATION
     for activation in ("double_tanh", "top_k")
 ]
 VARIANTS = with_slow(

@@ -26,6 +26,9 @@ from sc2keras.layers.shrinkage import Shrinkage as Shrinkage
 from sc2keras.layers.slista import SLISTABlock as SLISTABlock
 from sc2keras.layers.slstm import SLSTM as SLSTM
 from sc2keras.layers.slstm import SLSTMCell as SLSTMCell
+from sc2keras.layers.sparse_autoencoder import (
+    SparseAutoencoderBlock as SparseAutoencoderBlock,
+)
 from sc2keras.layers.step_lfista import StepLFISTABlock as StepLFISTABlock
 from sc2keras.layers.step_lista import StepLISTABlock as StepLISTABlock
 from sc2keras.layers.support_selection import SupportSelection as SupportSelection

@@ -3,15 +3,13 @@
 import contextlib
 import importlib
 import warnings
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
+from sc2keras.layers.notes import note, noted
 from sc2keras.validation import Tensor, depth_of_caller
-
-_GAPS: dict[int, Tensor] = {}
 
 
 def warn_if_open(gaps: NDArray, solver: Any) -> None:
@@ -33,16 +31,12 @@ def warn_of(n_open: int, n_rows: int, largest: float, solver: Any) -> None:
 
 
 def note_gaps(codes: Tensor, gaps: Tensor) -> None:
-    """Notes the gaps of codes, for who runs a compiled solver, as Keras notes masks."""
-    try:
-        codes._relative_gaps = gaps
-    except AttributeError:  # Of a tracer of JAX.
-        _GAPS[id(codes)] = gaps
-        weakref.finalize(codes, _GAPS.pop, id(codes), None)
+    """Notes the gaps of codes, for who runs a compiled solver."""
+    note(codes, "relative_gaps", gaps)
 
 
 def gaps_of(codes: Tensor) -> Tensor | None:
-    return getattr(codes, "_relative_gaps", _GAPS.get(id(codes)))
+    return noted(codes, "relative_gaps")
 
 
 @contextlib.contextmanager

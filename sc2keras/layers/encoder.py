@@ -63,6 +63,22 @@ class Encoder(keras.layers.Layer):
         """What codes `(batch, n_atoms)` cost in the objective, `(batch,)`."""
         return self.last_activation().penalty(codes, self.l1)
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """x̂, what the reverse call gives: s D, unless there is an offset, too."""
+        return self.synthesis(codes)
+
+    def auxiliary(
+        self, outputs: Tensor, x: Tensor, reconstruction: Tensor, training: bool
+    ) -> Tensor | None:
+        """What is added to the objective, `(batch,)`; None for nothing.
+
+        Args:
+            outputs: Tensor `(batch, n_atoms)`, the codes that a call returned.
+            x, reconstruction: Tensors `(batch, n_features)`.
+            training: Boolean, whether it is for an update of the weights.
+        """
+        return None
+
     def prepare(self, inputs: Tensor) -> Any:
         """What the steps on x share: x itself."""
         return inputs
@@ -155,7 +171,7 @@ class UnfoldedEncoder(Encoder):
     def call(self, inputs: Tensor, reverse: bool = False) -> Tensor:
         self.check_call(inputs, reverse)
         if reverse:
-            return self.synthesis(inputs)
+            return self.decode(inputs)
         codes = [state[0] for state in self.unfold(self.in_unit(inputs))]
         return self.out_of_unit(collect_steps(codes, self.return_sequences))
 

@@ -79,4 +79,4 @@ def compile_codes(model: Any, jit_compile: bool) -> ArrayFunction:
 def compile_synthesis(model: Any) -> ArrayFunction:
     """A function from codes to the signals, flat, that they stand for."""
     encoder = model.encoder
-    return backend.compile_function(model, lambda s: (encoder.synthesis(s),), False)
+    return backend.compile_function(model, lambda s: (encoder.decode(s),), False)

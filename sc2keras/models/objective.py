@@ -55,9 +55,14 @@ class Objective:
         self.metrics: list[keras.metrics.Metric] = [*self._weighted, *self._plain]
 
     def __call__(
-        self, model: Any, x: Tensor, codes: Tensor, sample_weight: Tensor | None
+        self,
+        model: Any,
+        x: Tensor,
+        codes: Tensor,
+        sample_weight: Tensor | None,
+        training: bool,
     ) -> Tensor:
-        encoder = model.encoder
+        encoder, outputs = model.encoder, codes
         self.activity.note_gaps(codes, encoder)
         # Of a narrower dtype the objective is computed in float32.
         dtype = at_least_float32(encoder.compute_dtype)
@@ -69,6 +74,9 @@ class Objective:
         for metric in self._plain:
             metric.update_state(*metric.arguments(batch))
         penalty = encoder.penalty(codes)
+        added = encoder.auxiliary(outputs, x, reconstruction, training)
+        if added is not None:
+            penalty = penalty + added
         return self.loss(x, (reconstruction, penalty), sample_weight)
 
 

@@ -175,8 +175,8 @@ class SparseCoder(fitting.QuickSteps):
             of_task = task.data(y, y_pred, sample_weight, task.loss_of_codes)
             loss = super().compute_loss(x, *of_task, training)
         x = signals.first_of("x", x, self.inputs[0].name)
-        codes = keras.tree.flatten(y_pred)[0]
-        objective = self._objective(self, x, codes, task.weight(sample_weight))
+        data = x, keras.tree.flatten(y_pred)[0], task.weight(sample_weight)
+        objective = self._objective(self, *data, training)
         return loss + self._compile_arguments["objective_weight"] * objective
 
     def compute_metrics(

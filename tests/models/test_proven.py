@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    ENTRIES,
     EXHAUSTIVE,
+    OF_THE_LASSO,
     signals,
     to_numpy,
     unit_atoms,
@@ -17,7 +17,7 @@ from sc2keras.io import InputError, encode_file
 from sc2keras.layers.active_set import improve
 from sc2keras.models import proven
 
-ALL = [(entry.name, tol) for entry in ENTRIES for tol in (1e-2, 1e-4, 2e-6)]
+ALL = [(entry.name, tol) for entry in OF_THE_LASSO for tol in (1e-2, 1e-4, 2e-6)]
 FEW = [("SC2Net", 1e-4), ("StepLFISTA", 2e-6), ("FISTA", 1e-2)]
 
 

@@ -1,0 +1,357 @@
+"""Sparse autoencoders, and their encoder continued for several steps."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from sc2keras.layers.autoencoder_rules import RULES, Rule, kept
+from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
+from sc2keras.layers.encoder import UnfoldedEncoder, collect_steps
+from sc2keras.layers.notes import note, noted
+from sc2keras.objective import reconstruction_error
+from sc2keras.registry import register_encoder
+from sc2keras.training import Recipe
+from sc2keras.validation import (
+    Shape,
+    Tensor,
+    check_non_negative,
+    check_positive,
+    check_positive_integer,
+)
+
+Name = Literal["relu", "top_k", "batch_top_k", "jump_relu", "gated"]
+_USUAL_K = 32
+_AUX_WEIGHT = 1 / 32
+_U = "autoencoder_u"
+
+
+@register_encoder(
+    "SparseAutoencoder",
+    reference="Gao et al. 2024; Cunningham et al. 2023",
+    defaults={"n_steps": 1},
+    variants={
+        "relu": {"activation": "relu"},
+        "batch_top_k": {"activation": "batch_top_k"},
+        "jump_relu": {"activation": "jump_relu"},
+        "gated": {"activation": "gated"},
+        "nested": {"nested": [2, 4]},
+    },
+)
+@keras.saving.register_keras_serializable(package="sc2keras")
+class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
+    """Sparse autoencoder: a linear map, an activation T, and a decoder with an offset.
+
+        u = (x − b_d) W_e + b_e,  s_1 = T(u),  x̂ = s D + b_d
+        s_{t+1} = T(s_t + γ_t (x − b_d − s_t D) W_e)
+
+    With `n_steps=1` it is the autoencoder of the papers. Further steps are the same
+    encoder continued: they correct the code by what it leaves of the signal, with one
+    trained number γ_t each. It starts with W_e = Dᵀ and without offset and bias. Atoms
+    have unit norm, and the part of their gradient that would change it is left out.
+
+    The objective is ½‖x − x̂‖² + penalty, half of what papers write. `activation` is
+
+    - `"relu"`: relu(u), at l1·‖s‖₁.
+    - `"top_k"`: the k largest of each sample, at no penalty.
+    - `"batch_top_k"`: the B·k largest of a batch of B samples; at inference those above
+      a threshold, the moving average of the least that was kept. No penalty.
+    - `"jump_relu"`: u·1[u > θ] with one θ an atom, at l1·‖s‖₀; the gradients of both by
+      θ are straight-through estimates.
+    - `"gated"`: 1[π > 0]·relu(μ), π = u + b_g, μ = e^ρ u + b_m, without b_e, at
+      l1·‖relu(π)‖₁ + ½‖x − relu(π) D − b_d‖² with D and b_d held fixed.
+
+    The bias of `"relu"` is a threshold: each step has it, times γ_t. In training, three
+    terms may be added. `nested` widths m (Matryoshka): ½‖x − s_{1:m} D_{1:m} − b_d‖²
+    for each. `aux_weight` w (AuxK): atoms that were silent for `dead_after` samples
+    reconstruct, by the `aux_k` largest entries of u among theirs, what the code leaves,
+    e = x − x̂: ½w·V·‖e − ê‖²/V_e, where V and V_e are the mean squared distances of a
+    batch's x and e from their means.
+
+    Args:
+        n_atoms: Integer, k, the number of atoms (features, latents).
+        n_steps: Integer, T, the number of steps.
+        activation: String, one of the table's.
+        k: Integer, the entries that `"top_k"` and `"batch_top_k"` keep of a sample (on
+            average). None: 32, and at most a quarter of the atoms.
+        nonnegative: Boolean. If False, `"top_k"` keeps the largest magnitudes.
+        nested: Integers, the widths of inner dictionaries, increasing.
+        aux_weight: Float >= 0, w. None: 1/32 where k says how many entries are kept,
+            else 0.
+        aux_k: Integer. None: half of the features.
+        dead_after: Integer, samples. (Papers on language models: ten million.)
+        threshold: Float >= 0, where the θ of `"jump_relu"` start.
+        bandwidth: Float > 0, ε, the width of the window of its estimate.
+        trainable_dictionary: Boolean. If False, D stays as it is given.
+        l1, dictionary, unit, return_sequences, **kwargs: See `UnfoldedEncoder` and
+            `DictionaryLayer`.
+
+    The call and the errors are those of `UnfoldedEncoder`. In training a call also
+    moves the counts of silent samples and the thresholds of `"batch_top_k"`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = SparseAutoencoderBlock(20, k=3)
+    >>> codes = layer(np.random.default_rng(0).random((4, 8)))
+    >>> int((ops.convert_to_numpy(codes) > 0).sum(axis=1).max())
+    3
+
+    References:
+        Gao et al., Scaling and Evaluating Sparse Autoencoders, 2024. Bussmann, Leask
+        and Nanda, BatchTopK Sparse Autoencoders, 2024. Rajamanoharan et al., Jumping
+        Ahead, 2024, and Improving Dictionary Learning with Gated Sparse Autoencoders,
+        2024. Bussmann et al., Learning Multi-Level Features with Matryoshka Sparse
+        Autoencoders, 2025.
+    """
+
+    recipe = Recipe("adam", learning_rate=1.5e-3, clipnorm=1.0)
+    updated_weights = frozenset({"silent", "batch_threshold"})
+    solves = None
+    shows_non_finite = False
+
+    def __init__(
+        self,
+        n_atoms: int,
+        n_steps: int = 1,
+        *,
+        activation: Name = "top_k",
+        k: int | None = None,
+        nonnegative: bool = True,
+        nested: Sequence[int] = (),
+        aux_weight: float | None = None,
+        aux_k: int | None = None,
+        dead_after: int = 10_000,
+        threshold: float = 0.01,
+        bandwidth: float = 0.05,
+        trainable_dictionary: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_atoms, n_steps, **kwargs)
+        self.activation = check_name(activation)
+        self.k = None if k is None else check_positive_integer("k", k)
+        if self.k is not None and self.k > self.n_atoms:
+            raise ValueError(
+                f"k must be at most n_atoms={self.n_atoms}; received k={self.k}."
+            )
+        self.nonnegative = bool(nonnegative)
+        if not self.nonnegative and activation != "top_k":
+            raise ValueError(
+                "nonnegative=False is of activation='top_k' alone; received "
+                f"activation={activation!r}, whose codes are never negative."
+            )
+        self.nested = check_nested(nested, self.n_atoms)
+        if aux_weight is not None:
+            aux_weight = check_non_negative("aux_weight", aux_weight)
+        self.aux_weight = aux_weight
+        self.aux_k = None if aux_k is None else check_positive_integer("aux_k", aux_k)
+        self.dead_after = check_positive_integer("dead_after", dead_after)
+        self.threshold = check_non_negative("threshold", threshold)
+        self.bandwidth = check_positive("bandwidth", bandwidth)
+        self.trainable_dictionary = bool(trainable_dictionary)
+        self._rule: Rule = RULES[activation](self)
+
+    def count(self) -> int:
+        """k, the entries that are kept of a sample."""
+        return self.k or min(_USUAL_K, max(1, self.n_atoms // 4))
+
+    def weight_of_aux(self) -> float:
+        """w, the weight of what dead atoms reconstruct."""
+        if self.aux_weight is not None:
+            return self.aux_weight
+        return _AUX_WEIGHT if self._rule.selects_support else 0.0
+
+    def build(self, input_shape: Shape) -> None:
+        dictionary = self.add_dictionary(input_shape[-1])
+        self.dictionary.constraint = keras.constraints.UnitNorm(axis=1)
+        self.kernel = self.add_weight_from("kernel", dictionary.T)
+        self.offset = self.add_weight_from("offset", np.zeros(self.n_features))
+        self._rule.build()
+        if self.n_steps > 1:
+            size = np.log(step_size(dictionary, dictionary.T, self.count()))
+            self.log_step = self.add_weight_from(
+                "log_step", np.full(self.n_steps - 1, size)
+            )
+        if self.weight_of_aux():
+            self.silent = self.add_weight(
+                name="silent",
+                shape=(self.n_atoms,),
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+
+    def atoms(self) -> Tensor:
+        """D, with the gradient of its atoms as directions."""
+        if not self.dictionary.trainable:
+            return self.dictionary
+        squared = ops.sum(ops.square(self.dictionary), axis=1, keepdims=True)
+        norm = ops.sqrt(ops.maximum(squared, 1e-24))
+        return self.dictionary * (ops.stop_gradient(norm) / norm)
+
+    def synthesis(self, codes: Tensor) -> Tensor:
+        return ops.matmul(codes, self.atoms())
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.reconstruction(codes, self.atoms(), self.offset)
+
+    def reconstruction(self, codes: Tensor, atoms: Tensor, offset: Tensor) -> Tensor:
+        """s D + b_d, in the unit of the signals."""
+        return ops.matmul(codes, atoms) + self.out_of_unit(offset)
+
+    def one_sided(self, total: Tensor) -> Tensor:
+        """u, without its negative entries where codes are non-negative."""
+        return ops.relu(total) if self.nonnegative else total
+
+    def penalty(self, codes: Tensor) -> Tensor:
+        return self._rule.penalty(codes)
+
+    def last_activation(self) -> Any:
+        return self._rule
+
+    def initial_state(self, prepared: Any) -> Any:
+        # Of zeros nothing needs to be computed.
+        return (None,)
+
+    def prepare(self, inputs: Tensor, training: bool = False) -> Any:
+        atoms = self.atoms() if self.n_steps > 1 else None
+        return inputs - self.offset, atoms, training
+
+    def step(self, prepared: Any, state: Any, t: int) -> tuple[Tensor, Tensor]:
+        centred, atoms, training = prepared
+        codes, residual, size = state[0], centred, 1.0
+        if codes is not None:
+            residual = centred - ops.matmul(codes, atoms)
+            size = ops.exp(self.log_step[t - 1])
+        moved = size * ops.matmul(residual, self.kernel)
+        return self._rule.advance(codes, moved, size, t, training)
+
+    def states(self, inputs: Tensor, training: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """`(codes, u)` after each step, in the layer's unit."""
+        prepared = self.prepare(inputs, training)
+        state = self.initial_state(prepared)
+        for t in range(self.n_steps):
+            state = self.step(prepared, state, t)
+            yield state
+
+    def call(
+        self, inputs: Tensor, reverse: bool = False, training: bool | None = None
+    ) -> Tensor:
+        self.check_call(inputs, reverse)
+        if reverse:
+            return self.decode(inputs)
+        states = list(self.states(self.in_unit(inputs), bool(training)))
+        codes = self.out_of_unit(
+            collect_steps([codes for codes, _ in states], self.return_sequences)
+        )
+        if training:
+            self._count_silent(states[-1][0])
+            note(codes, _U, states[-1][1])
+        return codes
+
+    def compute_output_spec(
+        self, inputs: Tensor, reverse: bool = False, training: bool | None = None
+    ) -> keras.KerasTensor:
+        return super().compute_output_spec(inputs, reverse)
+
+    def _count_silent(self, codes: Tensor) -> None:
+        if not self.weight_of_aux():
+            return
+        rows = ops.reshape(codes, (-1, self.n_atoms))
+        fired = ops.any(ops.not_equal(rows, 0), axis=0)
+        n_rows = ops.cast(ops.shape(rows)[0], self.silent.dtype)
+        self.silent.assign(ops.where(fired, 0.0, self.silent + n_rows))
+
+    def auxiliary(
+        self, outputs: Tensor, x: Tensor, reconstruction: Tensor, training: bool
+    ) -> Tensor | None:
+        codes = ops.cast(outputs, x.dtype)
+        terms = [self._error_of_first(m, codes, x) for m in self.nested]
+        u = self._u_of(outputs, x) if training or self.activation == "gated" else None
+        if u is not None:
+            terms.append(self._rule.term(u, x))
+            if training and self.weight_of_aux():
+                terms.append(self._error_of_dead(u, x, reconstruction))
+        terms = [term for term in terms if term is not None]
+        return sum(terms[1:], terms[0]) if terms else None
+
+    def _u_of(self, outputs: Tensor, x: Tensor) -> Tensor:
+        u = noted(outputs, _U)
+        if u is None:
+            *_, (_, u) = self.states(self.in_unit(x), training=False)
+        return ops.cast(u, x.dtype)
+
+    def _error_of_first(self, width: int, codes: Tensor, x: Tensor) -> Tensor:
+        atoms = self.atoms()[:width]
+        part = self.reconstruction(codes[:, :width], atoms, self.offset)
+        return reconstruction_error(x, part)
+
+    def _error_of_dead(self, u: Tensor, x: Tensor, reconstruction: Tensor) -> Tensor:
+        dead = self.silent >= self.dead_after
+        target = ops.stop_gradient(x - reconstruction)
+        weight = self.weight_of_aux() * spread(x) / ops.maximum(spread(target), 1e-30)
+        count = min(self.aux_k or max(1, x.shape[-1] // 2), self.n_atoms)
+
+        def error() -> Tensor:
+            candidates = ops.where(dead, self.one_sided(u), 0.0)
+            codes = self.out_of_unit(kept(candidates, count))
+            return weight * reconstruction_error(target, self.synthesis(codes))
+
+        # Mostly none is dead, and then it need not be paid for.
+        return ops.cond(ops.any(dead), error, lambda: ops.zeros_like(x[:, 0]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "activation": self.activation,
+            "k": self.k,
+            "nonnegative": self.nonnegative,
+            "nested": self.nested,
+            "aux_weight": self.aux_weight,
+            "aux_k": self.aux_k,
+            "dead_after": self.dead_after,
+            "threshold": self.threshold,
+            "bandwidth": self.bandwidth,
+            "trainable_dictionary": self.trainable_dictionary,
+        }
+
+
+def spread(x: Tensor) -> Tensor:
+    """The mean squared distance of rows from their mean, without a gradient."""
+    centred = x - ops.mean(x, axis=0, keepdims=True)
+    return ops.stop_gradient(ops.mean(ops.sum(ops.square(centred), axis=-1)))
+
+
+def step_size(dictionary: NDArray, kernel: NDArray, count: int) -> float:
+    """A γ that suits codes of `count` entries: 1/L, of as many atoms.
+
+    L = λ_max of D W_e grows with the atoms in use; between one atom and all of them
+    evenly, as it does where all share a direction.
+    """
+    one = np.abs(np.einsum("ij,ji->i", dictionary, kernel)).mean()
+    whole = np.sqrt(lipschitz_constant(dictionary) * lipschitz_constant(kernel.T))
+    share = (count - 1) / max(len(dictionary) - 1, 1)
+    return float(1 / max(one + share * max(whole - one, 0.0), 1e-30))
+
+
+def check_name(activation: Any) -> Name:
+    if activation in get_args(Name):
+        return activation
+    raise ValueError(
+        f"activation must be one of {get_args(Name)}; received {activation!r}. Other "
+        "activations are of sc2keras.layers.LISTABlock and its like."
+    )
+
+
+def check_nested(nested: Any, n_atoms: int) -> list[int]:
+    widths = [check_positive_integer("nested", width) for width in nested]
+    if any(a >= b for a, b in itertools.pairwise([*widths, n_atoms])):
+        raise ValueError(
+            f"nested must be increasing widths below n_atoms={n_atoms}; received "
+            f"nested={widths}. The whole dictionary is always among them."
+        )
+    return widths

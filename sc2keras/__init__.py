@@ -9,6 +9,7 @@ from sc2keras import (
     layers,
     losses,
     metrics,
+    pursuit,
     sklearn,
     testing,
 )
@@ -18,6 +19,7 @@ from sc2keras.diagnosis import diagnose, l1_from
 from sc2keras.dictionary_learning import learn_dictionary, sample_dictionary
 from sc2keras.models import SparseCoder
 from sc2keras.recovery import fit_recovery
+from sc2keras.refining import refine
 from sc2keras.registry import register_encoder
 from sc2keras.training import Recipe
 
@@ -38,6 +40,8 @@ __all__ = [
     "learn_dictionary",
     "losses",
     "metrics",
+    "pursuit",
+    "refine",
     "register_encoder",
     "sample_dictionary",
     "sklearn",

@@ -1,0 +1,161 @@
+"""More steps for a trained sparse autoencoder, with its dictionary as it is."""
+
+import os
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+
+from sc2keras.applications import build
+from sc2keras.autoencoder_files import read_autoencoder
+from sc2keras.layers import SparseAutoencoderBlock
+from sc2keras.layers.sparse_autoencoder import step_size
+from sc2keras.models import SparseCoder
+from sc2keras.signals import as_samples, check_finite
+
+_MOST_SAMPLES = 2048
+# The steps that are tried, as factors of the usual one.
+_RANGE = np.log([0.05, 20.0])
+
+
+def refine(
+    model: SparseCoder | str | os.PathLike[str],
+    n_steps: int = 5,
+    x: ArrayLike | None = None,
+    **kwargs: Any,
+) -> SparseCoder:
+    """A sparse autoencoder continued for more steps, on its own frozen dictionary.
+
+    Its first step is the autoencoder as it was trained. Each further one corrects the
+    code by what it leaves of the signal, s ← T(s + γ_t (x − b_d − s D) W_e), so that
+    with as many entries the code says more: by about half of the way to what orthogonal
+    matching pursuit reaches with five steps. The result can be used as it is, and be
+    trained further, by `compile` and `fit`; D stays what it is. (To train D as well,
+    set `encoder.dictionary.trainable`.)
+
+    Args:
+        model: A `SparseCoder` of a `SparseAutoencoderBlock`; or the path of a
+            `.safetensors` file that SAELens, sparsify or dictionary_learning saved, or
+            of its folder.
+        n_steps: Integer, T, the number of steps of the result.
+        x: Array of samples, on a few of which each γ_t is chosen, by the error that it
+            leaves. None: γ_t is 1/L for as many atoms as a code uses.
+        **kwargs: Of `SparseAutoencoderBlock`, in place of those that it has; of a file
+            what it does not say, such as `activation` and `k`.
+
+    Returns:
+        A new `SparseCoder`. A classifier on the codes of `model` is not taken over.
+
+    Raises:
+        ValueError: If `model` is no sparse autoencoder, or of a layout that is unknown.
+        OSError: If there is no such file, or it is truncated or altered.
+
+    Example:
+
+    >>> import sc2keras
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((200, 16)).astype("float32")
+    >>> sae = sc2keras.applications.SparseAutoencoder(32, (16,), k=4)
+    >>> better = refine(sae, n_steps=5, x=x)
+    >>> before, after = (np.sum((m.reconstruct(x) - x) ** 2) for m in (sae, better))
+    >>> bool(after < before)
+    True
+
+    References:
+        O'Neill, Gumran and Klindt, Compute Optimal Inference and Provable Amortisation
+        Gap in Sparse Autoencoders, 2025. Blumensath and Davies, Normalized Iterative
+        Hard Thresholding, 2010.
+    """
+    if isinstance(model, SparseCoder):
+        arguments, weights, shape = _of_model(model)
+    else:
+        arguments, weights = read_autoencoder(model, **kwargs)
+        shape = weights["dictionary"].shape[1:]
+    arguments = {**arguments, **kwargs, "n_steps": n_steps}
+    arguments["trainable_dictionary"] = False
+    dictionary = weights["dictionary"]
+    refined = build(
+        "SparseAutoencoder",
+        len(dictionary),
+        shape,
+        dictionary=dictionary,
+        **arguments,
+    )
+    _put(refined.encoder, weights)
+    if x is not None and n_steps > 1:
+        _choose_steps(refined, as_samples("x", x, shape))
+    return refined
+
+
+def _of_model(
+    model: SparseCoder,
+) -> tuple[dict[str, Any], dict[str, NDArray], tuple[int, ...]]:
+    encoder = model.encoder
+    if not isinstance(encoder, SparseAutoencoderBlock):
+        raise ValueError(
+            "refine continues sparse autoencoders; received a model with the encoder "
+            f"{type(encoder).__name__}. Build it with a larger n_steps."
+        )
+    config = encoder.get_config()
+    for name in ("n_atoms", "initial_dictionary", "trainable_overrides", "name"):
+        config.pop(name, None)
+    weights = {w.name: ops.convert_to_numpy(w) for w in encoder.weights}
+    return config, weights, model.input_shape[1:]
+
+
+def _put(encoder: Any, weights: dict[str, NDArray]) -> None:
+    """The weights of an autoencoder; of steps that it has not, such as are usual."""
+    kernel, count = np.asarray(weights["kernel"], float), encoder.count()
+    size = np.log(step_size(np.asarray(weights["dictionary"], float), kernel, count))
+    for weight in encoder.weights:
+        if weight.name == "log_step":
+            old = np.asarray(weights.get("log_step", np.zeros(0)))[: weight.shape[0]]
+            fill = np.full(weight.shape[0] - len(old), size)
+            weight.assign(np.concatenate([old, fill]))
+        elif weight.name == "batch_threshold":
+            old = np.atleast_1d(weights.get("batch_threshold", 0.0))[: weight.shape[0]]
+            fill = np.full(weight.shape[0] - len(old), old[-1])
+            weight.assign(np.concatenate([old, fill]))
+        elif weight.name in weights:
+            weight.assign(weights[weight.name])
+
+
+def _choose_steps(model: SparseCoder, x: NDArray) -> None:
+    """The γ_t, one after the other, that leave the smallest error of samples."""
+    encoder: Any = model.encoder
+    check_finite("x", x, model.inputs[0].dtype)
+    chosen = np.random.default_rng(0).permutation(len(x))[:_MOST_SAMPLES]
+    rows = ops.convert_to_tensor(x[chosen].reshape(len(chosen), -1), "float32")
+    prepared = encoder.prepare(encoder.in_unit(rows))
+    state = encoder.initial_state(prepared)
+    state = encoder.step(prepared, state, 0)
+    sizes = np.array(ops.convert_to_numpy(encoder.log_step))
+    for t in range(1, encoder.n_steps):
+        start, before = sizes[t - 1], state
+
+        def error(moved: float, t: int = t, state: Any = before) -> float:
+            sizes[t - 1] = start + moved  # noqa: B023
+            encoder.log_step.assign(sizes)
+            codes = encoder.out_of_unit(_after(encoder, prepared, state, t)[0])
+            left = rows - encoder.decode(codes)
+            return float(ops.convert_to_numpy(ops.sum(ops.square(left))))
+
+        best = minimize_scalar(error, bounds=_RANGE, method="bounded").x
+        error(best)
+        state = _after(encoder, prepared, state, t)
+
+
+def _after(encoder: Any, prepared: Any, state: Any, t: int) -> Any:
+    """The state after step t, in which a batch's threshold keeps as many as k says."""
+    after = encoder.step(prepared, state, t)
+    if encoder.activation != "batch_top_k":
+        return after
+    entries = np.sort(ops.convert_to_numpy(after[1]), axis=None)
+    count = min(encoder.count() * len(after[1]), entries.size - 1)
+    weight = encoder.batch_threshold
+    values = np.array(ops.convert_to_numpy(weight))
+    values[t] = max(entries[-count - 1], 0.0)
+    weight.assign(values)
+    return encoder.step(prepared, state, t)

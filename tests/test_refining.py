@@ -1,0 +1,316 @@
+"""Trained sparse autoencoders continued, from models and from files of others."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import perturb, to_numpy, unit_atoms
+
+import sc2keras
+from sc2keras import applications, pursuit
+from sc2keras.autoencoder_files import read_autoencoder, read_safetensors
+
+N, D, K = 24, 10, 4
+NAMES = ["relu", "top_k", "batch_top_k", "jump_relu", "gated"]
+
+
+def signals(n_samples=64, seed=0):
+    rng = np.random.default_rng(seed)
+    codes = rng.random((n_samples, N)) * (rng.random((n_samples, N)) < 0.2)
+    return (codes @ unit_atoms(N, D, seed=9) + 0.3).astype("float32")
+
+
+def unexplained(model, x):
+    return np.sum((model.reconstruct(x) - x) ** 2)
+
+
+def write(path, tensors, dtypes=None):
+    """A safetensors file, as its specification says."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in tensors.items():
+        kind = (dtypes or {}).get(name, "F32")
+        array = np.asarray(array)
+        if kind == "BF16":
+            raw = (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        else:
+            code = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I32": "<i4"}[kind]
+            raw = array.astype(code).tobytes()
+        offsets = [len(data), len(data) + len(raw)]
+        shape = list(array.shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": offsets}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def parts(seed=0, norm=True):
+    """W_e, b_e, D, b_d and three vectors an atom; of atoms of unit norm if wanted."""
+    rng = np.random.default_rng(seed)
+    atoms = unit_atoms(N, D, seed=9)
+    scale = 1 if norm else rng.uniform(0.5, 2.0, (N, 1))
+    kernel = atoms.T / np.ravel(scale) + 0.1 * rng.standard_normal((D, N))
+    vectors = rng.normal(0, 0.1, (4, N))
+    return kernel, vectors[0], atoms * scale, np.full(D, 0.3), *vectors[1:]
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def largest(x, k):
+    line = np.sort(x, axis=1)[:, -k][:, None]
+    return np.where(x >= line, x, 0)
+
+
+def sae_lens(folder, architecture, config=None, norm=False):
+    """What SAELens saves, and what its autoencoder reconstructs."""
+    w_e, b_e, w_d, b_d, gate, magnitude, scale = parts(norm=norm)
+    x, theta = signals(), 0.05 + np.abs(gate)
+    tensors = {"W_enc": w_e, "b_enc": b_e, "W_dec": w_d, "b_dec": b_d}
+    config = {"architecture": architecture, "d_in": D, "d_sae": N, **(config or {})}
+    centred = x - b_d * config.get("apply_b_dec_to_input", True)
+    u = centred @ w_e + b_e
+    if architecture == "jumprelu":
+        tensors["threshold"], codes = theta, u * (u > theta)
+    elif architecture == "gated":
+        del tensors["b_enc"]
+        tensors |= {"b_gate": gate, "b_mag": magnitude, "r_mag": scale}
+        p = centred @ w_e
+        codes = (p + gate > 0) * relu(np.exp(scale) * p + magnitude)
+    elif architecture == "topk":
+        config["k"], norms = K, np.ones(N)
+        if config.get("rescale_acts_by_decoder_norm"):
+            norms = np.linalg.norm(w_d, axis=1)
+        codes = largest(relu(u * norms), K) / norms
+    else:
+        codes = relu(u)
+    folder.mkdir()
+    write(folder / "sae_weights.safetensors", tensors)
+    (folder / "cfg.json").write_text(json.dumps(config))
+    return x, codes @ w_d + b_d, np.count_nonzero(codes, axis=1)
+
+
+def sparsify(folder):
+    w_e, b_e, w_d, b_d, *_ = parts()
+    x = signals()
+    codes = largest(relu((x - b_d) @ w_e + b_e), K)
+    folder.mkdir()
+    tensors = {
+        "encoder.weight": w_e.T,
+        "encoder.bias": b_e,
+        "W_dec": w_d,
+        "b_dec": b_d,
+    }
+    write(folder / "sae.safetensors", tensors)
+    config = {"activation": "topk", "k": K, "d_in": D, "transcode": False}
+    (folder / "cfg.json").write_text(json.dumps(config))
+    return x, codes @ w_d + b_d, np.count_nonzero(codes, axis=1)
+
+
+def dictionary_learning(folder, kind):
+    w_e, b_e, w_d, b_d, gate, magnitude, scale = parts(norm=kind != "relu")
+    x, theta = signals(), 0.05 + np.abs(gate)
+    tensors = {"encoder.weight": w_e.T, "decoder.weight": w_d.T}
+    u, dtypes = (x - b_d) @ w_e + b_e, {"k": "I32"}
+    config = {}
+    if kind == "relu":
+        tensors |= {"encoder.bias": b_e, "bias": b_d}
+        codes = relu(u)
+    elif kind == "gated":
+        tensors |= {"r_mag": scale, "gate_bias": gate, "mag_bias": magnitude}
+        tensors["decoder_bias"] = b_d
+        p = (x - b_d) @ w_e
+        codes = (p + gate > 0) * relu(np.exp(scale) * p + magnitude)
+    elif kind == "jump_relu":
+        # It does not subtract b_dec from its input.
+        tensors = {"W_enc": w_e, "b_enc": b_e, "W_dec": w_d, "b_dec": b_d}
+        tensors["threshold"] = theta
+        u = x @ w_e + b_e
+        codes = u * (u > theta)
+    else:
+        tensors |= {"encoder.bias": b_e, "b_dec": b_d, "k": K, "threshold": 0.15}
+        name = {"top_k": "AutoEncoderTopK", "batch_top_k": "BatchTopKSAE"}[kind]
+        config = {"trainer": {"dict_class": name}}
+        codes = largest(relu(u), K) if kind == "top_k" else u * (u > 0.15)
+    folder.mkdir()
+    write(folder / "ae.safetensors", tensors, dtypes)
+    if config:
+        (folder / "config.json").write_text(json.dumps(config))
+    return x, codes @ w_d + b_d, np.count_nonzero(codes, axis=1)
+
+
+LAYOUTS = {
+    "SAELens standard": lambda f: sae_lens(f, "standard"),
+    "SAELens not centred": lambda f: sae_lens(
+        f, "standard", {"apply_b_dec_to_input": False}
+    ),
+    "SAELens jumprelu": lambda f: sae_lens(f, "jumprelu"),
+    "SAELens gated": lambda f: sae_lens(f, "gated"),
+    "SAELens gated, not centred": lambda f: sae_lens(
+        f, "gated", {"apply_b_dec_to_input": False}
+    ),
+    "SAELens topk": lambda f: sae_lens(f, "topk"),
+    "SAELens topk, rescaled": lambda f: sae_lens(
+        f, "topk", {"rescale_acts_by_decoder_norm": True}
+    ),
+    "sparsify": sparsify,
+    **{
+        f"dictionary_learning {kind}": lambda f, kind=kind: dictionary_learning(f, kind)
+        for kind in NAMES
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_of_another_library_reconstructs_what_it_does(layout, tmp_path):
+    x, expected, n_entries = LAYOUTS[layout](tmp_path / "sae")
+    model = sc2keras.refine(tmp_path / "sae", n_steps=1)
+    assert 0 < n_entries.mean() < N
+    np.testing.assert_allclose(model.reconstruct(x), expected, atol=1e-5)
+    entries = np.count_nonzero(model.encode(x), axis=1)
+    np.testing.assert_array_equal(entries, n_entries)
+    norms = np.linalg.norm(model.dictionary, axis=1)
+    assert norms.max() == pytest.approx(1, abs=1e-6)
+    assert not model.encoder.dictionary.trainable
+
+
+def test_narrow_floats_are_read(tmp_path):
+    path, w = tmp_path / "w.safetensors", np.array([[1.5, -2.25], [0.0, 3.0]])
+    kinds = {"a": "BF16", "b": "F16", "c": "F64", "d": "F32"}
+    write(path, dict.fromkeys(kinds, w), kinds)
+    for array in read_safetensors(path).values():
+        np.testing.assert_array_equal(array, w)
+
+
+def test_safetensors_itself_writes_what_is_read(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    tensors = {"x": np.arange(6, dtype="float32").reshape(2, 3), "y": np.ones(())}
+    numpy.save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "np"})
+    found = read_safetensors(tmp_path / "x.safetensors")
+    assert set(found) == {"x", "y"}
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write(path, {"w": np.ones((3, 4))})
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:5], whole[:20], whole[:-1], b"\xff" * 64):
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match="truncated or altered"):
+            read_safetensors(path)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"normalize_activations": "layer_norm"}, "normalize_activations='layer_norm'"),
+        ({"architecture": "temporal"}, "architecture='temporal'"),
+    ],
+)
+def test_what_the_layer_does_not_do_is_refused_by_name(change, match, tmp_path):
+    sae_lens(tmp_path / "sae", "standard")
+    config = json.loads((tmp_path / "sae/cfg.json").read_text())
+    (tmp_path / "sae/cfg.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=match):
+        sc2keras.refine(tmp_path / "sae")
+
+
+def test_weights_of_no_known_meaning_are_refused(tmp_path):
+    path = tmp_path / "one.safetensors"
+    w_e, b_e, w_d, b_d, *_ = parts()
+    tensors = {"W_enc": w_e, "b_enc": b_e, "W_dec": w_d, "b_dec": b_d}
+    write(path, {**tensors, "secret": b_e})
+    with pytest.raises(ValueError, match=r"also holds \['secret'\].*Nothing was read"):
+        read_autoencoder(path)
+    write(path, {"layer.weight": w_e})
+    with pytest.raises(ValueError, match=r"\['layer.weight'\], which is no layout"):
+        read_autoencoder(path)
+    write(
+        path, {"encoder.weight": w_e.T, "encoder.bias": b_e, "W_dec": w_d, "b_dec": b_d}
+    )
+    with pytest.raises(ValueError, match=r"does not say which entries.*k=\.\.\."):
+        read_autoencoder(path)
+    assert read_autoencoder(path, k=3).arguments == {"activation": "top_k", "k": 3}
+
+
+def test_files_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file and no folder"):
+        sc2keras.refine(tmp_path / "nothing")
+    (tmp_path / "ae.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"safetensors\.torch\.save_file"):
+        sc2keras.refine(tmp_path / "ae.pt")
+    with pytest.raises(FileNotFoundError, match=r"holds 0.*save_file"):
+        sc2keras.refine(tmp_path)
+
+
+def test_what_is_no_autoencoder_is_refused():
+    with pytest.raises(ValueError, match=r"encoder LISTABlock.*larger n_steps"):
+        sc2keras.refine(applications.LISTA(N, (D,)))
+
+
+def trained(activation, **options):
+    options = {"k": K, "activation": activation, "l1": 0.02, **options}
+    model = applications.SparseAutoencoder(N, (2, 5), **options)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(signals(500).reshape(-1, 2, 5), epochs=5, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("activation", NAMES)
+def test_one_step_of_a_trained_model_is_that_model(activation):
+    model, x = trained(activation), signals(20, seed=3).reshape(-1, 2, 5)
+    same = sc2keras.refine(model, n_steps=1)
+    np.testing.assert_array_equal(same.encode(x), model.encode(x))
+    np.testing.assert_array_equal(same.reconstruct(x), model.reconstruct(x))
+    assert same.input_shape == model.input_shape
+
+
+def test_more_steps_say_more_with_as_many_entries_and_training_still_more():
+    model, x = trained("top_k"), signals(400, seed=3).reshape(-1, 2, 5)
+    train = signals(500).reshape(-1, 2, 5)
+    plain, chosen = (sc2keras.refine(model, 5, x=a) for a in (None, train))
+    atoms = model.dictionary
+    codes = chosen.encode(x)
+    assert np.count_nonzero(codes, axis=1).max() <= K
+    best = pursuit.orthogonal_matching_pursuit(x, model, K)
+    omp = np.sum((model.decode(best.astype("float32")) - x) ** 2)
+    errors = [unexplained(m, x) for m in (model, plain, chosen)]
+    assert errors[0] > errors[1] > omp and errors[0] > errors[2] > omp
+    chosen.compile(keras.optimizers.Adam(3e-3))
+    chosen.fit(train, epochs=20, verbose=0)
+    np.testing.assert_array_equal(chosen.dictionary, atoms)
+    assert unexplained(chosen, x) < errors[2]
+
+
+def test_the_threshold_of_a_batch_keeps_as_many_entries_after_every_step():
+    model, x = trained("batch_top_k"), signals(400, seed=3).reshape(-1, 2, 5)
+    refined = sc2keras.refine(model, 4, x=signals(500).reshape(-1, 2, 5))
+    entries = np.count_nonzero(refined.encode(x), axis=1).mean()
+    assert entries == pytest.approx(K, rel=0.15)
+    assert unexplained(refined, x) < unexplained(model, x)
+
+
+def test_a_refined_model_can_be_refined_again(tmp_path):
+    model, x = trained("top_k", n_steps=2), signals(20, seed=3).reshape(-1, 2, 5)
+    again = sc2keras.refine(sc2keras.refine(model, 4), 2)
+    np.testing.assert_allclose(again.encode(x), model.encode(x), atol=1e-6)
+    longer = sc2keras.refine(model, 3)
+    sizes = to_numpy(longer.encoder.log_step)
+    np.testing.assert_allclose(sizes[:1], to_numpy(model.encoder.log_step))
+    longer.save(tmp_path / "longer.keras")
+    loaded = keras.saving.load_model(tmp_path / "longer.keras")
+    np.testing.assert_array_equal(loaded.encode(x), longer.encode(x))
+
+
+def test_all_weights_are_taken_over():
+    model = applications.SparseAutoencoder(N, (D,), activation="gated")
+    perturb(model.encoder)
+    model.encoder.dictionary.assign(unit_atoms(N, D, seed=5))
+    refined = sc2keras.refine(model, 3)
+    of = {w.name: to_numpy(w) for w in refined.encoder.weights}
+    for weight in model.encoder.weights:
+        np.testing.assert_array_equal(of[weight.name], to_numpy(weight))

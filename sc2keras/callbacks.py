@@ -14,6 +14,7 @@ from sc2keras.models import SparseCoder, saving
 from sc2keras.models.description import describe
 from sc2keras.models.divergence import DivergenceError
 from sc2keras.models.variables import build_optimizer, first_not_finite
+from sc2keras.revival import ReviveAtoms as ReviveAtoms
 from sc2keras.validation import check_positive_integer
 
 

@@ -1,10 +1,16 @@
 """What is worth watching while a sparse coder trains, as Keras metrics."""
 
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import keras
 from keras import ops
 
+from sc2keras.code_metrics import L0 as L0
+from sc2keras.code_metrics import Batch as Batch
+from sc2keras.code_metrics import CodeMetric as CodeMetric
+from sc2keras.code_metrics import DeadFraction as DeadFraction
+from sc2keras.code_metrics import ExplainedVariance as ExplainedVariance
+from sc2keras.code_metrics import FiringFrequency as FiringFrequency
 from sc2keras.losses import flatten_samples
 from sc2keras.objective import (
     l1_norm,
@@ -19,31 +25,6 @@ _USUAL_L1 = 0.1
 # Of means of squares over atoms, as Open-L2O adds it.
 _NMSE_FLOOR = 1e-10
 _FAILURE = -20.0
-
-
-class Batch(NamedTuple):
-    """What a model made of a batch of signals, all as vectors."""
-
-    encoder: Any
-    x: Tensor
-    reconstruction: Tensor
-    codes: Tensor
-
-
-class CodeMetric(keras.metrics.Mean):
-    """Base of the metrics of signals and their codes.
-
-    In `SparseCoder.compile(metrics=[...])`, as an instance, a class or a name, they are
-    about the model's own signals, reconstructions and codes, whatever the targets are.
-    """
-
-    def on(self, encoder: Any) -> Self:
-        """This metric for a model with that encoder, or a ValueError."""
-        return self
-
-    def arguments(self, batch: Batch) -> tuple[Any, ...]:
-        """What `update_state` takes of a batch."""
-        return None, batch.codes
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -313,6 +294,10 @@ _NAMES: dict[str, type[CodeMetric]] = {
     "l1": L1Norm,
     "nonzero": NonzeroFraction,
     "duality_gap": DualityGap,
+    "l0": L0,
+    "dead": DeadFraction,
+    "firing": FiringFrequency,
+    "explained_variance": ExplainedVariance,
 }
 _NAMES |= {kind.__name__: kind for kind in _NAMES.values()}
 

@@ -238,6 +238,7 @@ def test_the_threshold_of_a_batch_follows_the_least_that_it_keeps(n_steps):
 def test_after_training_a_threshold_keeps_as_many_entries_as_a_batch_does():
     x = np.random.default_rng(0).standard_normal((2000, N_FEATURES)).astype("float32")
     model = model_of("batch_top_k")
+    model.encoder.batch_threshold.assign([0.0])
     model.compile(keras.optimizers.SGD(0.0))
     model.fit(x, epochs=3, batch_size=200, verbose=0)
     assert np.count_nonzero(model.encode(x), axis=1).mean() == pytest.approx(K, abs=0.3)

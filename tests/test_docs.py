@@ -163,6 +163,12 @@ def test_the_figures_of_the_gallery_are_those_of_the_results():
         if method != "noisy":
             cell += f", {seconds:.1f} s"
         assert f"| {cell} |" in gallery, (noise, method)
+    directions = figures("direction_of_arrival")
+    for snr in next(iter(directions.values()))["solved"]:
+        cells = (f"{100 * each['solved'][snr]:.1f}" for each in directions.values())
+        assert f"| {snr} dB | {' | '.join(cells)} |" in gallery
+    times = (f"{each['microseconds']:.0f}" for each in directions.values())
+    assert f"| µs a snapshot | {' | '.join(times)} |" in gallery
     areas = list(figures("anomaly_detection").values())
     means = [np.mean([each[method] for each in areas]) for method in areas[0]]
     for mean in means:

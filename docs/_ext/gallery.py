@@ -6,6 +6,7 @@ from pathlib import Path
 # Of the longer ones a part.
 SHORTER = {
     "anomaly_detection": ["--digits", "0", "1", "8"],
+    "direction_of_arrival": ["--epochs", "3"],
     "image_denoising": ["--noise", "0.1"],
     "sequence_coding": ["--epochs", "20"],
     "supervised_codes": ["--epochs", "40"],

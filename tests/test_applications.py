@@ -65,6 +65,20 @@ def test_codes_remove_noise_from_a_photograph(run):
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
+def test_codes_of_measurements_give_the_patch(run):
+    results = run(
+        "compressed_sensing", "--share", "0.25", "--epochs", "3", "--updates", "25"
+    )
+    quality = {method: psnr for _, method, psnr, _ in results}
+    fista = quality["FISTA, 200 steps"]
+    assert quality["OMP"] > 25
+    assert quality["ActiveSet, gap 1e-4"] == pytest.approx(fista, abs=0.05)
+    assert quality["StepLFISTA, as FISTA"] == pytest.approx(fista, abs=0.5)
+    assert quality["StepLFISTA, pairs"] > max(fista, quality["linear regression"])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_codes_find_the_directions_of_waves(run):
     results = run("direction_of_arrival", "--epochs", "3")
     solved = {method: each["solved"] for method, each in results.items()}

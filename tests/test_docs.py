@@ -163,6 +163,11 @@ def test_the_figures_of_the_gallery_are_those_of_the_results():
         if method != "noisy":
             cell += f", {seconds:.1f} s"
         assert f"| {cell} |" in gallery, (noise, method)
+    by_method: dict[str, list[str]] = {}
+    for _, method, psnr, seconds in figures("compressed_sensing"):
+        by_method.setdefault(method, []).append(f"{psnr:.2f}, {seconds:.2f} s")
+    for method, cells in by_method.items():
+        assert f"| {method} | {' | '.join(cells)} |" in gallery
     directions = figures("direction_of_arrival")
     for snr in next(iter(directions.values()))["solved"]:
         cells = (f"{100 * each['solved'][snr]:.1f}" for each in directions.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 # Of the longer ones a part.
 SHORTER = {
     "anomaly_detection": ["--digits", "0", "1", "8"],
+    "compressed_sensing": ["--share", "0.25", "--epochs", "3", "--updates", "25"],
     "direction_of_arrival": ["--epochs", "3"],
     "image_denoising": ["--noise", "0.1"],
     "sequence_coding": ["--epochs", "20"],

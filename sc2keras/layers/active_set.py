@@ -8,7 +8,7 @@ from keras import ops
 
 from sc2keras.backend import in_full_precision
 from sc2keras.layers.dictionary import gram_product
-from sc2keras.layers.halving import until_done
+from sc2keras.layers.open_rows import until_done
 from sc2keras.layers.proximal_gradient import ProximalGradient
 from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.objective import (

@@ -13,7 +13,7 @@ from sc2keras.layers.dictionary import (
     gram_product,
 )
 from sc2keras.layers.encoder import UnfoldedEncoder
-from sc2keras.layers.halving import until_done
+from sc2keras.layers.open_rows import until_done
 from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.objective import (
     gap_and_residual_in_units,

@@ -8,9 +8,9 @@ from keras import ops
 
 from sc2keras.validation import Tensor
 
-_MAX_HALVINGS = 4
-# Each adds the whole loop to the graph, which of few rows takes longer than to solve.
-_HALVINGS_OF_UNKNOWN = 1
+# Each adds the whole loop to the graph, which takes a second to compile.
+_MAX_QUARTERINGS = 2
+_QUARTERINGS_OF_UNKNOWN = 1
 _MIN_ROWS = 64
 
 
@@ -25,7 +25,8 @@ def until_done(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`(codes, gaps, n_done)` once every gap is at most `tol`, or `n_steps` are done.
 
-    When half of the rows are done, the others go on in arrays of half the size.
+    When three quarters of the rows are done, the others go on in arrays of a quarter of
+    the size.
 
     Args:
         advance: `(n_done, gaps, codes, *others)` to their next values. It leaves a row
@@ -33,24 +34,24 @@ def until_done(
         gaps, codes, *others: Tensors with as many rows.
     """
 
-    def solve(n_halvings, n_done, *rows):
-        n_half = ops.shape(rows[0])[0] // 2
+    def solve(n_quarterings, n_done, *rows):
+        n_quarter = ops.shape(rows[0])[0] // 4
 
         def unfinished(n_done, gaps, *_):
             n_open = ops.sum(ops.cast(gaps > tol, "int32"))
-            n_may_stay_open = n_half if n_halvings else 0
+            n_may_stay_open = n_quarter if n_quarterings else 0
             return ops.logical_and(n_done < n_steps, n_open > n_may_stay_open)
 
         n_done, *rows = ops.while_loop(unfinished, advance, (n_done, *rows))
         gaps, codes = rows[:2]
-        if not n_halvings:
+        if not n_quarterings:
             return codes, gaps, n_done
         # Open rows first. Not `gaps <= tol`, which is wrong of a gap that is no
         # number, nor `not gaps > tol`, which TensorFlow turns into it.
         order = ops.argsort(-ops.cast(gaps > tol, "int32"))
-        first, rest = order[:n_half], order[n_half:]
+        first, rest = order[:n_quarter], order[n_quarter:]
         still_open = [ops.take(part, first, axis=0) for part in rows]
-        solved = solve(n_halvings - 1, n_done, *still_open)
+        solved = solve(n_quarterings - 1, n_done, *still_open)
         inverse = ops.argsort(order)
 
         def merged(part, whole):
@@ -60,14 +61,14 @@ def until_done(
         return merged(solved[0], codes), merged(solved[1], gaps), solved[2]
 
     start = ops.convert_to_tensor(n_done, dtype="int32")
-    return solve(_n_halvings(codes.shape[0]), start, gaps, codes, *others)
+    return solve(_n_quarterings(codes.shape[0]), start, gaps, codes, *others)
 
 
-def _n_halvings(n_samples: Any) -> int:
-    """How often halving a batch pays: products of few rows are slow."""
+def _n_quarterings(n_samples: Any) -> int:
+    """How often a quarter of a batch pays: products of few rows are slow."""
     if n_samples is None:
-        return _HALVINGS_OF_UNKNOWN
+        return _QUARTERINGS_OF_UNKNOWN
     if not isinstance(n_samples, int):
-        return 0  # A symbol, of which JAX cannot tell that its half is a size.
-    n_halvings = math.floor(math.log2(max(1, n_samples / _MIN_ROWS)))
-    return min(_MAX_HALVINGS, n_halvings)
+        return 0  # A symbol, of which JAX cannot tell that its quarter is a size.
+    n_quarterings = math.floor(math.log(max(1, n_samples / _MIN_ROWS), 4))
+    return min(_MAX_QUARTERINGS, n_quarterings)

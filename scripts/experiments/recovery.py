@@ -1,5 +1,6 @@
 """The benchmark of sparse recovery: its settings, its models, and their records."""
 
+import functools
 import time
 from dataclasses import dataclass, field
 
@@ -9,7 +10,6 @@ from keras import ops
 
 import sc2keras
 from sc2keras import evaluation
-from sc2keras.registry import get_entry
 
 from .benchmarks.measure import seconds_of
 from .records import environment
@@ -18,7 +18,7 @@ N_STEPS, N_TEST = 16, 1000
 # Samples to choose on, and to test on, are others than those of any fit.
 _CHOICE_SEED, _TEST_SEED = 2**20, 2**21
 _RIDGES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_L1S = np.geomspace(0.02, 1.0, 14)
+_L1S = np.geomspace(0.03, 1.0, 10)
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Model:
         builder: String; empty for the bound, which knows the support.
         options: Dictionary, of the builder.
         has_ridge: Boolean, whether its analytic weights have a ridge.
+        starts_as: String, the solver that it is untrained, whose best λ it starts with.
         methods, n_updates: Of `fit_recovery`, in a run of minutes and in one of hours;
             methods is None where nothing is fitted.
     """
@@ -82,30 +83,32 @@ class Model:
     builder: str
     options: dict = field(default_factory=dict)
     has_ridge: bool = False
+    starts_as: str = ""
     methods: tuple | None = ("auto", "auto")
     n_updates: tuple = (80, 2000)
 
 
 _ERROR_BASED = {"error_based": True}
+_OF_ISTA = {"starts_as": "ISTA"}
 # Three stages a step take half an hour.
-_STAGED = {"methods": ("joint", "stages"), "n_updates": (80, 400)}
+_STAGED = {**_OF_ISTA, "methods": ("joint", "stages"), "n_updates": (80, 400)}
 MODELS = {
-    "ISTA, best λ": Model("ISTA", methods=None),
-    "FISTA, best λ": Model("FISTA", methods=None),
+    "ISTA, best λ": Model("ISTA", starts_as="ISTA", methods=None),
+    "FISTA, best λ": Model("FISTA", starts_as="FISTA", methods=None),
     "AMP": Model("LAMP", methods=None),
-    "LISTA": Model("LISTA"),
+    "LISTA": Model("LISTA", **_OF_ISTA),
     "LISTA-CP": Model("LISTACP", **_STAGED),
     "LISTA-SS": Model("LISTASS", **_STAGED),
     "LISTA-CPSS": Model("LISTACPSS", **_STAGED),
-    "SLISTA": Model("SLISTA"),
-    "TiLISTA": Model("TiLISTA"),
+    "SLISTA": Model("SLISTA", **_OF_ISTA),
+    "TiLISTA": Model("TiLISTA", **_OF_ISTA),
     "ALISTA": Model("ALISTA", has_ridge=True),
     "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, has_ridge=True),
     "HyperLISTA": Model("HyperLISTA", has_ridge=True),
     "NA-ALISTA": Model("NAALISTA", has_ridge=True, n_updates=(80, 4000)),
     "LAMP": Model("LAMP"),
     "GLISTA": Model("GLISTA", **_STAGED),
-    "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}),
+    "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}, **_OF_ISTA),
     "TISTA": Model("TISTA"),
     "least squares on the true support": Model("", methods=None),
 }
@@ -139,7 +142,7 @@ def measure(setting, model, matrix, is_whole):
     test = setting.draw(N_TEST, _TEST_SEED + matrix, atoms)
     if not model.builder:
         return {"layers": [quality_of(least_squares(test), test)]}
-    options = chosen_options(setting, model, atoms, matrix)
+    options = chosen_options(setting, model, matrix)
     coder = build(model, atoms, options)
     began, cpu = time.perf_counter(), time.process_time()
     if model.methods is not None:
@@ -186,28 +189,45 @@ def build(model, atoms, options):
     )
 
 
-def chosen_options(setting, model, atoms, matrix):
-    """The ridge, or a solver's λ, of the smallest error on samples to choose on."""
-    choice = setting.draw(500, _CHOICE_SEED + matrix, atoms)
-    if not get_entry(model.builder).is_trained:
-        candidates = [{"l1": float(l1)} for l1 in _L1S]
-    elif model.has_ridge and setting.snr is not None:
-        candidates = [{"ridge": ridge} for ridge in _RIDGES]
-    else:
-        return {}
-    return min(candidates, key=lambda each: _error(setting, model, atoms, each, choice))
+def chosen_options(setting, model, matrix):
+    """The ridge, or the λ, of the smallest error on samples to choose on."""
+    if model.starts_as:
+        return {"l1": best_l1(setting, model.starts_as, matrix)}
+    if model.has_ridge and setting.snr is not None:
+        return {"ridge": best_ridge(setting, matrix)}
+    return {}
 
 
-def _error(setting, model, atoms, options, choice):
-    if "ridge" in options:
-        # A fit of seconds stands for those of all models with such weights.
-        model = Model("ALISTA", _ERROR_BASED)
-    coder = build(model, atoms, options)
-    if "ridge" in options:
-        problem = {"density": setting.n_active / setting.n_atoms, "snr": setting.snr}
+@functools.cache
+def best_l1(setting, builder, matrix):
+    """λ of the smallest error after as many steps of a solver."""
+    atoms, choice = choice_of(setting, matrix)
+
+    def error(l1):
+        coder = build(Model(builder), atoms, {"l1": float(l1)})
+        return quality_of(coder.encode(choice.x), choice)["ratio"]
+
+    return float(min(_L1S, key=error))
+
+
+@functools.cache
+def best_ridge(setting, matrix):
+    """The ridge of the smallest error, by a fit of seconds that stands for others."""
+    atoms, choice = choice_of(setting, matrix)
+    problem = {"density": setting.n_active / setting.n_atoms, "snr": setting.snr}
+
+    def error(ridge):
+        coder = build(Model("ALISTA", _ERROR_BASED), atoms, {"ridge": ridge})
         how = {"method": "greedy", "n_samples": 300, "verbose": 0}
         sc2keras.fit_recovery(coder, **how, **problem)
-    return quality_of(coder.encode(choice.x), choice)["ratio"]
+        return quality_of(coder.encode(choice.x), choice)["ratio"]
+
+    return min(_RIDGES, key=error)
+
+
+def choice_of(setting, matrix):
+    atoms = setting.dictionary(matrix)
+    return atoms, setting.draw(500, _CHOICE_SEED + matrix, atoms)
 
 
 def quality_of(codes, data):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_every_model_is_measured_after_each_step(monkeypatch, label):
     monkeypatch.setattr(recovery, "N_STEPS", 4)
     monkeypatch.setattr(recovery, "N_TEST", 40)
     model = recovery.MODELS[label]
-    few = recovery.Model(model.builder, model.options, False, model.methods, (2, 2))
+    few = replace(model, has_ridge=False, starts_as="", n_updates=(2, 2))
     monkeypatch.setitem(recovery.MODELS, label, few)
     record = recovery.measure(TINY, few, 0, False)
     assert len(record["layers"]) == model.options.get("n_steps", 4)
@@ -62,10 +63,17 @@ def test_every_model_is_measured_after_each_step(monkeypatch, label):
 def test_noise_gets_the_ridge_that_is_best_on_other_samples(monkeypatch):
     monkeypatch.setattr(recovery, "_RIDGES", (0.0, 3.0))
     noisy = recovery.Setting(20, 40, 4, snr=10.0)
-    atoms = noisy.dictionary(0)
     model = recovery.MODELS["ALISTA, error-based"]
-    assert recovery.chosen_options(noisy, model, atoms, 0)["ridge"] > 0
-    assert recovery.chosen_options(TINY, model, atoms, 0) == {}
+    assert recovery.chosen_options(noisy, model, 0)["ridge"] > 0
+    assert recovery.chosen_options(TINY, model, 0) == {}
+
+
+def test_what_starts_as_a_solver_has_the_l1_that_is_best_for_that(monkeypatch):
+    monkeypatch.setattr(recovery, "_L1S", (1e-3, 0.1, 10.0))
+    monkeypatch.setattr(recovery, "N_STEPS", 4)
+    for label in ("ISTA, best λ", "LISTA-CP"):
+        options = recovery.chosen_options(TINY, recovery.MODELS[label], 0)
+        assert options == {"l1": 0.1}
 
 
 def test_least_squares_knows_the_support_alone():

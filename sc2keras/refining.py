@@ -11,7 +11,6 @@ from scipy.optimize import minimize_scalar
 from sc2keras.applications import build
 from sc2keras.autoencoder_files import read_autoencoder
 from sc2keras.layers import SparseAutoencoderBlock
-from sc2keras.layers.sparse_autoencoder import step_size
 from sc2keras.models import SparseCoder
 from sc2keras.signals import as_samples, check_finite
 
@@ -30,10 +29,9 @@ def refine(
 
     Its first step is the autoencoder as it was trained. Each further one corrects the
     code by what it leaves of the signal, s ← T(s + γ_t (x − b_d − s D) W_e), so that
-    with as many entries the code says more: by about half of the way to what orthogonal
-    matching pursuit reaches with five steps. The result can be used as it is, and be
-    trained further, by `compile` and `fit`; D stays what it is. (To train D as well,
-    set `encoder.dictionary.trainable`.)
+    with as many entries the code says more. The result can be used as it is, best with
+    steps chosen on samples, and be trained further, by `compile` and `fit`; D stays
+    what it is. (To train D as well, set `encoder.dictionary.trainable`.)
 
     Args:
         model: A `SparseCoder` of a `SparseAutoencoderBlock`; or the path of a
@@ -41,7 +39,7 @@ def refine(
             of its folder.
         n_steps: Integer, T, the number of steps of the result.
         x: Array of samples, on a few of which each γ_t is chosen, by the error that it
-            leaves. None: γ_t is 1/L for as many atoms as a code uses.
+            leaves. None: γ_t is 1.
         **kwargs: Of `SparseAutoencoderBlock`, in place of those that it has; of a file
             what it does not say, such as `activation` and `k`.
 
@@ -107,13 +105,12 @@ def _of_model(
 
 def _put(encoder: Any, weights: dict[str, NDArray]) -> None:
     """The weights of an autoencoder; of steps that it has not, such as are usual."""
-    kernel, count = np.asarray(weights["kernel"], float), encoder.count()
-    size = np.log(step_size(np.asarray(weights["dictionary"], float), kernel, count))
     for weight in encoder.weights:
         if weight.name == "log_step":
             old = np.asarray(weights.get("log_step", np.zeros(0)))[: weight.shape[0]]
-            fill = np.full(weight.shape[0] - len(old), size)
-            weight.assign(np.concatenate([old, fill]))
+            # Of a W_e that makes codes of a signal, ln γ = 0 makes them of a rest.
+            new = np.zeros(weight.shape[0] - len(old))
+            weight.assign(np.concatenate([old, new]))
         elif weight.name == "batch_threshold":
             old = np.atleast_1d(weights.get("batch_threshold", 0.0))[: weight.shape[0]]
             fill = np.full(weight.shape[0] - len(old), old[-1])

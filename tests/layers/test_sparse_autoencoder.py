@@ -235,6 +235,7 @@ def test_the_threshold_of_a_batch_follows_the_least_that_it_keeps(n_steps):
     np.testing.assert_array_equal(weights_of(layer)["batch_threshold"], second)
 
 
+@pytest.mark.slow
 def test_after_training_a_threshold_keeps_as_many_entries_as_a_batch_does():
     x = np.random.default_rng(0).standard_normal((2000, N_FEATURES)).astype("float32")
     model = model_of("batch_top_k")
@@ -296,8 +297,8 @@ def test_one_step_is_the_first_of_several(activation):
 def test_all_weights_of_several_steps_are_trained_and_atoms_keep_their_norm(activation):
     model, x = model_of(activation, n_steps=3), signals(200, N_FEATURES)
     before = weights_of(model.encoder)
-    model.compile(keras.optimizers.Adam(0.01))
-    losses = model.fit(x, epochs=4, verbose=0).history["loss"]
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    losses = model.fit(x, batch_size=50, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     after = weights_of(model.encoder)
     for weight in model.encoder.trainable_weights:
@@ -309,7 +310,7 @@ def test_all_weights_of_several_steps_are_trained_and_atoms_keep_their_norm(acti
 @pytest.mark.parametrize("activation", with_slow(["batch_top_k"], NAMES))
 def test_a_file_keeps_everything(activation, tmp_path):
     model, x = model_of(activation, n_steps=2), signals(64, N_FEATURES)
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     model.fit(x, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

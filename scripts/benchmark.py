@@ -41,7 +41,6 @@ def main(argv=None):
             training.against_a_loop(x, args, t) for t in measure.STEPS
         ],
         "scale": lambda: scale.scale(args),
-        "objective": lambda: training.time_to_objective(x, x_test, args),
         "encoding": lambda: [
             encoding.against_solvers(x, x_test, l1, args) for l1 in args.l1s
         ],

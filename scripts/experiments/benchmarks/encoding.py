@@ -129,15 +129,15 @@ def _networks(x, dictionary, shape, fixed, args):
 
 def _optimal_codes(x, dictionary, shape):
     # Of the duality gap; the objective is then closer by far.
-    options = {"n_steps": 10_000, "tol": 1e-4}
-    return applications.FISTA(**shape, dictionary=dictionary, **options).encode(x)
+    solver = applications.ActiveSet(**shape, dictionary=dictionary)
+    return solver.encode(x, tol=1e-5)
 
 
-def fit(model, x, epochs, callbacks=()):
+def fit(model, x, epochs):
     # Without the clipping, steps of 1.0 from a solver's weights diverge.
     recipe = model.encoder.recipe.replace(epochs=epochs, clipnorm=1.0)
     recipe.compile(model, len(x), **fast())
-    recipe.fit(model, x, verbose=0, callbacks=list(callbacks))
+    recipe.fit(model, x, verbose=0)
 
 
 def _peers(x, dictionary, l1, args):

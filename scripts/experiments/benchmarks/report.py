@@ -56,7 +56,6 @@ def markdown(results):
         point_table([point for record in encoding for point in record["points"]]),
         stream_table([stream for record in encoding for stream in record["streams"]]),
         rate_table("training, samples/s", results["training"], "samples_per_second"),
-        objective_table(results["objective"]),
         latency_table(results["latency"]),
         scale_table(results["scale"]),
     ]
@@ -135,23 +134,6 @@ def stream_table(streams):
     formats = {"l1": "g", "n_samples": ",.0f", "codes_per_second": ",.0f"}
     formats |= {"more_memory_mb": ".0f", "codes_mb": ".0f"}
     rows = [[stream["label"], *cells(stream, **formats)] for stream in streams]
-    return table(header, rows, n_text=1)
-
-
-def objective_table(record):
-    target, last = record["scikit_learn_objective"], record["curve"][-1]
-    classical = f"scikit-learn, objective {target:.3f} with converged codes"
-    within = record["seconds_until_codes_within_3_percent"]
-    seconds = {
-        classical: record["scikit_learn_seconds"],
-        "SC2Net: a dictionary as good": record["seconds_until_dictionary_as_good"],
-        "SC2Net: its own codes within 3 %": within,
-        "SC2Net: its own codes as good": record["seconds_until_codes_as_good"],
-        f"SC2Net at the end, objective {last['objective']:.3f}": last["seconds"],
-    }
-    cells = ("not reached" if s is None else f"{s:.0f} s" for s in seconds.values())
-    rows = zip(seconds, cells, strict=True)
-    header = ["time to the objective of scikit-learn's dictionary learning", ""]
     return table(header, rows, n_text=1)
 
 

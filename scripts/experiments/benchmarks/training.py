@@ -1,15 +1,12 @@
 """Training: against the bound, a loop written by hand, and a Keras LSTM."""
 
-import time
-
 import keras
 import numpy as np
 from keras import ops
 
 import sc2keras
-from sc2keras import applications, evaluation
+from sc2keras import applications
 
-from .encoding import fit
 from .measure import fast, interleaved, products_only, rates, training_products
 
 BATCH_SIZE = 256
@@ -135,46 +132,3 @@ class HandWrittenLoop:
                 self.state = self.step(self.state, batch)
         # A device may still be at it.
         ops.convert_to_numpy(self.state[0][-1])
-
-
-def time_to_objective(x, x_test, args):
-    """How long SC2Net takes to what scikit-learn reaches, the measuring left out."""
-    started = time.perf_counter()
-    dictionary = sc2keras.learn_dictionary(x, args.n_atoms, L1)
-    classical_seconds = time.perf_counter() - started
-    shape = {"n_atoms": args.n_atoms, "input_shape": x.shape[1:], "l1": L1}
-    solver = applications.FISTA(**shape, n_steps=200, dictionary=dictionary)
-    target = evaluation.mean_objective(x_test, solver.encode(x_test), dictionary, L1)
-    keras.utils.set_random_seed(0)
-    started = time.perf_counter()
-    start = sc2keras.sample_dictionary(x, args.n_atoms)
-    model, curve = applications.SC2Net(**shape, dictionary=start), []
-
-    class Measure(keras.callbacks.Callback):
-        measuring = 0.0
-
-        def on_epoch_end(self, epoch, logs=None):
-            seconds = time.perf_counter() - started - self.measuring
-            atoms = model.dictionary
-            step_size = np.float32(1 / np.linalg.norm(atoms, 2) ** 2)
-            solver.encoder.set_weights([atoms, step_size])
-            figures = {
-                name: evaluation.mean_objective(x_test, m.encode(x_test), atoms, L1)
-                for name, m in [("objective", model), ("optimum", solver)]
-            }
-            curve.append({"seconds": seconds, **figures})
-            self.measuring = time.perf_counter() - started - seconds
-
-    fit(model, x, 2 if args.quick else 20, callbacks=[Measure()])
-
-    def first(name, value):
-        return next((p["seconds"] for p in curve if p[name] <= value), None)
-
-    return {
-        "scikit_learn_seconds": classical_seconds,
-        "scikit_learn_objective": target,
-        "curve": curve,
-        "seconds_until_dictionary_as_good": first("optimum", target),
-        "seconds_until_codes_as_good": first("objective", target),
-        "seconds_until_codes_within_3_percent": first("objective", 1.03 * target),
-    }

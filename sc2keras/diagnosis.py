@@ -16,6 +16,7 @@ from sc2keras.explorer.figures import sample_figures
 from sc2keras.layers import DoubleTanh
 from sc2keras.models import SparseCoder
 from sc2keras.models.activity import remedy
+from sc2keras.models.variables import centered
 from sc2keras.validation import check_positive
 
 # Of the samples that are looked at: figures of two digits, in 256 MB.
@@ -258,8 +259,12 @@ def _figures(model: SparseCoder, x: NDArray, codes: NDArray, samples: str) -> Di
         rows = rows[np.linspace(0, len(rows) - 1, n_optima).round().astype(int)]
         quality = code_quality(model, x[rows], codes[rows])
         objective, optimum, gap = quality.objective, quality.optimum, quality.gap
-        l1 = encoder.l1
-        limit = _usual_limit(x, dictionary)
+        l1 = float(np.mean(encoder.l1))
+        # Of weights an atom, that of atoms in units of theirs.
+        weighted = dictionary
+        if isinstance(encoder.l1, np.ndarray):
+            weighted = dictionary * (l1 / np.maximum(encoder.l1, 1e-30))[:, None]
+        limit = _usual_limit(centered(encoder, x), weighted, encoder.nonnegative)
         share = l1 / limit if limit else math.inf
     not_zero = codes != 0
     is_small = not_zero & (sizes < _SMALL * sizes.max(axis=1, keepdims=True))
@@ -281,11 +286,13 @@ def _figures(model: SparseCoder, x: NDArray, codes: NDArray, samples: str) -> Di
     )
 
 
-def _usual_limit(x: NDArray, dictionary: NDArray) -> float:
+def _usual_limit(x: NDArray, dictionary: NDArray, nonnegative: bool = False) -> float:
     """The median of max_j |(x Dᵀ)_j| over the samples where it is not zero, or 0."""
+    size = np.asarray if nonnegative else np.abs
     parts = np.array_split(x.reshape(len(x), -1), 1 + len(x) // 4096)
-    largest = np.concatenate([np.abs(p @ dictionary.T).max(axis=1) for p in parts])
-    return float(np.median(largest[largest > 0])) if largest.any() else 0.0
+    largest = np.concatenate([size(p @ dictionary.T).max(axis=1) for p in parts])
+    largest = largest[largest > 0]
+    return float(np.median(largest)) if len(largest) else 0.0
 
 
 def _of_features(x: NDArray) -> Iterator[str]:

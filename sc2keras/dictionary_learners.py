@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -29,6 +29,7 @@ class Beginning(NamedTuple):
         unit: Float > 0, such as the learner's `unit_of(x)`, in which it computes.
         batch_size, n_updates: Integers, what to expect.
         seed: Integer.
+        nonnegative, nonnegative_dictionary: Booleans, whether codes and atoms are >= 0.
     """
 
     start: NDArray
@@ -37,6 +38,14 @@ class Beginning(NamedTuple):
     batch_size: int
     n_updates: int
     seed: int
+    nonnegative: bool = False
+    nonnegative_dictionary: bool = False
+
+    @staticmethod
+    def signs_of(options: Mapping[str, Any] | None) -> dict[str, bool]:
+        """Those of an encoder's options that a dictionary is learned with, too."""
+        names = ("nonnegative", "nonnegative_dictionary")
+        return {name: bool((options or {}).get(name)) for name in names}
 
 
 class Learner(Protocol):
@@ -71,16 +80,17 @@ class OnlineLearner:
         return max(300, math.ceil(3 * n_samples / batch_size))
 
     def __init__(self, beginning: Beginning) -> None:
-        start, l1, unit, batch_size, _, seed = beginning
-        self._unit = unit
+        self._unit = beginning.unit
         self._learner = MiniBatchDictionaryLearning(
-            len(start),
-            alpha=l1 / unit,
-            batch_size=batch_size,
-            dict_init=start.astype("float64"),
+            len(beginning.start),
+            alpha=beginning.l1 / beginning.unit,
+            batch_size=beginning.batch_size,
+            dict_init=beginning.start.astype("float64"),
             fit_algorithm="cd",
             transform_max_iter=SWEEPS,
-            random_state=seed,
+            random_state=beginning.seed,
+            positive_code=beginning.nonnegative,
+            positive_dict=beginning.nonnegative_dictionary,
         )
 
     @on_one_thread
@@ -113,10 +123,11 @@ class UnrolledLearner:
         return 1500
 
     def __init__(self, beginning: Beginning) -> None:
-        start, l1, unit, batch_size, n_updates, _ = beginning
+        start, l1, unit, batch_size, n_updates, _, *signs = beginning
         self._unit = unit
         options: dict[str, Any] = {"n_steps": 10, **VARIANTS["scalars"]}
         options |= {"l1": l1 / unit, "dictionary": start, "dtype": "float32"}
+        options |= zip(("nonnegative", "nonnegative_dictionary"), signs, strict=True)
         self._model = build("StepLFISTA", len(start), start.shape[1:], **options)
         recipe = self._model.encoder.recipe.replace(
             learning_rate=0.03, epochs=1, batch_size=batch_size

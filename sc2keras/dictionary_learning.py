@@ -39,6 +39,8 @@ def learn_dictionary(
     l1: float = 0.1,
     *,
     method: Literal["online", "unrolled"] = "online",
+    nonnegative: bool = False,
+    nonnegative_dictionary: bool = False,
     batch_size: int | None = None,
     max_iter: int | None = None,
     seed: int = 0,
@@ -63,6 +65,10 @@ def learn_dictionary(
             codes are those of ten steps of `StepLFISTA`, which are trained together
             with D by the gradient through them. It comes lower sooner where there are
             thousands of samples, and needs a second to begin.
+        nonnegative: Boolean. If True, of codes >= 0; scikit-learn's `positive_code`.
+        nonnegative_dictionary: Boolean. If True, of atoms with entries >= 0;
+            scikit-learn's `positive_dict`. With both, and `x` >= 0, it is sparse
+            non-negative matrix factorisation.
         batch_size: Integer, samples an update; None: 64 online, and 256 unrolled. The
             online update forgets old codes after about `batch_size` updates, so that a
             larger batch is slower to leave its start.
@@ -96,9 +102,9 @@ def learn_dictionary(
             f"method must be one of {', '.join(map(repr, _LEARNERS))}; received "
             f"method={method!r}."
         )
-    learner = trained_learner(
-        _LEARNERS[method], x, n_atoms, l1, batch_size, max_iter, seed, verbose
-    )
+    signs = bool(nonnegative), bool(nonnegative_dictionary)
+    how = (batch_size, max_iter, seed, verbose, *signs)
+    learner = trained_learner(_LEARNERS[method], x, n_atoms, l1, *how)
     return unit_rows(learner.dictionary).astype("float32")
 
 
@@ -111,6 +117,8 @@ def trained_learner(
     max_iter: int | None = None,
     seed: int = 0,
     verbose: int = 1,
+    nonnegative: bool = False,
+    nonnegative_dictionary: bool = False,
 ) -> AnyLearner:
     """What has learned the dictionary of `learn_dictionary`, and can go on."""
     if batch_size is None:
@@ -119,21 +127,24 @@ def trained_learner(
     if max_iter is not None:
         check_positive_integer("max_iter", max_iter)
     check_positive("l1", l1)
-    x = _check_signals(x, n_atoms, seed)
+    signs = nonnegative, nonnegative_dictionary
+    x = _check_signals(x, n_atoms, seed, nonnegative_dictionary)
     batch_size = min(batch_size, len(x))
     if max_iter is None:
         max_iter = cls.n_updates(len(x), batch_size)
     rng = np.random.default_rng(seed)
-    start = _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng)
+    order = rng.permutation(len(x))
+    start = _fill(x[:0], x, order, n_atoms, rng, nonnegative_dictionary)
     unit = cls.unit_of(x)
-    learner = cls(Beginning(start, l1, unit, batch_size, max_iter, seed))
+    learner = cls(Beginning(start, l1, unit, batch_size, max_iter, seed, *signs))
     batches = shuffled_batches(len(x), batch_size, rng)
     probe_every = math.ceil(max_iter / _N_PROBES)
     bar = tqdm(range(1, max_iter + 1), "Dictionary", disable=not verbose)
     for step, batch in zip(bar, batches, strict=False):
         learner.update(x[batch])
         if step % probe_every == 0 or step == max_iter:
-            learner.dictionary = _replaced(learner.dictionary, x, l1, unit, rng)
+            atoms = learner.dictionary
+            learner.dictionary = _replaced(atoms, x, l1, unit, rng, *signs)
     return learner
 
 
@@ -155,7 +166,9 @@ def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.f
     return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng).astype("float32")
 
 
-def _check_signals(x: ArrayLike, n_atoms: int, seed: int) -> NDArray:
+def _check_signals(
+    x: ArrayLike, n_atoms: int, seed: int, nonnegative: bool = False
+) -> NDArray:
     """`x` as rows, of which so many atoms can be made with that seed."""
     check_positive_integer("n_atoms", n_atoms)
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
@@ -173,11 +186,13 @@ def _check_signals(x: ArrayLike, n_atoms: int, seed: int) -> NDArray:
         )
     x = x.reshape(len(x), -1)
     check_finite("x", x, x.dtype.name)
-    n_usable = int(x.any(axis=1).sum())
+    # Of a sample, an atom >= 0 is made of what is above zero.
+    n_usable = int((x > 0 if nonnegative else x).any(axis=1).sum())
     if n_usable < n_atoms:
+        above = "all zero, or below it" if nonnegative else "all zero"
         raise ValueError(
             f"n_atoms={n_atoms} is more than the {n_usable} samples of x that are not "
-            "all zero. Ask for fewer atoms, or give more samples."
+            f"{above}. Ask for fewer atoms, or give more samples."
         )
     if x.shape[1] == 1 and n_atoms > 1:
         raise ValueError(
@@ -194,7 +209,12 @@ def unit_rows(rows: NDArray) -> NDArray:
 
 
 def _fill(
-    atoms: NDArray, x: NDArray, order: NDArray, n_atoms: int, rng: np.random.Generator
+    atoms: NDArray,
+    x: NDArray,
+    order: NDArray,
+    n_atoms: int,
+    rng: np.random.Generator,
+    nonnegative: bool = False,
 ) -> NDArray:
     """Appends rows of x[order] of new directions, then random ones, as unit rows."""
     filled = np.zeros((n_atoms, x.shape[1]))
@@ -206,6 +226,8 @@ def _fill(
     )
     while count < n_atoms:
         candidate = next(candidates)
+        if nonnegative:
+            candidate = np.maximum(candidate, 0.0)
         norm = np.linalg.norm(candidate)
         if not 1e-150 < norm < 1e150 and candidate.any():
             # Its square is no number any more, or none yet.
@@ -222,7 +244,13 @@ def _fill(
 @on_one_thread
 @keeps_random_state
 def _replaced(
-    dictionary: NDArray, x: NDArray, l1: float, unit: float, rng: np.random.Generator
+    dictionary: NDArray,
+    x: NDArray,
+    l1: float,
+    unit: float,
+    rng: np.random.Generator,
+    nonnegative: bool,
+    nonnegative_dictionary: bool,
 ) -> NDArray:
     """A dictionary with other atoms for those that no sample uses and for copies."""
     rows = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
@@ -231,14 +259,15 @@ def _replaced(
     how = {"algorithm": "lasso_cd", "alpha": l1 / unit, "max_iter": SWEEPS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        codes = sparse_encode(sample, atoms, **how)
+        codes = sparse_encode(sample, atoms, positive=nonnegative, **how)
     same = np.abs(atoms @ atoms.T) > _SAME_DIRECTION
     keep = codes.any(axis=0) & ~np.triu(same, 1).any(axis=0)
     if keep.all():
         return dictionary
     costs = ((sample - codes @ atoms) ** 2).sum(axis=1) / 2
     costs += l1 / unit * np.abs(codes).sum(axis=1)
-    atoms = _fill(atoms[keep], sample, np.argsort(-costs), len(dictionary), rng)
+    size, order = len(dictionary), np.argsort(-costs)
+    atoms = _fill(atoms[keep], sample, order, size, rng, nonnegative_dictionary)
     replaced = np.empty_like(atoms)
     replaced[keep], replaced[~keep] = atoms[: keep.sum()], atoms[keep.sum() :]
     return replaced

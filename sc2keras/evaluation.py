@@ -16,6 +16,7 @@ from sc2keras.applications import FISTA
 from sc2keras.feature_sign import feature_sign_search, relative_gaps
 from sc2keras.metrics import NMSE, NONZERO_THRESHOLD, FailureRate, MeanNMSE
 from sc2keras.models import SparseCoder
+from sc2keras.models.variables import centered
 from sc2keras.objective import recovery_error
 from sc2keras.threads import on_one_thread
 
@@ -83,14 +84,22 @@ def recovery_quality(codes: NDArray, truth: NDArray) -> RecoveryQuality:
 
 
 def mean_objective(
-    x: NDArray, codes: NDArray, dictionary: NDArray, l1: float, chunk: int = 4096
+    x: NDArray,
+    codes: NDArray,
+    dictionary: NDArray,
+    l1: float | NDArray,
+    chunk: int = 4096,
+    l2: float = 0.0,
 ) -> float:
-    """Mean over samples of ½‖x − sD‖² + l1·‖s‖₁, in NumPy, `chunk` rows at a time.
+    """Mean over samples of ½‖x − sD‖² + l1·‖s‖₁ + ½·l2·‖s‖², in NumPy.
 
     Args:
         x: Array `(n_samples, ...)`.
         codes: Array `(n_samples, n_atoms)`.
         dictionary: Array `(n_atoms, n_features)`.
+        l1: Float, or an array `(n_atoms,)`.
+        chunk: Integer, the rows at a time.
+        l2: Float.
 
     Example:
 
@@ -102,7 +111,9 @@ def mean_objective(
         rows = slice(start, start + chunk)
         residual = x[rows].reshape(len(x[rows]), -1) - codes[rows] @ dictionary
         total += 0.5 * np.sum(np.square(residual), dtype="float64")
-        total += l1 * np.sum(np.abs(codes[rows]), dtype="float64")
+        total += np.sum(l1 * np.sum(np.abs(codes[rows]), axis=0, dtype="float64"))
+        if l2:
+            total += 0.5 * l2 * np.sum(np.square(codes[rows]), dtype="float64")
     return float(total / len(x))
 
 
@@ -134,18 +145,23 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
             "reconstruction and sparsity, for instance with model.evaluate."
         )
     dictionary, l1 = model.dictionary, model.encoder.l1
-    signals, atoms = _in_span(x.reshape(len(x), -1), dictionary)
-    problem = {"n_steps": _N_STEPS_BEFORE_SEARCH, "l1": l1, "dictionary": atoms}
+    options = model.encoder.penalty_options()
+    x = centered(model.encoder, x)
+    signals, atoms = _in_span(x, dictionary)
+    problem = {"l1": l1, "dictionary": atoms, **options}
+    problem["n_steps"] = _N_STEPS_BEFORE_SEARCH
     solver = FISTA(len(dictionary), signals.shape[1:], **problem)
     near = solver.predict(signals, batch_size=2048, verbose=0)
-    best = feature_sign_search(signals, atoms, l1, near)
-    objective = mean_objective(x, codes, dictionary, l1)
-    optimum = mean_objective(x, best, dictionary, l1)
+    best = feature_sign_search(signals, atoms, l1, near, **options)
+    objective, optimum = (
+        mean_objective(x, each, dictionary, l1, l2=options["l2"])
+        for each in (codes, best)
+    )
     return CodeQuality(
         objective=objective,
         optimum=optimum,
         gap=objective / optimum - 1.0,
-        optimum_gap=float(relative_gaps(signals, best, atoms, l1).mean()),
+        optimum_gap=float(relative_gaps(signals, best, atoms, l1, **options).mean()),
         nonzero=float(np.mean(np.abs(codes) > NONZERO_THRESHOLD)),
     )
 

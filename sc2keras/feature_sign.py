@@ -10,7 +10,12 @@ _SYSTEM_ENTRIES = 4_000_000
 
 
 def feature_sign_search(
-    x: NDArray, dictionary: NDArray, l1: float, codes: NDArray
+    x: NDArray,
+    dictionary: NDArray,
+    l1: float | NDArray,
+    codes: NDArray,
+    l2: float = 0.0,
+    nonnegative: bool = False,
 ) -> NDArray:
     """The exact codes of the LASSO, in float64, from codes nearby.
 
@@ -21,7 +26,9 @@ def feature_sign_search(
     Args:
         x, dictionary, codes: Arrays `(n_samples, n_features)`, `(n_atoms, n_features)`
             and `(n_samples, n_atoms)`.
-        l1: Float >= 0.
+        l1: Float >= 0, or an array `(n_atoms,)` with a weight an atom.
+        l2: Float >= 0, of the elastic net.
+        nonnegative: Boolean. If True, codes are >= 0.
 
     Example:
 
@@ -34,10 +41,15 @@ def feature_sign_search(
         1.
     """
     x, dictionary, codes = (a.astype("float64") for a in (x, dictionary, codes))
-    if l1 == 0.0:  # Then signs mean nothing.
-        return x @ np.linalg.pinv(dictionary)
     n_atoms = len(dictionary)
     gram, correlation = dictionary @ dictionary.T, x @ dictionary.T
+    gram[np.diag_indices(n_atoms)] += l2
+    if not np.any(l1) and not nonnegative:  # Then signs mean nothing.
+        if l2:
+            return np.linalg.solve(gram, correlation.T).T
+        return x @ np.linalg.pinv(dictionary)
+    if nonnegative:
+        codes = np.maximum(codes, 0.0)
     signs = np.sign(codes)
     # Of a singular system this leaves the direction in which the ℓ1 norm falls.
     norms = np.diagonal(gram)
@@ -57,7 +69,8 @@ def feature_sign_search(
         s[leaves] = sign[leaves] = 0.0
 
         gradient = correlation[unsolved] - s @ gram
-        violation = np.where(sign != 0, 0.0, np.abs(gradient) - l1)
+        size = gradient if nonnegative else np.abs(gradient)
+        violation = np.where(sign != 0, 0.0, size - l1)
         worst = violation.argmax(axis=1)[:, None]
         arrived = ~crosses.any(axis=1)
         within = 1e-9 * np.abs(correlation[unsolved]).max(axis=1)
@@ -94,7 +107,12 @@ def _solve_on_supports(gram: NDArray, right: NDArray, supports: NDArray) -> NDAr
 
 
 def relative_gaps(
-    x: NDArray, codes: NDArray, dictionary: NDArray, l1: float | NDArray
+    x: NDArray,
+    codes: NDArray,
+    dictionary: NDArray,
+    l1: float | NDArray,
+    l2: float = 0.0,
+    nonnegative: bool = False,
 ) -> NDArray:
     """`sc2keras.objective.relative_duality_gap` in NumPy and float64, at any backend.
 
@@ -105,26 +123,45 @@ def relative_gaps(
     True
     """
     x, codes, dictionary = (a.astype("float64") for a in (x, codes, dictionary))
-    return gaps_and_residuals(x, codes, dictionary, l1)[0]
+    return gaps_and_residuals(x, codes, dictionary, l1, l2, nonnegative)[0]
 
 
 def gaps_and_residuals(
-    x: NDArray, codes: NDArray, dictionary: NDArray, l1: float | NDArray
+    x: NDArray,
+    codes: NDArray,
+    dictionary: NDArray,
+    l1: float | NDArray,
+    l2: float = 0.0,
+    nonnegative: bool = False,
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """The relative gaps `(n,)`, Dr and ‖r‖² `(n, 1)` of the residuals r = x − sD.
+    """`sc2keras.objective.gap_and_residual_in_units` in the dtype of its arguments.
 
-    In the dtype of its arguments. λ may be one a row, `(n, 1)`.
+    λ may be one a row, `(n, 1)`, one an atom, `(n_atoms,)`, or one for each entry.
     """
     tiny = np.finfo(x.dtype).tiny
     residual = x - codes @ dictionary
     correlation = residual @ dictionary.T
     squared = np.einsum("ij,ij->i", residual, residual)[:, None]
-    largest = np.abs(correlation).max(axis=1, keepdims=True)
-    bound = l1 / np.maximum(largest, tiny)
+    if l2:
+        correlation -= l2 * codes
+        squared += l2 * np.einsum("ij,ij->i", codes, codes)[:, None]
+    per_atom = np.ndim(l1) > 0 and np.shape(l1)[-1] > 1
+    # Overflows where a weight is next to zero: then no multiple is feasible.
+    with np.errstate(over="ignore"):
+        size = correlation / np.maximum(l1, tiny) if per_atom else correlation
+    size = size if nonnegative else np.abs(size)
+    largest = size.max(axis=1, keepdims=True)
+    bound = (1.0 if per_atom else l1) / np.maximum(largest, tiny)
     products = np.einsum("ij,ij->i", codes, correlation)[:, None]
     scale = (squared + products) / np.maximum(squared, tiny)
-    scale = np.clip(scale, -bound, bound)
-    penalty = l1 * np.abs(codes).sum(axis=1, keepdims=True)
+    scale = np.clip(scale, 0.0 if nonnegative else -bound, bound)
+    if per_atom:
+        penalty = (l1 * np.abs(codes)).sum(axis=1, keepdims=True)
+    else:
+        penalty = l1 * np.abs(codes).sum(axis=1, keepdims=True)
     gap = 0.5 * (1 - scale) ** 2 * squared + penalty - scale * products
-    gap /= np.maximum(0.5 * squared + penalty, tiny)
+    primal = 0.5 * squared + penalty
+    if nonnegative:
+        gap = np.where((codes < 0.0).any(axis=1, keepdims=True), primal, gap)
+    gap = gap / np.maximum(primal, tiny)
     return gap[:, 0], correlation, squared

@@ -3,7 +3,9 @@
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from sc2keras.code_metrics import L0 as L0
 from sc2keras.code_metrics import Batch as Batch
@@ -18,7 +20,7 @@ from sc2keras.objective import (
     recovery_error,
     relative_duality_gap,
 )
-from sc2keras.validation import Tensor, check_non_negative
+from sc2keras.validation import Tensor, check_weights
 
 NONZERO_THRESHOLD = 1e-3
 _USUAL_L1 = 0.1
@@ -120,8 +122,8 @@ class DualityGap(CodeMetric):
     See `sc2keras.objective.relative_duality_gap`.
 
     Args:
-        l1: Float, λ, the weight of the ℓ1 term. None: that of the encoder, where it is
-            a metric of a `SparseCoder`, and 0.1 elsewhere.
+        l1: Float, λ, the weight of the ℓ1 term, or an array `(n_atoms,)`. None: that of
+            the encoder, where it is a metric of a `SparseCoder`, and 0.1 elsewhere.
         name, dtype: Of `keras.metrics.Metric`.
 
     Example:
@@ -135,12 +137,13 @@ class DualityGap(CodeMetric):
 
     def __init__(
         self,
-        l1: float | None = None,
+        l1: float | ArrayLike | None = None,
         name: str = "duality_gap",
         dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.l1 = None if l1 is None else check_non_negative("l1", l1)
+        self.l1 = None if l1 is None else check_weights("l1", l1, "n_atoms")
+        self._options: dict[str, Any] = {}
 
     def update_state(
         self,
@@ -155,7 +158,7 @@ class DualityGap(CodeMetric):
                 "dictionary=..., or take it in SparseCoder.compile(metrics=[...])."
             )
         l1 = _USUAL_L1 if self.l1 is None else self.l1
-        gap = relative_duality_gap(y_true, y_pred, dictionary, l1)
+        gap = relative_duality_gap(y_true, y_pred, dictionary, l1, **self._options)
         super().update_state(gap, sample_weight)
 
     def on(self, encoder: Any) -> Self:
@@ -164,15 +167,18 @@ class DualityGap(CodeMetric):
                 "A duality gap needs codes that are to solve the LASSO; those of "
                 f"{encoder.name!r} are not (solves={encoder.solves!r}). Leave it out."
             )
-        if self.l1 is not None:
-            return self
-        return type(self)(encoder.l1, self.name, self.dtype)
+        l1 = encoder.l1 if self.l1 is None else self.l1
+        found = type(self)(l1, self.name, self.dtype)
+        found._options = encoder.penalty_options()
+        return found
 
     def arguments(self, batch: Batch) -> tuple[Any, ...]:
-        return batch.x, batch.codes, batch.encoder.dictionary
+        encoder = batch.encoder
+        return encoder.center(batch.x), batch.codes, encoder.dictionary
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "l1": self.l1}
+        l1 = self.l1.tolist() if isinstance(self.l1, np.ndarray) else self.l1
+        return {**super().get_config(), "l1": l1}
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")

@@ -23,6 +23,7 @@ from sc2keras.explorer import explorer as explorer
 from sc2keras.files import whole_file
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder
+from sc2keras.models.variables import centered
 
 # What a repository can keep many of.
 _MAX_BYTES = 300_000
@@ -131,8 +132,15 @@ def plot_convergence(
     for label, values in curves.items():
         if isinstance(values, SparseCoder):
             signals, model = _signals(label, x), values
+            moved = centered(model.encoder, signals)
             values = [
-                mean_objective(signals, codes, model.dictionary, model.encoder.l1)
+                mean_objective(
+                    moved,
+                    codes,
+                    model.dictionary,
+                    model.encoder.l1,
+                    l2=model.encoder.l2,
+                )
                 for codes in step_codes(model, signals)
             ]
         points = np.asarray(values)

@@ -22,6 +22,7 @@ from sc2keras.layers.encoder import Encoder
 from sc2keras.layers.recovery import ScalarSteps, log_size, mean_magnitude
 from sc2keras.losses import RecoveryKind, RecoveryLoss
 from sc2keras.models import SparseCoder, compile_forward
+from sc2keras.models.variables import centered
 from sc2keras.synthetic import sparse_recovery
 from sc2keras.validation import Tensor, check_positive_integer
 
@@ -126,14 +127,15 @@ def fit_recovery(
     check_positive_integer("n_updates", n_updates)
     check_positive_integer("batch_size", batch_size)
     check_positive_integer("n_samples", n_samples)
-    if loss is None:
-        loss = "log" if problem.get("snr") is None else "mse"
+    loss = loss or ("log" if problem.get("snr") is None else "mse")
     seeds = np.random.default_rng(seed)
+    problem = {"nonnegative": encoder.nonnegative, **problem}
+    offset = 0.0 if encoder.offset is None else encoder.offset
 
     def draw(n: int) -> tuple[NDArray, NDArray]:
-        chosen = int(seeds.integers(2**62))
-        found = sparse_recovery(n_samples=n, dictionary=atoms, seed=chosen, **problem)
-        return found.x, found.codes
+        how = {"seed": int(seeds.integers(2**62)), **problem}
+        found = sparse_recovery(n_samples=n, dictionary=atoms, **how)
+        return (found.x + ops.convert_to_numpy(offset)).astype("float32"), found.codes
 
     methods = _methods(method, encoder)
     with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
@@ -170,9 +172,7 @@ def _fit(
 
 def _dictionary_of(model: SparseCoder, dictionary: ArrayLike | None) -> NDArray:
     atoms = model.dictionary.astype("float64")
-    if dictionary is None:
-        return atoms
-    given = np.asarray(dictionary, "float64")
+    given = atoms if dictionary is None else np.asarray(dictionary, "float64")
     if given.shape != atoms.shape or not np.allclose(given, atoms, atol=1e-5):
         raise ValueError(
             "dictionary must be that of the model, whose matrices are made for it; "
@@ -232,7 +232,8 @@ def _fit_greedily(encoder: Any, task: _Problem) -> None:
     advance = backend.compile_function(trainer, advance, True)
     unit = float(ops.convert_to_numpy(encoder.threshold(ops.ones((1, 1)), 1.0)).max())
     scales = np.log(encoder.error_scales())
-    x, truth = (encoder.in_unit(a).astype("float32") for a in (x, truth))
+    pair = centered(encoder, x), truth
+    x, truth = (encoder.in_unit(each).astype("float32") for each in pair)
     codes, best = np.zeros_like(truth), np.zeros(2)
     task.bar.reset(encoder.n_steps)
     for t in range(encoder.n_steps):
@@ -252,8 +253,9 @@ def _fit_greedily(encoder: Any, task: _Problem) -> None:
         codes = found.copy()
         _assign_entry(encoder.log_step, t, best[0])
         _assign_entry(encoder.log_threshold, t, best[1])
-        power = np.mean(truth**2)
-        task.bar.set_postfix_str(f"{10 * np.log10(errors.mean() / power):.1f} dB")
+        task.bar.set_postfix_str(
+            f"{10 * np.log10(errors.mean() / np.mean(truth**2)):.1f} dB"
+        )
         task.bar.update()
 
 
@@ -294,10 +296,8 @@ def _search(encoder: HyperLISTABlock, task: _Problem) -> None:
         return value if math.isfinite(value) else np.inf
 
     start = ops.convert_to_numpy(encoder.log_constants).astype(float)
-    low, high = _SEARCH_BOX.T
-    low, high = (
-        side + np.log([log_size(encoder.n_atoms), 1, 1]) for side in (low, high)
-    )
+    shift = np.log([log_size(encoder.n_atoms), 1, 1])
+    low, high = (side + shift for side in _SEARCH_BOX.T)
     draws = np.random.default_rng(task.seed).uniform(low, high, (_N_DRAWS, 3))
     task.bar.reset(_N_DRAWS + 1 + _N_FINALISTS + _SEARCH_EVALUATIONS)
     by_few = sorted([start, *draws], key=lambda c: error(c, _SEARCH_SAMPLES))
@@ -387,7 +387,7 @@ class _FirstSteps(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         owner = getattr(self.encoder, "cell", self.encoder)
-        states = self.encoder.unfold(owner.in_unit(inputs))
+        states = self.encoder.unfold(owner.in_unit(self.encoder.center(inputs)))
         state = next(itertools.islice(states, self.n_steps - 1, None))
         return owner.out_of_unit(state[0])
 

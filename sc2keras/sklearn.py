@@ -230,7 +230,8 @@ default="classical"
             seed = self._random_state().randint(2**31)
             unit = OnlineLearner.unit_of(x)
             start = model.dictionary, self.l1, unit, batch_size, 0, seed
-            learner = OnlineLearner(Beginning(*start))
+            signs: Any = Beginning.signs_of(self.builder_kwargs)
+            learner = OnlineLearner(Beginning(*start, **signs))
         starts = range(0, len(x), batch_size)
         for i in tqdm(starts, "Dictionary", disable=not self.verbose):
             learner.update(x[i : i + batch_size])
@@ -249,7 +250,7 @@ default="classical"
     def _check_unchanged(self, encoder: Any) -> None:
         for name in ("n_atoms", "l1", "n_steps"):
             value, held = getattr(self, name), getattr(encoder, name)
-            if value is not None and value != held:
+            if value is not None and not np.array_equal(value, held):
                 raise ValueError(
                     f"{name}={value!r} differs from the model that partial_fit goes on "
                     f"with, which has {name}={held!r}. Call fit, or set it back."
@@ -346,6 +347,9 @@ default="classical"
             return self._build(x, self.start)
         dictionary = random_state.standard_normal((self.n_atoms, x.shape[1]))
         dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+        signs = Beginning.signs_of(self.builder_kwargs)
+        if signs["nonnegative_dictionary"]:
+            dictionary = np.abs(dictionary)
         # Before a dictionary is learned, so that a wrong argument shows at once.
         model = self._build(x, dictionary)
         n_usable = int(x.any(axis=1).sum())
@@ -360,7 +364,7 @@ default="classical"
         else:
             batch_size = None if self._is_trained else self.batch_size
             how = (self.l1, batch_size, None, seed, int(bool(self.verbose)))
-            learner = trained_learner(OnlineLearner, x, n_found, *how)
+            learner = trained_learner(OnlineLearner, x, n_found, *how, **signs)
             dictionary[:n_found] = unit_rows(learner.dictionary)
             if n_found == self.n_atoms and not self._is_trained:
                 self._learner = learner

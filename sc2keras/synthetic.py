@@ -37,6 +37,7 @@ def sparse_recovery(
     support_size: int | None = None,
     amplitudes: Amplitudes = "normal",
     scale: float = 1.0,
+    nonnegative: bool = False,
     snr: float | None = None,
     noise: Noise = "sample",
     dictionary: ArrayLike | None = None,
@@ -60,6 +61,7 @@ def sparse_recovery(
         amplitudes: The distribution of nonzero entries, of variance one: `"normal"`,
             `"signs"` (−1 and 1), `"uniform"` (from −√3 to √3).
         scale: Float > 0, what all entries are multiplied with.
+        nonnegative: Boolean. If True, the magnitudes of such entries.
         snr: Float, the ratio of signal to noise in dB; None: no noise.
         noise: `"sample"`: to the standard deviation of each signal's own entries.
             `"fixed"`: of one variance, density · scale² · n_atoms / n_features over the
@@ -104,6 +106,8 @@ def sparse_recovery(
     rng = np.random.default_rng((seed, 1))
     support = _supports(n_samples, n_atoms, density, support_size, rng)
     codes = scale * support * _entries(amplitudes, support.shape, rng)
+    if nonnegative:
+        codes = np.abs(codes)
     x = codes @ atoms
     if noise not in get_args(Noise):
         raise ValueError(

@@ -46,7 +46,10 @@ def check_encoder(name: str, **kwargs: Any) -> None:
     model = coder()
     _check_codes(model, x)
     _check_dictionary(model.encoder, model.encode(x))
-    scaled = coder(unit=2.0, l1=2 * arguments["l1"]).encode(2 * x)
+    twice = {"l1": np.multiply(2, arguments["l1"]), "unit": 2.0}
+    if arguments.get("offset") is not None:
+        twice["offset"] = np.multiply(2, arguments["offset"])
+    scaled = coder(**twice).encode(2 * x)
     _agree(scaled, 2 * model.encode(x), "unit=c with c·x and c·l1 gives c·s")
     _check_sequences(name, model, x, arguments)
     _check_files(model, x)
@@ -66,8 +69,11 @@ def _check_codes(model: SparseCoder, x: NDArray) -> None:
 def _check_dictionary(encoder: Encoder, codes: NDArray) -> None:
     dictionary = ops.convert_to_numpy(encoder.dictionary)
     signals = ops.convert_to_numpy(encoder(codes, reverse=True))
-    _agree(signals, codes @ dictionary, "the reverse call is s D")
-    _agree(ops.convert_to_numpy(encoder.synthesis(codes)), signals, "and synthesis is")
+    offset = 0.0 if encoder.offset is None else ops.convert_to_numpy(encoder.offset)
+    moved = codes @ dictionary + offset
+    _agree(signals, moved, "the reverse call is s D, and the offset")
+    signals = ops.convert_to_numpy(encoder.synthesis(codes))
+    _agree(signals, codes @ dictionary, "synthesis is s D")
     residual = np.random.default_rng(1).random(signals.shape, dtype="float32")
     adjoint = ops.convert_to_numpy(encoder.correlation(residual))
     left, right = np.sum(signals * residual), np.sum(codes * adjoint)

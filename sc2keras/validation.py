@@ -33,6 +33,34 @@ def check_non_negative(name: str, value: float) -> float:
     return float(value)
 
 
+def check_weights(
+    name: str, value: Any, axis: str, n: int | None = None
+) -> float | NDArray:
+    """`value` as a float, or n of them as an array, or a ValueError that names it."""
+    if np.ndim(value) == 0:
+        return check_non_negative(name, value)
+    array = np.array(value, dtype="float64")
+    if array.ndim != 1 or array.shape != (n or len(array),):
+        raise ValueError(
+            f"{name} must be a number, or an array of shape ({axis},), here "
+            f"({axis if n is None else n},); received {name} of shape {array.shape}."
+        )
+    bad = np.flatnonzero(~((array >= 0) & (array < np.inf)))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite numbers >= 0; received "
+            f"{name}[{bad[0]}]={array[bad[0]]:g}."
+        )
+    array.flags.writeable = False
+    return array
+
+
+def in_words(weights: float | NDArray) -> str:
+    """A weight, or the range of many, in three digits."""
+    low, high = np.min(weights), np.max(weights)
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
 def check_positive(name: str, value: float) -> float:
     """`value` as a float, or a ValueError that names it."""
     if check_non_negative(name, value) == 0.0:

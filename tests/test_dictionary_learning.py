@@ -251,3 +251,56 @@ def test_samples_of_any_size_become_atoms_of_unit_norm(scale):
 def test_the_norm_of_images_is_that_of_their_pixels():
     x = np.random.default_rng(0).random((9, 3, 2, 2))
     assert typical_norm(x) == pytest.approx(np.sqrt(np.sum(x**2) / 9))
+
+
+def positive_objective(x, dictionary, l1):
+    codes = sparse_encode(
+        x.astype("float64"),
+        dictionary.astype("float64"),
+        algorithm="lasso_cd",
+        alpha=l1,
+        max_iter=1000,
+        positive=True,
+    )
+    reconstruction = ((x - codes @ dictionary) ** 2).sum(axis=1) / 2
+    return np.mean(reconstruction + l1 * codes.sum(axis=1))
+
+
+def test_codes_and_atoms_of_one_sign_are_no_worse_than_scikit_learn(digits, method):
+    train, test = (x[:700] for x in digits)
+    signs = {"nonnegative": True, "nonnegative_dictionary": True}
+    max_iter = {"online": 40, "unrolled": 300}[method]
+    ours = learn_dictionary(
+        train, 16, 0.1, method=method, max_iter=max_iter, verbose=0, **signs
+    )
+    theirs = MiniBatchDictionaryLearning(
+        16,
+        alpha=0.1,
+        batch_size=64,
+        max_iter=4,
+        max_no_improvement=None,
+        tol=0,
+        fit_algorithm="cd",
+        positive_code=True,
+        positive_dict=True,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        theirs = theirs.fit(train).components_
+    check_atoms(ours, (16, 64))
+    assert ours.min() >= 0
+    assert positive_objective(test, ours, 0.1) <= 1.02 * positive_objective(
+        test, theirs, 0.1
+    )
+
+
+def test_atoms_of_one_sign_are_made_of_what_is_above_zero(method):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 10)).astype("float32")
+    how = {"nonnegative_dictionary": True, "max_iter": 5, "verbose": 0}
+    atoms = learn_dictionary(x, 8, 0.1, method=method, **how)
+    assert atoms.min() >= 0
+    check_atoms(atoms, (8, 10))
+    with pytest.raises(ValueError, match="0 samples of x that are not all zero, or be"):
+        learn_dictionary(-np.abs(x), 8, 0.1, **how)

@@ -51,7 +51,9 @@ def build(
         name: String, the name of the model; None: that of the builder, in lower case.
         **kwargs: Of the encoder: `n_steps` (5 by default, 300 of a solver), `l1`
             (0.1), `dictionary` (where it starts, `(n_atoms, n_features)`; random by
-            default), and what its layer takes besides, such as `activation` or `dtype`.
+            default), what codes are wanted (`nonnegative`, an array `l1`, `l2`,
+            `nonnegative_dictionary`, `offset`, `trainable_offset`), and what its layer
+            takes besides, such as `activation` or `dtype`.
 
     Returns:
         A `sc2keras.SparseCoder`, not compiled.

@@ -69,10 +69,12 @@ class SavedWeights:
             return
         self.check("dictionary", None, None if dictionary is None else "an array")
         config = encoder_config(layer)
-        for key in given.keys() & self.config.keys() - set(_FREE):
+        # With what an earlier version did not write.
+        saved = encoder_config(type(layer).from_config(self.config))
+        for key in given.keys() & saved.keys() - set(_FREE):
             # As the layer understands them: "zeros" is an initializer.
-            if config[key] != self.config[key]:
-                self.check(key, self.config[key], given[key])
+            if config[key] != saved[key]:
+                self.check(key, saved[key], config[key])
 
     def check_classifier(
         self, classes: int | None, activation: Any

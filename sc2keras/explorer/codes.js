@@ -20,6 +20,12 @@ function decode(entries) {
   return signal;
 }
 
+/* What an entry costs: one weight, or one an atom, and the ℓ2 term. */
+function costOf(entry, j) {
+  const weight = Array.isArray(data.l1) ? data.l1[j] : data.l1;
+  return weight * Math.abs(entry) + 0.5 * data.l2 * entry * entry;
+}
+
 function figuresOf(entries) {
   const x = arrays.x.row(place);
   const reconstruction = decode(entries);
@@ -27,7 +33,7 @@ function figuresOf(entries) {
   const error = 0.5 * difference.reduce((sum, value) => sum + value * value, 0);
   const norm = entries.reduce((sum, entry) => sum + Math.abs(entry), 0);
   const nonzero = entries.reduce((count, entry) => count + isNonzero(entry), 0);
-  const objective = data.l1 === null ? null : error + data.l1 * norm;
+  const objective = data.l1 === null ? null : entries.reduce((sum, entry, j) => sum + costOf(entry, j), error);
   return { reconstruction, difference, objective, error, norm, nonzero };
 }
 

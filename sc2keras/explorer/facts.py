@@ -7,13 +7,15 @@ import numpy as np
 
 from sc2keras import applications
 from sc2keras.models import SparseCoder
-from sc2keras.validation import at_least_float32
+from sc2keras.validation import at_least_float32, in_words
 
 # What Keras adds to the configuration of every layer.
 _OF_KERAS = {
     *("name", "trainable", "dtype", "return_sequences", "return_state"),
     *("go_backwards", "stateful", "unroll", "zero_output_for_mask"),
 }
+
+_MOST_SHOWN = 4
 
 
 def sparse_coder(model: Any) -> SparseCoder:
@@ -44,8 +46,7 @@ def model_facts(model: SparseCoder) -> dict[str, str]:
     """
     encoder: Any = model.encoder
     shown = [
-        # A configured object by its class.
-        f"{key}={value.get('class_name') if isinstance(value, dict) else value}"
+        f"{key}={_in_words(value)}"
         for key, value in encoder.get_config().items()
         if key not in _OF_KERAS
     ]
@@ -56,6 +57,14 @@ def model_facts(model: SparseCoder) -> dict[str, str]:
         "weights": f"{model.count_params():,} numbers",
         "codes": at_least_float32(model.outputs[0].dtype),
     }
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, dict):  # A configured object by its class.
+        return value.get("class_name")
+    if isinstance(value, list) and len(value) > _MOST_SHOWN:
+        return f"{len(value):,} numbers, {in_words(np.array(value))}"
+    return value
 
 
 def card_facts(card: Mapping[str, Any]) -> dict[str, str]:

@@ -84,14 +84,17 @@ def _in_chunks(model: SparseCoder, x: NDArray, codes: NDArray) -> Iterator[list[
             flatten_samples(ops.convert_to_tensor(a.astype(codes.dtype, copy=False)))
             for a in (x[rows], model.decode(codes[rows]))
         )
+        moved = encoder.center(signals)
         figures = [
             reconstruction_error(signals, reconstruction),
             encoder.penalty(s),
-            reconstruction_error(signals, ops.zeros_like(signals)),
+            reconstruction_error(moved, ops.zeros_like(signals)),
         ]
         gap = ops.zeros_like(figures[0])
         if encoder.solves == "lasso":
-            gap = relative_duality_gap(signals, s, encoder.dictionary, encoder.l1)
+            problem = encoder.dictionary, encoder.l1
+            options = encoder.penalty_options()
+            gap = relative_duality_gap(moved, s, *problem, **options)
         yield [ops.convert_to_numpy(figure) for figure in (*figures, gap)]
 
 

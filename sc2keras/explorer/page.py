@@ -20,7 +20,7 @@ from sc2keras.explorer.packing import pack
 from sc2keras.files import whole_file
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder
-from sc2keras.validation import Shape
+from sc2keras.validation import Shape, in_words
 
 # Of the samples that a page holds, before they are compressed, and how many at most.
 _SAMPLE_BYTES = 1_200_000
@@ -115,11 +115,13 @@ def explorer(
     names = _feature_names(model, x, feature_names)
     title = model.name if title is None else title
     known = {**(facts or {}), **model_facts(model)}
+    weights = np.asarray(model.encoder.l1).tolist()
     data = {
         "image": _image_of(model, image_shape),
         "features": names,
         "threshold": NONZERO_THRESHOLD,
-        "l1": model.encoder.l1 if model.encoder.solves == "lasso" else None,
+        "l1": weights if model.encoder.solves == "lasso" else None,
+        "l2": model.encoder.l2,
         **_atoms_of(model),
         "samples": None,
     }
@@ -268,7 +270,8 @@ def _tiles_of_a_model(model: SparseCoder) -> Iterator[Tile]:
     yield "atoms", len(norms), f"{len(norms):,}", "rows of the dictionary D"
     n = model.encoder.n_features
     yield "features", n, f"{n:,}", "numbers in a signal x"
-    yield "λ", model.encoder.l1, f"{model.encoder.l1:g}", "weight of the ℓ1 term"
+    l1 = model.encoder.l1
+    yield "λ", float(np.mean(l1)), in_words(l1), "weight of the ℓ1 term"
     text = f"{smallest:.3f} to {largest:.3f}"
     yield "norms", float(largest), text, "of the atoms, at most 1"
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import keras
 from keras import ops
+from numpy.typing import NDArray
 
 from sc2keras.layers.rebuilding import FiniteWeights, FixedArguments
 from sc2keras.validation import Shape, Tensor
@@ -24,6 +25,9 @@ class Activation(FixedArguments, FiniteWeights):
         solves: `"lasso"` where the penalty is λ·‖s‖₁, so that the duality gap of the
             LASSO says how far codes are from the optimum; None otherwise.
         shows_non_finite: Boolean, whether h of a NaN or an infinity is one.
+        nonnegative: Boolean, whether h is never below zero.
+        takes: Set of the options of encoders that are arguments of the class, too:
+            `"nonnegative"`, and `"l2"`, τ·l2 of the elastic net.
 
     Call arguments:
         inputs: Tensor `(..., n_atoms)`; the result has the same shape.
@@ -37,17 +41,22 @@ class Activation(FixedArguments, FiniteWeights):
 
     solves: ClassVar[Literal["lasso"] | None] = None
     shows_non_finite: bool = False
+    nonnegative: bool = False
+    takes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
     @classmethod
-    def proximal(cls, threshold: float, **kwargs: Any) -> "Activation":
-        """The activation by name: the proximal step of λτ times the penalty."""
+    def proximal(cls, threshold: float | NDArray, **kwargs: Any) -> "Activation":
+        """The activation by name: the proximal step of λτ times the penalty.
+
+        `threshold` is λτ, or an array of them, one an atom.
+        """
         return cls(**kwargs)
 
-    def penalty(self, codes: Tensor, l1: float) -> Tensor:
+    def penalty(self, codes: Tensor, l1: float | NDArray) -> Tensor:
         """What codes `(batch, n_atoms)` cost in the objective, `(batch,)`: nothing."""
         return ops.zeros_like(codes[..., 0])
 
@@ -90,8 +99,15 @@ def check_activation(value: Any) -> str | dict[str, Any]:
     )
 
 
+def has_option(value: str | dict[str, Any], option: str) -> bool:
+    """Whether what `check_activation` gives takes an option, or was made with it."""
+    if isinstance(value, str):
+        return option in _BY_NAME[value].takes
+    return value["config"].get(option) not in (None, False)
+
+
 def make_activation(
-    value: str | dict[str, Any], threshold: float, **kwargs: Any
+    value: str | dict[str, Any], threshold: float | NDArray, **kwargs: Any
 ) -> Activation:
     """A new activation, of what `check_activation` gives; by name, of λτ."""
     if isinstance(value, str):

@@ -76,7 +76,7 @@ class ActiveSet(ProximalGradient):
         # In which no square leaves the range of float32.
         unit = row_unit(x)
         state = _from_zero(x / unit, l1_in_units(self.l1, unit), dictionary)
-        cycle = make_cycle(dictionary, step_size)
+        cycle = make_cycle(dictionary, step_size, **self.penalty_options())
         if self.return_sequences:
 
             def advance(state, _):
@@ -96,19 +96,22 @@ class ActiveSet(ProximalGradient):
     ) -> tuple[Tensor, Tensor]:
         tol: Any = self.tol
         solver = dictionary, step_size, _SHARE * tol
+        options = self.penalty_options()
 
         def is_open(n_done, gaps, *_):
             return ops.logical_and(n_done < self.n_steps, ops.any(gaps > tol))
 
         def advance(n_done, gaps, codes, correlation, squared):
             state = (codes, correlation, squared, l1)
-            new, _, n_more = improve(*state, *solver, self.n_steps - n_done)
+            n_left = self.n_steps - n_done
+            new, _, n_more = improve(*state, *solver, n_left, **options)
             codes = ops.where((gaps > tol)[:, None], new, codes)
-            found = gap_and_residual_in_units(x, codes, dictionary, l1)
+            found = gap_and_residual_in_units(x, codes, dictionary, l1, **options)
             return n_done + n_more, found[0], codes, *found[1:]
 
         codes, correlation, squared, _ = _from_zero(x, l1, dictionary)
-        gaps = gap_of_residual(codes, correlation, squared, l1)
+        nonnegative = self.nonnegative
+        gaps = gap_of_residual(codes, correlation, squared, l1, nonnegative)
         start = ops.convert_to_tensor(0, dtype="int32")
         state = (start, gaps, codes, correlation, squared)
         _, gaps, codes, *_ = ops.while_loop(is_open, advance, state)
@@ -131,6 +134,8 @@ def improve(
     step_size: Tensor,
     tol: float,
     n_cycles: int | Tensor,
+    l2: float = 0.0,
+    nonnegative: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`(codes, gaps, n_cycles)` of the LASSO, from other codes, to a gap of `tol`.
 
@@ -139,31 +144,37 @@ def improve(
 
     Args:
         codes: Tensor `(n_rows, n_atoms)`.
-        correlation: Tensor `(n_rows, n_atoms)`, (x − sD)Dᵀ.
-        squared: Tensor `(n_rows, 1)`, ‖x − sD‖².
-        l1: Tensor `(n_rows, 1)`, λ of each row, such as of rows in units of their own.
+        correlation: Tensor `(n_rows, n_atoms)`, (x − sD)Dᵀ − l2·s.
+        squared: Tensor `(n_rows, 1)`, ‖x − sD‖² + l2·‖s‖².
+        l1: Tensor, λ of each row `(n_rows, 1)`, such as of rows in units of their own,
+            or `(n_rows, n_atoms)`.
         dictionary: Tensor `(n_atoms, n_features)`.
-        step_size: Tensor, τ <= 1/‖D‖².
+        step_size: Tensor, τ <= 1/(‖D‖² + l2).
         tol: Float.
         n_cycles: Integer, their cap.
+        l2: Float >= 0.
+        nonnegative: Boolean. If True, codes are >= 0, and those given are.
     """
-    cycle = make_cycle(dictionary, step_size)
+    cycle = make_cycle(dictionary, step_size, l2, nonnegative)
 
     def advance(n_done, gaps, codes, correlation, squared, l1):
         old = codes, correlation, squared, l1
         new, is_open = cycle(*old), gaps > tol
-        gaps = ops.where(is_open, gap_of_residual(*new), gaps)
+        new_gaps = gap_of_residual(*new, nonnegative=nonnegative)
+        gaps = ops.where(is_open, new_gaps, gaps)
         pairs = zip(new, old, strict=True)
         return n_done + 1, gaps, *(ops.where(is_open[:, None], *p) for p in pairs)
 
-    gaps = gap_of_residual(codes, correlation, squared, l1)
+    gaps = gap_of_residual(codes, correlation, squared, l1, nonnegative)
     rows = (gaps, codes, correlation, squared, l1)
     return until_done(advance, *rows, tol=tol, n_done=0, n_steps=n_cycles)
 
 
-def make_cycle(dictionary: Tensor, step_size: Tensor) -> Callable[..., _State]:
+def make_cycle(
+    dictionary: Tensor, step_size: Tensor, l2: float = 0.0, nonnegative: bool = False
+) -> Callable[..., _State]:
     """`cycle(codes, correlation, squared, l1)`, which returns their next values."""
-    product = gram_product(dictionary)
+    product = gram_product(dictionary, l2)
     # Its reciprocal is a number, too.
     tiny = 1e-37
 
@@ -193,7 +204,8 @@ def make_cycle(dictionary: Tensor, step_size: Tensor) -> Callable[..., _State]:
     def cycle(
         codes: Tensor, correlation: Tensor, squared: Tensor, l1: Tensor
     ) -> _State:
-        new = soft_threshold(codes + step_size * correlation, step_size * l1)
+        new = codes + step_size * correlation
+        new = soft_threshold(new, step_size * l1, nonnegative)
         difference = new - codes
         moved = product(difference)
         new_squared = squared + _dot(difference, moved - 2.0 * correlation)

@@ -11,6 +11,7 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from sc2keras import backend
+from sc2keras.layers.penalised import PenalisedCodes
 from sc2keras.layers.rebuilding import (
     FiniteWeights,
     Given,
@@ -21,13 +22,15 @@ from sc2keras.layers.rebuilding import (
 from sc2keras.signals import as_array
 from sc2keras.validation import (
     Tensor,
-    check_non_negative,
     check_positive,
-    check_positive_integer,
 )
 
+_BALL = keras.constraints.MaxNorm(1.0, axis=1)
 
-class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
+
+class DictionaryLayer(
+    PenalisedCodes, MadeFromConfig, RememberedFreezing, FiniteWeights
+):
     """Base of every layer that owns a dictionary D, `(n_atoms, n_features)`.
 
     It holds D with its atoms in the unit ball, and the step size τ = 1/L, with
@@ -35,12 +38,18 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
     `build`.
 
     Args:
-        n_atoms: Integer, k, the number of atoms.
-        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        n_atoms, l1, l2, nonnegative: See `PenalisedCodes`.
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm, drawn from the generator that
             `keras.utils.set_random_seed` seeds. It is an initial value: a file holds it
             in the weights alone.
+        nonnegative_dictionary: Boolean. If True, the entries of D are >= 0, and stay so
+            in training: each atom is projected on the non-negative part of the ball.
+        offset: Float, or array of n_features numbers, b, in the unit of the signals:
+            codes are of x − b, and the reverse call gives s D + b. A mean that all
+            signals share would else take atoms, and steps. None: none, or one that
+            starts at zero where it is trained.
+        trainable_offset: Boolean, whether b is trained.
         unit: Float > 0, the unit c that signals and codes are computed in,
             s(x) = c · s₁(x/c) with l1/c: for pixels of 0 to 255, with l1 as large, 255
             gives what 1 gives for pixels of 0 to 1.
@@ -54,15 +63,20 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
         self,
         n_atoms: int,
         *,
-        l1: float = 0.1,
         dictionary: ArrayLike | None = None,
+        nonnegative_dictionary: bool = False,
+        offset: float | ArrayLike | None = None,
+        trainable_offset: bool = False,
         unit: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(n_atoms, **kwargs)
         check_has_dtype(self.dtype_policy)
-        self.n_atoms = check_positive_integer("n_atoms", n_atoms)
-        self.l1 = check_non_negative("l1", l1)
+        self.nonnegative_dictionary = bool(nonnegative_dictionary)
+        self.trainable_offset = bool(trainable_offset)
+        self._initial_offset = check_offset(0.0 if offset is None else offset)
+        self._has_offset = offset is not None or self.trainable_offset
+        self.refuse(self.refuses)
         self.unit = check_positive("unit", unit)
         self._is_given = dictionary is not None
         # From a config: words where it came from a file, and an array otherwise.
@@ -70,9 +84,12 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
         initial = getattr(dictionary, "array", None)
         self._is_to_be_loaded = is_words and initial is None
         if not is_words:
-            initial = check_dictionary(dictionary, self.n_atoms)
+            initial = check_dictionary(
+                dictionary, self.n_atoms, self.nonnegative_dictionary
+            )
         self._initial_dictionary = initial
         self.dictionary: keras.Variable = None
+        self.offset: keras.Variable = None
         self.n_features: int | None = None
 
     def build_dictionary(self, n_features: int) -> tuple[float, NDArray]:
@@ -96,6 +113,8 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
             initial = np.full((self.n_atoms, n_features), np.nan)
         elif initial is None:
             initial = random_dictionary(self.n_atoms, n_features)
+            if self.nonnegative_dictionary:
+                initial = np.abs(initial)
         if initial.shape[1] != n_features:
             raise ValueError(
                 f"dictionary must have shape (n_atoms, n_features) = ({self.n_atoms}, "
@@ -107,10 +126,26 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
             name="dictionary",
             shape=initial.shape,
             initializer=Given(initial),
-            constraint=keras.constraints.MaxNorm(1.0, axis=1),
+            constraint=NonNegativeBall() if self.nonnegative_dictionary else _BALL,
             trainable=self.trainable_dictionary,
         )
+        if self._has_offset:
+            self._add_offset(n_features)
         return initial
+
+    def _add_offset(self, n_features: int) -> None:
+        start = self._initial_offset
+        if start.size not in (1, n_features):
+            raise ValueError(
+                f"offset must be a number, or n_features={n_features} numbers; received"
+                f" {start.size}."
+            )
+        self.offset = self.add_weight(
+            name="offset",
+            shape=(n_features,),
+            initializer=Given(np.broadcast_to(start, (n_features,))),
+            trainable=self.trainable_offset,
+        )
 
     def assign_step_size(self, dictionary: NDArray) -> None:
         """Gives τ its value for a dictionary, 1/L; of zeros a number, too."""
@@ -174,11 +209,19 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "n_atoms": self.n_atoms,
-            "l1": self.l1,
+            "nonnegative_dictionary": self.nonnegative_dictionary,
+            "offset": self._offset_in_config(),
+            "trainable_offset": self.trainable_offset,
             "unit": self.unit,
             **self._dictionary_in_config(),
         }
+
+    def _offset_in_config(self) -> list[float] | None:
+        if not self._has_offset:
+            return None
+        if self.built:
+            return ops.convert_to_numpy(self.offset).tolist()
+        return self._initial_offset.tolist()
 
     def _dictionary_in_config(self) -> dict[str, str]:
         """That it was given, or is never trained, and what it is."""
@@ -203,8 +246,21 @@ class DictionaryLayer(MadeFromConfig, RememberedFreezing, FiniteWeights):
             super().load_own_variables(store)
 
 
-def gram_product(dictionary: Tensor) -> Callable[[Tensor], Tensor]:
-    """s ↦ s D Dᵀ. With many atoms two products with D take fewer operations."""
+class NonNegativeBall(keras.constraints.Constraint):
+    """The projection of atoms on the non-negative part of the unit ball.
+
+    Of a cone and a ball around its tip: first on the one, then on the other.
+    """
+
+    def __call__(self, w: Tensor) -> Tensor:
+        return _BALL(ops.relu(w))
+
+
+def gram_product(dictionary: Tensor, l2: float = 0.0) -> Callable[[Tensor], Tensor]:
+    """s ↦ s D Dᵀ + l2·s. With many atoms two products with D take fewer operations."""
+    if l2:
+        product = gram_product(dictionary)
+        return lambda codes: product(codes) + l2 * codes
     n_atoms, n_features = dictionary.shape
     transposed = ops.transpose(dictionary)
     if n_atoms > 2 * n_features:
@@ -252,7 +308,22 @@ def check_has_dtype(policy: keras.DTypePolicy) -> None:
         )
 
 
-def check_dictionary(value: ArrayLike | None, n_atoms: int) -> NDArray | None:
+def check_offset(value: ArrayLike) -> NDArray:
+    """`value` as a flat float64 array of finite numbers, or a ValueError."""
+    if ops.is_tensor(value) or isinstance(value, keras.Variable):
+        value = ops.convert_to_numpy(value)
+    array = as_array("offset", value).astype("float64").ravel()
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        raise ValueError(
+            f"offset must be finite; received offset[{bad[0]}]={array[bad[0]]:g}."
+        )
+    return array
+
+
+def check_dictionary(
+    value: ArrayLike | None, n_atoms: int, nonnegative: bool = False
+) -> NDArray | None:
     """`value` as a float64 array of `n_atoms` usable atoms, or a ValueError."""
     if value is None:
         return None
@@ -276,6 +347,13 @@ def check_dictionary(value: ArrayLike | None, n_atoms: int) -> NDArray | None:
             f"dictionary must have no zero atom; received norm {norms.min():.1e} in "
             f"atom {int(norms.argmin())}. Replace it, for instance with a sample "
             "divided by its norm."
+        )
+    if nonnegative and array.min() < 0:
+        raise ValueError(
+            "dictionary must be >= 0 with nonnegative_dictionary=True; received "
+            f"{array.min():.4g} in atom {int(array.min(axis=1).argmin())}. Clip it at "
+            "zero, or learn one with sc2keras.learn_dictionary(..., "
+            "nonnegative_dictionary=True)."
         )
     if norms.max() > 1 + 1e-3:
         raise ValueError(

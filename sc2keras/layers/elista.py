@@ -85,15 +85,17 @@ class ELISTABlock(LearnedEncoder):
             total = codes + total
         threshold = self.threshold_of(ops.exp(self.log_threshold[t, i]))
         if not self.firm:
-            return soft_threshold(total, threshold)
+            return self.shrink(total, threshold)
         width = self.threshold_of(ops.exp(self.log_width[t, i]))
-        return firm_threshold(total, threshold, width)
+        return firm_threshold(total, threshold, width, self.nonnegative)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "firm": self.firm}
 
 
-def firm_threshold(x: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
+def firm_threshold(
+    x: Tensor, threshold: Tensor, width: Tensor, nonnegative: bool = False
+) -> Tensor:
     """Zero up to the threshold, x from threshold + width on, and a line between them.
 
     Example:
@@ -103,8 +105,8 @@ def firm_threshold(x: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     [0.0, 1.0, 2.0]
     """
     # A soft threshold that gives back what it took, at a rate of threshold over width.
-    shrunk = soft_threshold(x, threshold)
-    beyond = soft_threshold(x, threshold + width)
+    shrunk = soft_threshold(x, threshold, nonnegative)
+    beyond = soft_threshold(x, threshold + width, nonnegative)
     # With λ = 0 there is nothing to take.
     rate = threshold / ops.maximum(width, 1e-30)
     return shrunk + rate * (shrunk - beyond)

@@ -5,8 +5,10 @@ from typing import Any, ClassVar, Literal
 
 import keras
 from keras import ops
+from numpy.typing import NDArray
 
 from sc2keras.layers.activation import Activation
+from sc2keras.objective import elastic_net
 from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor, check_positive_integer
 
@@ -43,6 +45,10 @@ class Encoder(keras.layers.Layer):
     n_steps: int
     return_sequences: bool
     activation_layer: Activation
+    l1: float | NDArray
+    offset: keras.Variable | None = None
+    l2: float = 0.0
+    nonnegative: bool = False
 
     # No property: Keras would write the layer to a file a second time.
     def last_activation(self) -> Activation:
@@ -51,7 +57,10 @@ class Encoder(keras.layers.Layer):
 
     @property
     def solves(self) -> Literal["lasso"] | None:
-        """`"lasso"` where codes are to minimise ½‖x − sD‖² + λ·‖s‖₁; None otherwise."""
+        """`"lasso"` where codes are to minimise ½‖x − sD‖² + λ·‖s‖₁; None otherwise.
+
+        With `l2` and `nonnegative` it is the elastic net, and of codes >= 0.
+        """
         return self.last_activation().solves
 
     @property
@@ -61,11 +70,25 @@ class Encoder(keras.layers.Layer):
 
     def penalty(self, codes: Tensor) -> Tensor:
         """What codes `(batch, n_atoms)` cost in the objective, `(batch,)`."""
-        return self.last_activation().penalty(codes, self.l1)
+        penalty = self.last_activation().penalty(codes, self.l1)
+        return penalty + elastic_net(codes, 0.0, self.l2) if self.l2 else penalty
+
+    def penalty_options(self) -> dict[str, Any]:
+        """The `l2` and `nonnegative` of the functions of `sc2keras.objective`."""
+        return {"l2": self.l2, "nonnegative": self.nonnegative}
+
+    def center(self, x: Tensor) -> Tensor:
+        """x − b, what codes are of; x without an offset."""
+        if self.offset is None:
+            return x
+        return x - ops.cast(self.offset, x.dtype)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """x̂, what the reverse call gives: s D, unless there is an offset, too."""
-        return self.synthesis(codes)
+        """x̂ = s D + b, what the reverse call gives; s D without an offset."""
+        signals = self.synthesis(codes)
+        if self.offset is None:
+            return signals
+        return signals + ops.cast(self.offset, signals.dtype)
 
     def auxiliary(
         self, outputs: Tensor, x: Tensor, reconstruction: Tensor, training: bool
@@ -172,7 +195,8 @@ class UnfoldedEncoder(Encoder):
         self.check_call(inputs, reverse)
         if reverse:
             return self.decode(inputs)
-        codes = [state[0] for state in self.unfold(self.in_unit(inputs))]
+        x = self.in_unit(self.center(inputs))
+        codes = [state[0] for state in self.unfold(x)]
         return self.out_of_unit(collect_steps(codes, self.return_sequences))
 
     def compute_output_spec(

@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from sc2keras.layers.recovery import LearnedEncoder
-from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.layers.support_selection import SelectsSupport
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
@@ -100,10 +99,12 @@ class GLISTABlock(SelectsSupport, LearnedEncoder):
         if enlarged is not None:
             total = enlarged + total
         threshold = self.threshold_of(ops.exp(self.log_threshold[t]))
-        found = self.select(total, soft_threshold(total, threshold), t)
+        found = self.select(total, self.shrink(total, threshold), t)
         change = found if codes is None else found - codes
         over = self.overshoot[t] * threshold / (ops.abs(change) + _OVERSHOOT_FLOOR)
-        return (found + over * change,)
+        codes = found + over * change
+        # The overshoot may lead below zero.
+        return (self.shrink(codes, 0.0) if self.nonnegative else codes,)
 
     def _enlarge(self, codes: Tensor, t: int) -> Tensor:
         """g_t(s) ⊙ s."""

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from sc2keras.layers.fista import extrapolated
+from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.layers.recovery import AnalyticEncoder, log_size, mean_magnitude
-from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.layers.support_selection import support_selection
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor, check_positive
@@ -63,6 +63,10 @@ class HyperLISTABlock(AnalyticEncoder):
         Chen, Liu, Wang and Yin, Hyperparameter Tuning is All You Need for LISTA, 2021.
     """
 
+    refuses = NO_ELASTIC_NET | {
+        "l1": "l1 is of no effect on its codes. Use ALISTA, or TiLISTA.",
+    }
+
     def __init__(
         self,
         n_atoms: int,
@@ -94,15 +98,16 @@ class HyperLISTABlock(AnalyticEncoder):
         correction = self.correct(self.residual(prepared, codes))
         error = mean_magnitude(correction)
         if codes is None:
-            return soft_threshold(correction, threshold * error), None, error
+            return self.shrink(correction, threshold * error), None, error
         active = ops.cast(ops.not_equal(codes, 0.0), codes.dtype)
         weight = momentum * ops.mean(active, axis=-1, keepdims=True)
         y = extrapolated(codes, 0.0 if previous is None else previous, weight)
         fall = ops.log((first_error + _TINY) / (error + _TINY))
         count = self.n_atoms * ops.clip(growth * fall, 0.0, 1.0)
         total = y + correction
-        shrunk = soft_threshold(total, threshold * error)
-        selected = support_selection(total, shrunk, ops.stop_gradient(count))
+        shrunk = self.shrink(total, threshold * error)
+        count = ops.stop_gradient(count)
+        selected = support_selection(total, shrunk, count, nonnegative=self.nonnegative)
         return selected, codes, first_error
 
     def get_config(self) -> dict[str, Any]:

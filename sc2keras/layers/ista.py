@@ -25,7 +25,9 @@ class ISTA(ProximalGradient):
     Args:
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, the number of steps, or their cap where `tol` is given.
-        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        l1: Float >= 0, λ, the weight of the ℓ1 term, or an array, one weight an atom.
+        l2, nonnegative, nonnegative_dictionary, offset, trainable_offset: What codes
+            are wanted; see `DictionaryLayer`.
         dictionary: Array `(n_atoms, n_features)`, its atoms of norm at most 1; for
             instance of `sc2keras.learn_dictionary`. None: random atoms, which is of
             use only before weights are loaded.

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.layers.recovery import LearnedEncoder, RecoveryEncoder
-from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor
 
@@ -59,6 +59,10 @@ class LAMPBlock(LearnedEncoder):
         Inverse Problems, 2017.
     """
 
+    refuses = NO_ELASTIC_NET | {
+        "l1": "l1 is of no effect on its codes. Use ALISTA, or TiLISTA.",
+    }
+
     def build(self, input_shape: Shape) -> None:
         dictionary = self.add_dictionary(input_shape[-1])
         self.kernel = self.add_weight_from("kernel", dictionary.T)
@@ -85,4 +89,4 @@ class LAMPBlock(LearnedEncoder):
         # The root of a power of zero has no gradient.
         deviation = ops.sqrt(ops.maximum(power, 1e-30))
         threshold = ops.exp(self.log_threshold[t]) * deviation
-        return soft_threshold(total, threshold), residual
+        return self.shrink(total, threshold), residual

@@ -34,7 +34,9 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
         shared: Boolean. If True, all steps share their weights (the paper). If False,
             each step has its own W_e, W_d and thresholds, and D is trained as the
             decoder alone.
-        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        l1: Float >= 0, λ, the weight of the ℓ1 term, or an array, one weight an atom.
+        l2, nonnegative, nonnegative_dictionary, offset, trainable_offset: What codes
+            are wanted; see `DictionaryLayer`.
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm.
         activation: `"shrinkage"`, `"double_tanh"` or an `Activation`, h.

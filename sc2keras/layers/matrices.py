@@ -20,8 +20,8 @@ class MatrixLayer(NetworkLayer):
     """Base of the layers that compute s W_e + x W_d (eq. 6 of the paper).
 
     Args:
-        n_atoms, l1, dictionary, unit, activation, trainable_dictionary, **kwargs: See
-            `NetworkLayer`.
+        n_atoms, l1, l2, nonnegative, dictionary, unit, activation,
+            trainable_dictionary, **kwargs: See `NetworkLayer`.
         tied: Boolean. If True, one matrix encodes and decodes, W_d = τDᵀ, as in the
             paper. If False, or if D is not trainable, W_d is a weight of its own that
             starts at τDᵀ: the codes come much closer to the optimum.

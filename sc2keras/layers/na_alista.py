@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.recovery import AnalyticEncoder
-from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.layers.support_selection import check_fraction, support_selection
 from sc2keras.registry import register_encoder
 from sc2keras.validation import Shape, Tensor, check_positive_integer
@@ -125,11 +124,12 @@ class NAALISTABlock(AnalyticEncoder):
 
     def adapt(self, x: ArrayLike) -> None:
         """Takes what features and thresholds are relative to from signals, in rows."""
-        x = self.in_unit(ops.cast(ops.convert_to_tensor(x), self.compute_dtype))
+        x = ops.cast(ops.convert_to_tensor(x), self.compute_dtype)
+        x = self.in_unit(self.center(x))
         found = ops.convert_to_numpy(self._features(x, self.correct(x)))
         self.feature_mean.assign(found.mean(axis=0))
         self.feature_deviation.assign(np.maximum(found.std(axis=0), 1e-6))
-        usual = self.l1 / self.unit * float(ops.convert_to_numpy(self.step_size))
+        usual = np.mean(self.l1) / self.unit * ops.convert_to_numpy(self.step_size)
         if usual > 0:
             self.threshold_scale.assign(found[:, 1].mean() / self.n_atoms / usual)
 
@@ -166,9 +166,10 @@ class NAALISTABlock(AnalyticEncoder):
         if codes is not None:
             total = codes + total
         threshold = self.threshold_of(numbers[..., 1:] * self.threshold_scale)
-        shrunk = soft_threshold(total, threshold)
+        shrunk = self.shrink(total, threshold)
         count = self.support_count(t)
-        return support_selection(total, shrunk, count, tested=False), memory
+        sign = self.nonnegative
+        return support_selection(total, shrunk, count, False, sign), memory
 
     def get_config(self) -> dict[str, Any]:
         config = {"n_units": self.n_units, "max_support": self.max_support}

@@ -8,17 +8,13 @@ from keras import ops
 
 from sc2keras import backend
 from sc2keras.layers.convergence import note_gaps, warn_if_open
-from sc2keras.layers.dictionary import (
-    DictionaryLayer,
-    gram_product,
-)
-from sc2keras.layers.encoder import UnfoldedEncoder
+from sc2keras.layers.dictionary import gram_product
+from sc2keras.layers.lasso import LassoEncoder
 from sc2keras.layers.open_rows import until_done
-from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.objective import (
     gap_and_residual_in_units,
+    l1_in_dtype,
     l1_in_units,
-    l1_norm,
     row_unit,
 )
 from sc2keras.validation import Shape, Tensor, at_least_float32, check_non_negative
@@ -28,12 +24,14 @@ _MIN_STEPS_PER_CHECK = 10
 _State = tuple[Tensor, Tensor, Tensor]
 
 
-class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
-    """What the exact solvers share; ISTA and FISTA also the iteration."""
+class ProximalGradient(LassoEncoder):
+    """What the exact solvers share; ISTA and FISTA also the iteration.
+
+    The elastic net is the LASSO of (x, 0) and [D, √l2·I]: residuals and products are
+    those, and the step size is that of its L + l2.
+    """
 
     is_trained: ClassVar[bool] = False
-    solves = "lasso"
-    shows_non_finite = True
 
     def __init__(
         self,
@@ -56,9 +54,6 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         # With the τ of another dictionary the steps may diverge.
         self.follow_dictionary(self.assign_step_size)
 
-    def penalty(self, codes: Tensor) -> Tensor:
-        return self.l1 * l1_norm(codes)
-
     def extrapolate(
         self, codes: Tensor, previous: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -72,7 +67,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
     def call(self, inputs: Tensor, reverse: bool = False) -> Tensor:
         self.check_call(inputs, reverse)
         if reverse:
-            return self.synthesis(inputs)
+            return self.decode(inputs)
         if self.tol is None:
             return self._unfold(inputs)
         codes, gaps = self.solve(inputs)
@@ -119,14 +114,17 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         return ops.cast(codes, self.compute_dtype), ops.reshape(gaps, shape[:-1])
 
     def _operands(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, D and τ, rounded as in any call of the layer, in the dtype that solves."""
+        """x, D and τ, rounded as in any call of the layer, in the dtype that solves.
+
+        With l2 > 0 τ is 1/(L + l2).
+        """
         # bfloat16 has 8 bits: no gap under 1 % would ever be seen.
         dtype = at_least_float32(self.compute_dtype)
         x, dictionary, step_size = (
             ops.cast(ops.cast(value, self.compute_dtype), dtype)
-            for value in (inputs, self.dictionary, self.step_size)
+            for value in (self.center(inputs), self.dictionary, self.step_size)
         )
-        return x, dictionary, step_size
+        return x, dictionary, with_l2(step_size, self.l2)
 
     def _make_step(
         self, dictionary: Tensor, step_size: Tensor
@@ -136,13 +134,13 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         `correlation` is (x − center D)Dᵀ. Far from zero the differences to the center
         are small, and so is what float32 loses in the product.
         """
-        product = gram_product(dictionary)
+        product = gram_product(dictionary, self.l2)
 
         def step(state, correlation, threshold, center=None):
             codes, y, t = state
             moved = y if center is None else y - center
             gradient = product(moved) - correlation
-            new = soft_threshold(y - step_size * gradient, threshold)
+            new = self.shrink(y - step_size * gradient, threshold)
             if self.tol is not None:
                 overshoot = ops.sum((y - new) * (new - codes), axis=-1, keepdims=True)
                 t = self.restart(t, overshoot)
@@ -154,7 +152,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
     def _first_state(self, projected: Tensor, threshold: Tensor) -> _State:
         """The state after the first step, from τ x Dᵀ, as s_0 = 0 and q_1 = 1."""
-        codes = soft_threshold(projected, threshold)
+        codes = self.shrink(projected, threshold)
         t = ops.ones_like(codes[..., :1])
         return codes, *self.extrapolate(codes, ops.zeros_like(codes), t)
 
@@ -163,7 +161,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         """The codes after `n_steps` steps, or after each of them."""
         x, dictionary, step_size = self._operands(inputs)
         step = self._make_step(dictionary, step_size)
-        threshold = step_size * self.l1
+        threshold = step_size * l1_in_dtype(self.l1, x.dtype)
         correlation = ops.matmul(x, ops.transpose(dictionary))
         first = self._first_state(step_size * correlation, threshold)
         if not self.return_sequences:
@@ -196,6 +194,7 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         """
         n_atoms, n_features = dictionary.shape
         step = self._make_step(dictionary, step_size)
+        options = self.penalty_options()
         # A check costs two products with the dictionary, a step one with k × k.
         n_between = max(_MIN_STEPS_PER_CHECK, 2 * n_features // n_atoms)
 
@@ -210,7 +209,9 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
             codes, *others = ops.fori_loop(0, n_next - n_done, advance_one, state)
             is_open = gaps > self.tol
             codes = ops.where(is_open[:, None], codes, center)
-            new, correlation, _ = gap_and_residual_in_units(x, codes, dictionary, l1)
+            new, correlation, _ = gap_and_residual_in_units(
+                x, codes, dictionary, l1, **options
+            )
             gaps = ops.where(is_open, new, gaps)
             return n_next, gaps, codes, x, l1, correlation, *others
 
@@ -221,7 +222,9 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
         codes, *others = ops.fori_loop(
             1, n_first, lambda _, s: step(s, correlation, threshold), first
         )
-        gaps, correlation, _ = gap_and_residual_in_units(x, codes, dictionary, l1)
+        gaps, correlation, _ = gap_and_residual_in_units(
+            x, codes, dictionary, l1, **options
+        )
         rows = (gaps, codes, x, l1, correlation, *others)
         count = {"tol": self.tol, "n_done": n_first, "n_steps": self.n_steps}
         codes, gaps, _ = until_done(advance, *rows, **count)
@@ -229,3 +232,8 @@ class ProximalGradient(UnfoldedEncoder, DictionaryLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "tol": self.tol}
+
+
+def with_l2(step_size: Tensor, l2: float) -> Tensor:
+    """1/(L + l2) of τ = 1/L."""
+    return step_size / (1.0 + l2 * step_size) if l2 else step_size

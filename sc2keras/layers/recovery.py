@@ -1,7 +1,8 @@
 """What the encoders of sparse recovery share, whose dictionary is known."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -10,26 +11,20 @@ from numpy.typing import NDArray
 
 from sc2keras.analytic import analytic_weights
 from sc2keras.backend import in_full_precision
-from sc2keras.layers.dictionary import DictionaryLayer
-from sc2keras.layers.encoder import UnfoldedEncoder
+from sc2keras.layers.lasso import LassoEncoder
+from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.layers.rebuilding import Given
-from sc2keras.layers.shrinkage import soft_threshold
 from sc2keras.layers.support_selection import SelectsSupport, support_selection
-from sc2keras.objective import l1_norm
 from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor, check_non_negative
 
 
-class RecoveryEncoder(UnfoldedEncoder, DictionaryLayer):
+class RecoveryEncoder(LassoEncoder):
     """Base of encoders whose steps correct codes by what is left of the signal."""
 
-    solves = "lasso"
-    shows_non_finite = True
     recipe = Recipe("adam", learning_rate=1e-2, clipnorm=1.0)
+    refuses: ClassVar[Mapping[str, str]] = NO_ELASTIC_NET
     kernel: keras.Variable
-
-    def penalty(self, codes: Tensor) -> Tensor:
-        return self.l1 * l1_norm(codes)
 
     def initial_state(self, prepared: Tensor) -> Any:
         # Of zeros nothing needs to be computed.
@@ -48,7 +43,7 @@ class RecoveryEncoder(UnfoldedEncoder, DictionaryLayer):
     def threshold_of(self, scale: Tensor) -> Tensor:
         """scale · λτ, in the layer's unit."""
         # The product of tensors first: a float and a variable make float32 on PyTorch.
-        return self.l1 / self.unit * (scale * self.step_size)
+        return self.l1_in_unit() * (scale * self.step_size)
 
 
 class LearnedEncoder(RecoveryEncoder):
@@ -163,6 +158,9 @@ class ScalarSteps(SelectsSupport, RecoveryEncoder):
     ) -> None:
         super().__init__(n_atoms, n_steps, **kwargs)
         self.error_based = bool(error_based)
+        if self.error_based:
+            reason = "error_based=True takes thresholds of the error. Use False."
+            self.refuse({"l1": reason})
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
@@ -194,8 +192,8 @@ class ScalarSteps(SelectsSupport, RecoveryEncoder):
         total = size * correction
         if codes is not None:
             total = codes + total
-        shrunk = soft_threshold(total, self.threshold(correction, scale))
-        return support_selection(total, shrunk, count)
+        shrunk = self.shrink(total, self.threshold(correction, scale))
+        return support_selection(total, shrunk, count, nonnegative=self.nonnegative)
 
     def threshold(self, correction: Tensor, scale: Tensor) -> Tensor:
         """θ: scale · λτ, or scale times the mean magnitude of the correction."""

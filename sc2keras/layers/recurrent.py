@@ -96,7 +96,8 @@ class MomentumCell(MatrixLayer):
     ) -> tuple[Tensor, list[Tensor]]:
         self.check_call(inputs, reverse=False)
         states = [self.in_unit(state) for state in states]
-        _, states = self.step(self.prepare(self.in_unit(inputs)), states)
+        x = inputs if self.offset is None else inputs - self.offset
+        _, states = self.step(self.prepare(self.in_unit(x)), states)
         states = [self.out_of_unit(state) for state in states]
         return states[0], states
 
@@ -166,7 +167,7 @@ class RecurrentEncoder(Encoder, MadeFromConfig, keras.layers.RNN):
     ) -> Tensor | tuple[Tensor, ...]:
         self.cell.check_call(sequences, reverse)
         if reverse:
-            return self.cell.synthesis(sequences)
+            return self.decode(sequences)
         if len(sequences.shape) == 3:
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
@@ -178,7 +179,7 @@ class RecurrentEncoder(Encoder, MadeFromConfig, keras.layers.RNN):
         state = None
         if initial_state is not None:
             state = [in_unit(ops.cast(s, self.compute_dtype)) for s in initial_state]
-        states = list(self.unfold(in_unit(sequences), state))
+        states = list(self.unfold(in_unit(self.center(sequences)), state))
         steps = [codes for codes, _ in states]
         output = out_of_unit(collect_steps(steps, self.return_sequences))
         if not self.return_state:
@@ -212,6 +213,9 @@ class RecurrentEncoder(Encoder, MadeFromConfig, keras.layers.RNN):
     n_atoms = property(operator.attrgetter("cell.n_atoms"))
     n_features = property(operator.attrgetter("cell.n_features"))
     l1 = property(operator.attrgetter("cell.l1"))
+    offset = property(operator.attrgetter("cell.offset"))
+    l2 = property(operator.attrgetter("cell.l2"))
+    nonnegative = property(operator.attrgetter("cell.nonnegative"))
     unit = property(operator.attrgetter("cell.unit"))
     synthesis = property(operator.attrgetter("cell.synthesis"))
     correlation = property(operator.attrgetter("cell.correlation"))

@@ -28,7 +28,9 @@ class SLSTMCell(MomentumCell):
 
     Args:
         n_atoms: Integer, k, the number of atoms.
-        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        l1: Float >= 0, λ, the weight of the ℓ1 term, or an array, one weight an atom.
+        l2, nonnegative, nonnegative_dictionary, offset, trainable_offset: What codes
+            are wanted; see `DictionaryLayer`.
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm.
         activation: `"shrinkage"` (exact zeros), `"double_tanh"` (eq. 17; codes small,

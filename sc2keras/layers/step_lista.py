@@ -6,12 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from sc2keras.layers.dictionary import DictionaryLayer, leading_direction
-from sc2keras.layers.encoder import UnfoldedEncoder, minus_shared
+from sc2keras.layers.dictionary import leading_direction
+from sc2keras.layers.encoder import minus_shared
+from sc2keras.layers.lasso import LassoEncoder
 from sc2keras.layers.matrices import is_product_cheaper
 from sc2keras.layers.rebuilding import Given
-from sc2keras.layers.shrinkage import soft_threshold
-from sc2keras.objective import l1_norm
 from sc2keras.registry import register_encoder
 from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor, at_least_float32
@@ -38,7 +37,7 @@ class _Shared(NamedTuple):
     variants=VARIANTS,
 )
 @keras.saving.register_keras_serializable(package="sc2keras")
-class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
+class StepLISTABlock(LassoEncoder):
     """Step-LISTA: `n_steps` steps of ISTA, with trained steps and thresholds.
 
         s_t = sh_(λτ·exp(a_t + b_t))(s_{t−1} − τ·exp(a_t)·[(s_{t−1} D − x) Dᵀ] P)
@@ -54,7 +53,9 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
     Args:
         n_atoms: Integer, k, the number of atoms.
         n_steps: Integer, T, the number of steps.
-        l1: Float >= 0, λ, the weight of the ℓ1 term.
+        l1: Float >= 0, λ, the weight of the ℓ1 term, or an array, one weight an atom.
+        l2, nonnegative, nonnegative_dictionary, offset, trainable_offset: What codes
+            are wanted; see `DictionaryLayer`.
         dictionary: Array `(n_atoms, n_features)`, where D starts; its atoms have a norm
             of at most 1. None: random atoms of unit norm.
         per_atom: Boolean. If True, a_t and b_t are vectors, with an entry an atom; if
@@ -85,8 +86,6 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
         threshold, b_t = 0.
     """
 
-    solves = "lasso"
-    shows_non_finite = True
     updated_weights = frozenset({"direction"})
     recipe = Recipe("adam", learning_rate=1e-2, clipnorm=1.0)
     trains_thresholds: ClassVar[bool] = True
@@ -152,9 +151,6 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
     ) -> keras.KerasTensor:
         return super().compute_output_spec(inputs, reverse)
 
-    def penalty(self, codes: Tensor) -> Tensor:
-        return self.l1 * l1_norm(codes)
-
     def extrapolate(self, codes: Tensor, previous: Tensor, t: int) -> Tensor:
         """The point where step `t` starts, from 1 on: step 0 starts at zero."""
         return codes
@@ -191,10 +187,10 @@ class StepLISTABlock(UnfoldedEncoder, DictionaryLayer):
             total = size * prepared.correlation
         else:
             total = size * ops.matmul(prepared.inputs, prepared.kernel)
-        threshold = self.l1 / self.unit * size
+        threshold = self.l1_in_unit() * size
         if self.trains_thresholds:
             threshold = threshold * ops.exp(self.log_threshold[t])
-        return soft_threshold(total, threshold), codes
+        return self.shrink(total, threshold, size), codes
 
     def _gradient(self, y: Tensor, prepared: _Shared) -> Tensor:
         """(y D − x) Dᵀ P."""

@@ -1,11 +1,14 @@
 """Support selection: the largest entries stay as they are, the others are shrunk."""
 
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 from keras import ops
+from numpy.typing import ArrayLike
 
 from sc2keras.layers.activation import register_activation
+from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.layers.shrinkage import Shrinkage
 from sc2keras.layers.top_k import top_k_mask
 from sc2keras.validation import Tensor, check_non_negative
@@ -14,7 +17,11 @@ Definition = Literal["percentile", "rank", "quantile"]
 
 
 def support_selection(
-    x: Tensor, shrunk: Tensor, count: Tensor, tested: bool = True
+    x: Tensor,
+    shrunk: Tensor,
+    count: Tensor,
+    tested: bool = True,
+    nonnegative: bool = False,
 ) -> Tensor:
     """`x` at the `count` entries of the largest magnitude, `shrunk` elsewhere.
 
@@ -25,6 +32,7 @@ def support_selection(
         shrunk: Tensor of the same shape, x after its threshold.
         count: Integer, or integers `(..., 1)`, one a sample.
         tested: Boolean. If True, entries that the threshold made zero stay zero.
+        nonnegative: Boolean. If True, entries below zero are not selected.
 
     Example:
 
@@ -36,7 +44,8 @@ def support_selection(
         return shrunk
     if not isinstance(count, int):
         count = ops.cast(count, "int32")
-    mask = top_k_mask(ops.stop_gradient(ops.abs(x)), count)
+    magnitude = ops.relu(x) if nonnegative else ops.abs(x)
+    mask = top_k_mask(ops.stop_gradient(magnitude), count)
     if tested:
         mask = ops.logical_and(mask, ops.not_equal(shrunk, 0.0))
     return ops.where(mask, x, shrunk)
@@ -76,12 +85,12 @@ class SupportSelection(Shrinkage):
     whether an entry has to be above the threshold to pass.
 
     Args:
-        threshold: Float >= 0, where every θ_j starts.
+        threshold: Float >= 0, where every θ_j starts, or an array `(n_atoms,)`.
         fraction: Float from 0 to 1, of the atoms: 0 is the soft threshold, 1 the hard
             one. In the papers it grows from step to step: see `LISTACPSSBlock`.
         definition: `"percentile"` or `"quantile"`, where an entry must be above its
             threshold as well, or `"rank"`, where it need not. See `support_count`.
-        **kwargs: Of `keras.layers.Layer`, such as `name`, `trainable`, `dtype`.
+        **kwargs: `nonnegative`, as of `Shrinkage`, and those of `keras.layers.Layer`.
 
     Raises:
         ValueError: If an argument is unusable.
@@ -100,9 +109,11 @@ class SupportSelection(Shrinkage):
         is All You Need for LISTA, 2021.
     """
 
+    takes = frozenset({"nonnegative"})
+
     def __init__(
         self,
-        threshold: float = 0.1,
+        threshold: float | ArrayLike = 0.1,
         fraction: float = 0.1,
         definition: Definition = "percentile",
         **kwargs: Any,
@@ -119,7 +130,8 @@ class SupportSelection(Shrinkage):
     def call(self, inputs: Tensor) -> Tensor:
         count = support_count(self.fraction, inputs.shape[-1], self.definition)
         is_tested = self.definition != "rank"
-        return support_selection(inputs, super().call(inputs), count, is_tested)
+        shrunk = super().call(inputs)
+        return support_selection(inputs, shrunk, count, is_tested, self.nonnegative)
 
     def get_config(self) -> dict[str, Any]:
         config = {"fraction": self.fraction, "definition": self.definition}
@@ -137,7 +149,9 @@ class SelectsSupport(keras.layers.Layer):
             nonzero entries. 0: no support is selected.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = NO_ELASTIC_NET
     n_atoms: int
+    nonnegative: bool
 
     def __init__(
         self,
@@ -159,7 +173,8 @@ class SelectsSupport(keras.layers.Layer):
 
     def select(self, x: Tensor, shrunk: Tensor, t: int) -> Tensor:
         """`shrunk`, but x where step t selects it."""
-        return support_selection(x, shrunk, self.support_count(t))
+        count = self.support_count(t)
+        return support_selection(x, shrunk, count, nonnegative=self.nonnegative)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.recovery import FixedKernelEncoder
 from sc2keras.layers.support_selection import check_fraction
@@ -63,6 +64,11 @@ class TISTABlock(FixedKernelEncoder):
     Reference:
         Ito, Takabe and Wadayama, Trainable ISTA for Sparse Signal Recovery, 2019.
     """
+
+    refuses = NO_ELASTIC_NET | {
+        "l1": "l1 is of no effect on its codes. Use ALISTA, or TiLISTA.",
+        "nonnegative": "its prior is symmetric. Use ALISTA, or TiLISTA.",
+    }
 
     def __init__(
         self,

@@ -48,6 +48,8 @@ class TopK(Activation):
         Evaluating Sparse Autoencoders, 2024.
     """
 
+    takes = frozenset({"nonnegative"})
+
     def __init__(
         self, k: int | None = None, nonnegative: bool = False, **kwargs: Any
     ) -> None:

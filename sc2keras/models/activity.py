@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sc2keras.layers.convergence import gaps_of, warn_of
 from sc2keras.metrics import NonzeroFraction
 from sc2keras.models.variables import values
-from sc2keras.validation import Tensor, depth_of_caller
+from sc2keras.validation import Tensor, depth_of_caller, in_words
 
 # An atom counts as dead after 130 batches that do not use it: what its entries were, at
 # their largest, is then a millionth.
@@ -95,7 +95,7 @@ def remedy(encoder: Any) -> str:
     """What revives dead atoms, a sentence."""
     smaller = "fewer atoms"
     if encoder.solves == "lasso":
-        smaller = f"a smaller l1 than {encoder.l1:.3g}, or fewer atoms"
+        smaller = f"a smaller l1 than {in_words(encoder.l1)}, or fewer atoms"
     rate = " Or train at a lower learning rate." if encoder.is_trained else ""
     return (
         "Build the model anew with dictionary=sc2keras.sample_dictionary(x, "

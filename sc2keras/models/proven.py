@@ -16,7 +16,8 @@ from sc2keras.feature_sign import (
 )
 from sc2keras.layers.active_set import improve
 from sc2keras.layers.fista import FISTA
-from sc2keras.models.variables import value
+from sc2keras.layers.proximal_gradient import with_l2
+from sc2keras.models.variables import centered, value
 from sc2keras.validation import Tensor, at_least_float32
 
 # From a good start two or three do. What is open after them is ill-conditioned.
@@ -50,11 +51,12 @@ def check_provable(encoder: Any, tol: float) -> None:
     """Raises if no code of an encoder can be proven to a relative gap of `tol`."""
     if not isinstance(tol, numbers.Real) or not 0 < tol < 1e300:
         raise ValueError(f"tol must be a number > 0; received tol={tol!r}.")
-    if encoder.solves != "lasso" or encoder.l1 == 0.0:
+    smallest = float(np.min(encoder.l1))
+    if encoder.solves != "lasso" or smallest == 0.0:
         raise ValueError(
             "tol needs codes that a duality gap is defined of, those of the LASSO with "
             f"l1 > 0; received tol={tol!r} for {encoder.name!r} with "
-            f"solves={encoder.solves!r} and l1={encoder.l1:g}. Leave it out."
+            f"solves={encoder.solves!r} and l1={smallest:g}. Leave it out."
         )
 
 
@@ -76,6 +78,7 @@ class Solver:
         self.tol, self._encoder, self._returned = tol, encoder, dtype
         shape = encoder.n_atoms, encoder.n_features
         self._dtype = at_least_float32(encoder.compute_dtype)
+        self._options = encoder.penalty_options()
         self._layer = FISTA(
             encoder.n_atoms,
             l1=encoder.l1,
@@ -96,9 +99,10 @@ class Solver:
     def _improve(
         self, codes: Tensor, correlation: Tensor, squared: Tensor, l1: Tensor
     ) -> tuple[Tensor]:
-        problem = self._layer.dictionary, self._layer.step_size
-        until = _SHARE * self.tol, _N_CYCLES
-        codes, *_ = improve(codes, correlation, squared, l1, *problem, *until)
+        step_size = with_l2(self._layer.step_size, self._options["l2"])
+        problem = self._layer.dictionary, step_size, _SHARE * self.tol, _N_CYCLES
+        state = codes, correlation, squared, l1
+        codes, *_ = improve(*state, *problem, **self._options)
         return (codes,)
 
     def __call__(self, x: NDArray, codes: NDArray, use_xla: bool) -> NDArray:
@@ -107,11 +111,13 @@ class Solver:
             self._compiled[use_xla] = compile_function(
                 self._model, self._improve, use_xla
             )
-        x, codes, unit, is_finite = _in_units(x.reshape(len(x), -1), codes)
+        x, codes, unit, is_finite = _in_units(centered(self._encoder, x), codes)
+        if self._options["nonnegative"]:
+            codes = np.maximum(codes, 0.0)
         l1 = np.minimum(self._layer.l1 / unit, _MAX_L1)
         dtype = self._dtype
-        problem = (each.astype(dtype) for each in (x, codes, self._dictionary, l1))
-        _, correlation, squared = gaps_and_residuals(*problem)
+        problem: Any = (a.astype(dtype) for a in (x, codes, self._dictionary, l1))
+        _, correlation, squared = gaps_and_residuals(*problem, **self._options)
         rows = np.flatnonzero(is_finite)
         for _ in range(_N_ROUNDS):
             state = (each.astype(dtype) for each in (codes, correlation, squared, l1))
@@ -119,7 +125,7 @@ class Solver:
             better = np.where(np.isfinite(better), better, codes)
             codes[rows] = self._rounded(better[rows], unit[rows])
             gaps, correlation[rows], squared[rows] = gaps_and_residuals(
-                x[rows], codes[rows], self._dictionary, l1[rows]
+                x[rows], codes[rows], self._dictionary, l1[rows], **self._options
             )
             # Not `gaps > tol`, which a gap that is no number would pass.
             rows = rows[~(gaps <= self.tol)]
@@ -140,10 +146,10 @@ class Solver:
         self, x: NDArray, codes: NDArray, unit: NDArray, rows: NDArray
     ) -> NDArray:
         """Exact codes, or an error that names a row that cannot be proven."""
-        problem = self._dictionary, self._layer.l1
-        found = feature_sign_search(x * unit, *problem, codes * unit) / unit
-        codes = self._rounded(found, unit)
-        gaps = relative_gaps(x, codes, self._dictionary, self._layer.l1 / unit)
+        dictionary, l1, options = self._dictionary, self._layer.l1, self._options
+        start = x * unit, dictionary, l1, codes * unit
+        codes = self._rounded(feature_sign_search(*start, **options) / unit, unit)
+        gaps = relative_gaps(x, codes, dictionary, l1 / unit, **options)
         if not (gaps <= self.tol).all():
             worst = int(np.nanargmax(gaps))
             row, gap = int(rows[worst]), float(gaps[worst])

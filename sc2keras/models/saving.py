@@ -26,8 +26,9 @@ from sc2keras.models.variables import (
     first_not_finite,
 )
 
-# The attribute of a file of weights that holds what `describe` gives.
+# The attribute, or the dataset, of a file of weights that holds what `describe` gives.
 _DESCRIPTION = "sc2keras"
+_LONGEST_ATTRIBUTE = 60_000
 # The file in a `.keras` archive that says where the training stands.
 _TRAINING = "training.json"
 # Where Keras sees no local file, unless such a folder is mounted.
@@ -90,7 +91,7 @@ def save_weights(
         memory = _NamedMemory(temporary.name)
         write(memory)
         with h5py.File(memory, "r+") as file:
-            file.attrs[_DESCRIPTION] = json.dumps(describe(model))
+            _write_description(file, json.dumps(describe(model)))
         temporary.write_bytes(memory.getbuffer())
 
 
@@ -100,7 +101,16 @@ def read_weights_config(filepath: FilePath) -> dict[str, Any] | None:
         return None
     with h5py.File(filepath, "r") as file:
         text = file.attrs.get(_DESCRIPTION)
+        if text is None and _DESCRIPTION in file:
+            text = file[_DESCRIPTION][()]
     return None if text is None else json.loads(text)
+
+
+def _write_description(file: h5py.File, text: str) -> None:
+    if len(text) < _LONGEST_ATTRIBUTE:
+        file.attrs[_DESCRIPTION] = text
+    else:  # Of many weights.
+        file[_DESCRIPTION] = text
 
 
 def save_training(model: keras.Model, path: Path, training: dict[str, Any]) -> None:

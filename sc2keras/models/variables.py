@@ -13,6 +13,14 @@ from sc2keras import backend
 from sc2keras.validation import is_finite
 
 
+def centered(encoder: Any, x: NDArray) -> NDArray:
+    """Signals as rows `(n_samples, n_features)`, less the encoder's offset."""
+    x = x.reshape(len(x), -1)
+    if encoder.offset is None:
+        return x
+    return x.astype("float64") - value(encoder.offset)
+
+
 def check_finite_weights(model: keras.Model, consequence: str) -> None:
     """Raises a ValueError that names the first weight with a NaN or an infinity."""
     weight = first_not_finite(model.weights)

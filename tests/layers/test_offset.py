@@ -1,0 +1,164 @@
+"""Codes of signals less an offset, which the decoder adds again."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    ENTRIES,
+    EXHAUSTIVE,
+    SOLVERS,
+    TRAINABLE,
+    signals,
+    to_numpy,
+    unit_atoms,
+    with_slow,
+)
+
+from sc2keras import applications, layers
+from sc2keras.diagnosis import diagnose
+from sc2keras.evaluation import code_quality
+from sc2keras.feature_sign import relative_gaps
+from sc2keras.layers import FISTA, ActiveSet
+
+N_ATOMS, N_FEATURES = 12, 8
+OFFSET = np.linspace(3.0, 5.0, N_FEATURES).astype("float32")
+
+
+def build(name, **options):
+    atoms = unit_atoms(N_ATOMS, N_FEATURES, seed=4)
+    options = {"n_steps": 4, "dictionary": atoms, **options}
+    return applications.build(name, N_ATOMS, (N_FEATURES,), **options)
+
+
+def of(classes):
+    names = [entry.name for entry in ENTRIES if entry.layer in classes]
+    return [n for n in names if "offset" not in refuses(n)]
+
+
+def refuses(name):
+    layer = next(entry.layer for entry in ENTRIES if entry.name == name)
+    return getattr(layer, "cell_class", layer).refuses
+
+
+NAMES = of([entry.layer for entry in ENTRIES])
+FEW = ["ActiveSet", "SC2Net", "StepLISTA"]
+
+
+@pytest.mark.parametrize("name", with_slow(FEW, NAMES, EXHAUSTIVE))
+def test_codes_are_those_of_centred_signals(name, tmp_path):
+    x = signals(20, N_FEATURES) - 0.5
+    plain, moved = build(name), build(name, offset=OFFSET)
+    codes = plain.encode(x)
+    assert codes.any()
+    np.testing.assert_allclose(moved.encode(x + OFFSET), codes, atol=1e-5)
+    np.testing.assert_allclose(moved.decode(codes), codes @ plain.dictionary + OFFSET)
+    np.testing.assert_allclose(
+        to_numpy(moved.encoder(codes, reverse=True)), moved.decode(codes), atol=1e-5
+    )
+    for model, shift in ((plain, 0.0), (moved, OFFSET)):
+        model.compile(duality_gap=model.encoder.solves == "lasso")
+        model.figures = model.evaluate(x + shift, verbose=0, return_dict=True)
+    for key, value in plain.figures.items():
+        assert moved.figures[key] == pytest.approx(value, rel=1e-4, abs=1e-5)
+    moved.save(tmp_path / "model.keras")
+    moved.save_weights(tmp_path / "model.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    built = applications.build(name, weights=tmp_path / "model.weights.h5")
+    clone = keras.models.clone_model(moved)
+    clone.set_weights(moved.get_weights())
+    for other in (loaded, built, clone):
+        np.testing.assert_allclose(other.encode(x + OFFSET), codes, atol=1e-5)
+        np.testing.assert_array_equal(to_numpy(other.encoder.offset), OFFSET)
+
+
+@pytest.mark.parametrize("name", with_slow(["StepLISTA"], of(TRAINABLE), EXHAUSTIVE))
+def test_an_offset_is_trained_just_where_it_is_trainable(name):
+    x = signals(64, N_FEATURES) + 2
+    for options, trains in (
+        ({"offset": OFFSET}, False),
+        ({"offset": OFFSET, "trainable_offset": True}, True),
+        ({"trainable_offset": True}, True),
+    ):
+        model = build(name, **options)
+        before = to_numpy(model.encoder.offset).copy()
+        np.testing.assert_array_equal(before, options.get("offset", np.zeros(8)))
+        model.compile(keras.optimizers.Adam(0.05))
+        model.fit(x, epochs=3, verbose=0)
+        after = to_numpy(model.encoder.offset)
+        assert (after != before).any() == trains
+        again = type(model.encoder).from_config(model.encoder.get_config())
+        again.build((None, N_FEATURES))
+        np.testing.assert_array_equal(to_numpy(again.offset), after)
+
+
+def test_a_trained_offset_takes_the_mean_of_signals():
+    x = signals(400, N_FEATURES, seed=5) - 0.5 + OFFSET
+    # So large a weight leaves it to the offset alone.
+    model = build("StepLISTA", l1=100.0, trainable_offset=True)
+    model.compile(keras.optimizers.Adam(0.3))
+    with pytest.warns(UserWarning, match="codes that are all zero"):
+        model.fit(x, epochs=20, batch_size=50, verbose=0)
+    np.testing.assert_allclose(to_numpy(model.encoder.offset), x.mean(axis=0), atol=0.1)
+
+
+@pytest.mark.parametrize("cls", with_slow([ActiveSet], SOLVERS))
+@pytest.mark.parametrize("tol", [None, 1e-4])
+def test_solvers_have_an_offset_of_any_shape(cls, tol):
+    name = cls.__name__
+    x = signals(20, N_FEATURES) - 0.5
+    options = {"tol": tol, "n_steps": 500}
+    plain, moved = build(name, **options), build(name, offset=2.5, **options)
+    np.testing.assert_allclose(moved.encode(x + 2.5), plain.encode(x), atol=1e-4)
+    shaped = applications.build(
+        name, N_ATOMS, (2, 4), offset=OFFSET.reshape(2, 4), dictionary=plain.dictionary
+    )
+    np.testing.assert_array_equal(to_numpy(shaped.encoder.offset), OFFSET)
+
+
+@pytest.mark.parametrize("name", ["SC2Net", "FISTA"])
+def test_codes_of_centred_signals_are_proven(name):
+    x = signals(30, N_FEATURES) - 0.5 + OFFSET
+    model = build(name, offset=OFFSET)
+    codes = model.encode(x, tol=1e-5)
+    centred = x.astype("float64") - OFFSET
+    assert relative_gaps(centred, codes, model.dictionary, 0.1).max() <= 1e-5
+    found = code_quality(model, x, codes)
+    assert found.gap + 1e-6 >= 0 and found.gap < 1e-5
+
+
+def test_a_diagnosis_is_of_centred_signals():
+    x = signals(40, N_FEATURES) - 0.5
+    expected = diagnose(build("FISTA", n_steps=300), x).as_dict()
+    found = diagnose(build("FISTA", n_steps=300, offset=OFFSET), x + OFFSET).as_dict()
+    for name, value in expected.items():
+        if isinstance(value, float):
+            assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+
+
+def test_a_sequence_is_centred_at_every_step():
+    x = signals(4, 3 * N_FEATURES).reshape(4, 3, N_FEATURES)
+    atoms = unit_atoms(N_ATOMS, N_FEATURES)
+    plain = layers.SLSTM(N_ATOMS, dictionary=atoms)
+    moved = layers.SLSTM(N_ATOMS, dictionary=atoms, offset=OFFSET)
+    np.testing.assert_allclose(
+        to_numpy(moved(x + OFFSET)), to_numpy(plain(x)), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (np.nan, r"offset must be finite; received offset\[0\]=nan"),
+        ([0.0, np.inf], r"received offset\[1\]=inf"),
+        ("mean", "offset"),
+    ],
+)
+def test_an_offset_is_checked_at_construction(value, match):
+    for cls in (FISTA, layers.SLSTM):
+        with pytest.raises(ValueError, match=match):
+            cls(N_ATOMS, offset=value)
+
+
+def test_an_offset_has_the_length_of_signals():
+    with pytest.raises(ValueError, match="offset must be a number, or n_features=8 nu"):
+        FISTA(N_ATOMS, offset=[1.0, 2.0])(signals(3, N_FEATURES))

@@ -26,7 +26,7 @@ _N_INNER = 12
 # which they are computed anew where it is reached.
 _SHARE = 0.7
 
-_State = tuple[Tensor, ...]
+_State = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @register_encoder(
@@ -160,8 +160,7 @@ def improve(
     def advance(n_done, gaps, codes, correlation, squared, l1):
         old = codes, correlation, squared, l1
         new, is_open = cycle(*old), gaps > tol
-        new_gaps = gap_of_residual(*new, nonnegative=nonnegative)
-        gaps = ops.where(is_open, new_gaps, gaps)
+        gaps = ops.where(is_open, gap_of_residual(*new, nonnegative), gaps)
         pairs = zip(new, old, strict=True)
         return n_done + 1, gaps, *(ops.where(is_open[:, None], *p) for p in pairs)
 

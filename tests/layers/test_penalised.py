@@ -174,7 +174,8 @@ def test_solvers_reach_the_optimum_of_scikit_learn(cls, given, tol, data):
     np.testing.assert_allclose(found, best, rtol=1e-5)
     l1, *options = problem(given)
     gaps = relative_duality_gap(x, codes, dictionary.astype("float32"), l1, *options)
-    assert to_numpy(gaps).min() >= 0 and to_numpy(gaps).max() < 1e-5
+    # What float32 rounds may end below zero.
+    assert (np.abs(to_numpy(gaps)) < 1e-5).all()
 
 
 @pytest.mark.parametrize(("cls", "given"), cases([ISTA, FISTA]))

@@ -41,7 +41,7 @@ def refuses(name):
 
 
 NAMES = of([entry.layer for entry in ENTRIES])
-FEW = ["ActiveSet", "SC2Net", "StepLISTA"]
+FEW = ["ActiveSet", "SC2Net"]
 
 
 @pytest.mark.parametrize("name", with_slow(FEW, NAMES, EXHAUSTIVE))
@@ -115,7 +115,7 @@ def test_solvers_have_an_offset_of_any_shape(cls, tol):
     np.testing.assert_array_equal(to_numpy(shaped.encoder.offset), OFFSET)
 
 
-@pytest.mark.parametrize("name", ["SC2Net", "FISTA"])
+@pytest.mark.parametrize("name", with_slow(["SC2Net"], ["FISTA"]))
 def test_codes_of_centred_signals_are_proven(name):
     x = signals(30, N_FEATURES) - 0.5 + OFFSET
     model = build(name, offset=OFFSET)

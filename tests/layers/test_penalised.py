@@ -20,6 +20,7 @@ from sc2keras import applications, layers
 from sc2keras.feature_sign import feature_sign_search, relative_gaps
 from sc2keras.layers import FISTA, ISTA, ActiveSet
 from sc2keras.objective import relative_duality_gap
+from sc2keras.testing import check_encoder
 
 N_ATOMS, N_FEATURES = 12, 8
 WEIGHTS = np.linspace(0.02, 0.3, N_ATOMS)
@@ -30,6 +31,7 @@ OPTIONS = {
     "elastic": {"l2": 0.5},
     "all": {"nonnegative": True, "l1": WEIGHTS, "l2": 0.5},
 }
+ALL = {"all": OPTIONS["all"]}
 
 
 def takes(cls, options):
@@ -161,7 +163,7 @@ def test_peers_agree_with_feature_sign_search(peer, name, data):
 
 
 @pytest.mark.parametrize(
-    ("cls", "given"), with_slow(cases([ActiveSet]), cases(SOLVERS))
+    ("cls", "given"), with_slow(cases([ActiveSet], ALL), cases(SOLVERS))
 )
 @pytest.mark.parametrize("tol", [None, 2e-6])
 def test_solvers_reach_the_optimum_of_scikit_learn(cls, given, tol, data):
@@ -221,7 +223,7 @@ def test_untrained_networks_equal_their_solver(cls, given, data):
 
 
 EVERY = cases([entry.layer for entry in ENTRIES])
-FEW = cases([layers.ActiveSet, layers.SLSTM, layers.StepLISTABlock])
+FEW = cases([layers.ActiveSet, layers.SLSTM], ALL)
 
 
 @pytest.mark.parametrize(("cls", "given"), with_slow(FEW, EVERY, EXHAUSTIVE))
@@ -257,8 +259,8 @@ def test_options_hold_and_come_back(cls, given, data, tmp_path):
         np.testing.assert_array_equal(other.encoder.l1, l1)
 
 
-@pytest.mark.parametrize("name", ["SC2Net", "FISTA"])
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", with_slow(["SC2Net"], ["FISTA"]))
+@pytest.mark.parametrize("option", with_slow(["all"], OPTIONS))
 def test_codes_are_proven(name, option, data):
     x, dictionary = data
     given = OPTIONS[option]
@@ -374,6 +376,19 @@ def test_a_dictionary_of_one_sign_stays_so(cls, data):
     assert np.linalg.norm(model.dictionary, axis=1).max() <= 1 + 1e-6
     with pytest.raises(ValueError, match="must be >= 0 with nonnegative_dictionary"):
         cls(N_ATOMS, nonnegative_dictionary=True, dictionary=data[1])
+
+
+@pytest.mark.parametrize("entry", with_slow(ENTRIES[-1:], ENTRIES, EXHAUSTIVE))
+def test_the_laws_of_encoders_hold_with_options(entry):
+    wanted = {
+        "l1": np.linspace(0.05, 0.2, 6),
+        "l2": 0.2,
+        "nonnegative": True,
+        "offset": 0.25,
+    }
+    cls = getattr(entry.layer, "cell_class", entry.layer)
+    options = {name: v for name, v in wanted.items() if name not in cls.refuses}
+    check_encoder(entry.name, **options)
 
 
 def test_many_weights_fit_into_a_file_of_weights(tmp_path):

@@ -104,6 +104,8 @@ class ReviveAtoms(keras.callbacks.Callback):
         dead = np.flatnonzero(largest <= _FORGOTTEN * largest.max())
         left = np.reshape(x - model.decode(codes), (len(x), -1)).astype("float64")
         signals = np.reshape(x - self._offset(), (len(x), -1)).astype("float64")
+        if model.encoder.nonnegative_dictionary:
+            signals = np.maximum(signals, 0.0)
         new = self._directions(signals, np.sum(left**2, axis=1), len(dead))
         dead = dead[: len(new)]
         if len(dead):
@@ -207,7 +209,9 @@ def _axes_of_atoms(
     """
     shapes = []
     for more in (0, 1):
-        config = {**config, "n_atoms": config["n_atoms"] + more}
+        # With one λ, of which there may be one an atom.
+        one = {"n_atoms": config["n_atoms"] + more, "l1": 0.1}
+        config = {**config, **one}
         layer = cls.from_config(config)
         layer.build((None, n_features))
         shapes.append([tuple(weight.shape) for weight in layer.weights])

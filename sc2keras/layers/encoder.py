@@ -49,6 +49,7 @@ class Encoder(keras.layers.Layer):
     offset: keras.Variable | None = None
     l2: float = 0.0
     nonnegative: bool = False
+    nonnegative_dictionary: bool = False
 
     # No property: Keras would write the layer to a file a second time.
     def last_activation(self) -> Activation:

@@ -61,6 +61,7 @@ class PenalisedCodes(keras.layers.Layer):
             "l1": not isinstance(self.l1, float),
             "l2": self.l2 > 0.0,
             "nonnegative": self.nonnegative,
+            "nonnegative_dictionary": getattr(self, "nonnegative_dictionary", False),
             "offset": getattr(self, "_has_offset", False),
         }
         for name, reason in options.items():

@@ -216,6 +216,9 @@ class RecurrentEncoder(Encoder, MadeFromConfig, keras.layers.RNN):
     offset = property(operator.attrgetter("cell.offset"))
     l2 = property(operator.attrgetter("cell.l2"))
     nonnegative = property(operator.attrgetter("cell.nonnegative"))
+    nonnegative_dictionary = property(
+        operator.attrgetter("cell.nonnegative_dictionary")
+    )
     unit = property(operator.attrgetter("cell.unit"))
     synthesis = property(operator.attrgetter("cell.synthesis"))
     correlation = property(operator.attrgetter("cell.correlation"))

@@ -13,6 +13,7 @@ from sc2keras.layers.autoencoder_rules import RULES, Rule, kept
 from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
 from sc2keras.layers.encoder import UnfoldedEncoder, collect_steps
 from sc2keras.layers.notes import note, noted
+from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.objective import reconstruction_error
 from sc2keras.registry import register_encoder
 from sc2keras.training import Recipe
@@ -111,6 +112,11 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
     recipe = Recipe("adam", learning_rate=1.5e-3, clipnorm=1.0)
     updated_weights = frozenset({"silent", "batch_threshold"})
+    refuses = NO_ELASTIC_NET | {
+        "l1": "its penalty has one weight. Use LISTA, or StepLISTA.",
+        "nonnegative_dictionary": "its atoms have unit norm alone. Use StepLISTA.",
+        "offset": "it has one of its own, b_d, which is trained. Use StepLISTA.",
+    }
     solves = None
     shows_non_finite = False
 
@@ -195,6 +201,9 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
     def synthesis(self, codes: Tensor) -> Tensor:
         return ops.matmul(codes, self.atoms())
+
+    def center(self, x: Tensor) -> Tensor:
+        return x - self.out_of_unit(ops.cast(self.offset, x.dtype))
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.reconstruction(codes, self.atoms(), self.offset)

@@ -20,6 +20,7 @@ README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "results"
 PAPER = ("dataset", "method", "the paper, %", "accuracy, %")
 FULL = ("dataset", "method", "λ", "accuracy, %")
+TRANSFORMERS = ("data", "transformer", "atoms", "objective", "fit, s")
 SPEED = ("encoding", "codes/s, λ = 0.1", "gap, %", "codes/s, λ = 1")
 
 
@@ -89,14 +90,23 @@ def test_its_figures_are_those_of_the_results():
     assert f"| {lasso} % LASSO; {raw} % raw pixels" in figures
     # For a given dictionary, which is the first of two rows of the same name.
     speed = {r["encoding"]: r for r in reversed(rows("benchmark/table.md", SPEED))}
-    lista, fista = speed["LISTA, 5 steps"], speed["FISTA, duality gap ≤ 0.0001"]
+    network = speed["StepLFISTA, 5 steps"]
+    proven = speed["StepLFISTA, 10 steps, proven to 0.0001"]
     rate, sparse = SPEED[1], SPEED[3]
-    assert f"LISTA, 5 steps: {lista[rate]}, {lista['gap, %']} %" in figures
+    assert f"StepLFISTA, 5 steps: {network[rate]}, {network['gap, %']} %" in figures
     peers = speed["SPAMS lasso"], speed["scikit-learn lasso_cd"]
     assert "| {} SPAMS; {} scikit-learn".format(*(p[rate] for p in peers)) in figures
-    assert (
-        f"FISTA: {fista[sparse]} codes a second | {peers[0][sparse]} SPAMS" in figures
-    )
+    text = f"StepLFISTA, 10 steps: {proven[sparse]} codes a second | "
+    assert text + f"{peers[0][sparse]} SPAMS" in figures
+    online = {
+        row["transformer"]: row
+        for row in rows("studies/transformers.md", TRANSFORMERS)
+        if (row["data"], row["atoms"]) == ("digits", "100")
+    }
+    for name, row in online.items():
+        seconds = f"{float(row['fit, s']):.0f} s"
+        text = f"`{name}`: {row['objective']}, {seconds}"
+        assert text in figures or f"{row['objective']}, {seconds} `{name}`" in figures
     areas = json.loads((RESULTS / "applications/anomaly_detection.json").read_text())
     means = [
         np.mean([each[method] for each in areas.values()])

@@ -589,3 +589,13 @@ def test_dates_and_texts_are_no_signals_and_no_codes():
                 call(bad)
     with pytest.raises(ValueError, match=r"finite|infinity"):
         coder.inverse_transform(np.full((2, 8), np.inf))
+
+
+def test_codes_and_atoms_of_one_sign_are_learned_as_such(digits):
+    x = digits[0][:200] - 0.2
+    signs = {"nonnegative": True, "nonnegative_dictionary": True}
+    coder = SparseCodeTransformer(8, builder_kwargs=signs, random_state=0)
+    codes = coder.fit(x).transform(x)
+    assert codes.min() >= 0 and codes.any()
+    assert coder.components_.min() >= 0
+    assert coder.partial_fit(x).components_.min() >= 0

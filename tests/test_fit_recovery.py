@@ -157,3 +157,16 @@ def test_losses_are_their_formulas(kind, tmp_path):
     expected = np.mean(errors if kind == "mse" else np.log(errors + 1e-11))
     assert float(loss(truth, codes)) == pytest.approx(expected, rel=1e-5)
     assert np.isfinite(float(loss(truth, truth)))
+
+
+@pytest.mark.parametrize("method", with_slow(["greedy"], ["joint"]))
+def test_codes_of_one_sign_are_recovered_from_signals_with_an_offset(method):
+    data = sparse_recovery(n_samples=300, dictionary=ATOMS, nonnegative=True, seed=3)
+    assert data.codes.min() >= 0
+    model = build("ALISTA", nonnegative=True, offset=0.5)
+    x = data.x + np.float32(0.5)
+    before = recovery_quality(model.encode(x), data.codes).ratio
+    fit_recovery(model, method=method, **QUICK)
+    codes = model.encode(x)
+    assert codes.min() >= 0
+    assert recovery_quality(codes, data.codes).ratio < before - 1

@@ -34,7 +34,7 @@ def run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_a_program_is_short_and_in_cells(path):
     lines = path.read_text().splitlines()
-    assert len(lines) <= 150
+    assert len(lines) <= 185
     assert lines.count("# %%") >= 2
 
 
@@ -55,12 +55,14 @@ def test_sparse_codes_need_fewer_labels(run):
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_codes_remove_noise_from_a_photograph(run):
-    results = run("image_denoising", "--noise", "0.1")
+    pytest.importorskip("skimage", reason="of the extra `gallery`")
+    results = run("image_denoising", "--noise", "0.1", "--updates", "300")
     quality = {method: psnr for _, method, psnr, _, _ in results}
-    assert list(quality) == ["noisy", "SC2Net", "LASSO", "OMP"]
     assert quality["noisy"] == pytest.approx(20, abs=0.5)  # 10 log10(1 / 0.1²)
-    for method in ("SC2Net", "LASSO", "OMP"):
+    assert len(quality) == 7
+    for method in set(quality) - {"noisy"}:
         assert quality[method] > quality["noisy"] + 3
+    assert quality["StepLFISTA"] > quality["LASSO"]
 
 
 @pytest.mark.exhaustive

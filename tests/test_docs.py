@@ -161,7 +161,7 @@ def test_the_figures_of_the_gallery_are_those_of_the_results():
     for noise, method, psnr, ssim, seconds in figures("image_denoising"):
         cell = f"{psnr:.2f}, {ssim:.3f}"
         if method != "noisy":
-            cell += f", {seconds:.1f} s"
+            cell += f", {seconds:.2f} s"
         assert f"| {cell} |" in gallery, (noise, method)
     by_method: dict[str, list[str]] = {}
     for _, method, psnr, seconds in figures("compressed_sensing"):

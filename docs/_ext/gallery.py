@@ -8,7 +8,7 @@ SHORTER = {
     "anomaly_detection": ["--digits", "0", "1", "8"],
     "compressed_sensing": ["--share", "0.25", "--epochs", "3", "--updates", "25"],
     "direction_of_arrival": ["--epochs", "3"],
-    "image_denoising": ["--noise", "0.1"],
+    "image_denoising": ["--noise", "0.1", "--updates", "200"],
     "sequence_coding": ["--epochs", "20"],
     "supervised_codes": ["--epochs", "40"],
 }

@@ -22,11 +22,12 @@ class ReviveAtoms(keras.callbacks.Callback):
 
     At the ends of epochs it encodes some samples. Atoms that none of them uses become
     samples, in norm one and without an offset, drawn with a probability that is the
-    square of their error ‖x − x̂‖² (Bricken et al. 2023). Whatever an
-    encoder has for such an atom (its columns of matrices, its threshold) becomes what
-    it would start with for the new dictionary, and the optimizer forgets about it.
-    Where most atoms are dead the whole encoder starts again from the new dictionary,
-    as its step size may no longer suit that.
+    square of their error ‖x − x̂‖² (Bricken et al. 2023). Whatever an encoder has for
+    such an atom (its columns of matrices, its threshold) becomes what it would start
+    with for the new dictionary, and the optimizer forgets about it. The columns of a
+    sparse autoencoder's W_e become half as large as the usual one, so that new atoms
+    do not take over what others code. Where most atoms are dead, an encoder with a step
+    size starts again as a whole from the new dictionary, which that must suit.
 
     It works for every encoder that trains its dictionary.
 
@@ -160,6 +161,7 @@ def start_again(model: SparseCoder, dictionary: NDArray, atoms: NDArray) -> None
             for part in parts:
                 held[part] = source[part]
             variable.assign(held)
+    encoder.moderate(atoms)
 
 
 def _with_slots(

@@ -103,6 +103,9 @@ class Encoder(keras.layers.Layer):
         """
         return None
 
+    def moderate(self, atoms: NDArray) -> None:
+        """Keeps atoms that were just made anew from taking over what others code."""
+
     def prepare(self, inputs: Tensor) -> Any:
         """What the steps on x share: x itself."""
         return inputs

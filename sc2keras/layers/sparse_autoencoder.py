@@ -28,6 +28,8 @@ from sc2keras.validation import (
 Name = Literal["relu", "top_k", "batch_top_k", "jump_relu", "gated"]
 _USUAL_K = 32
 _AUX_WEIGHT = 1 / 32
+# Of the norm of a column of W_e: that of an atom made anew beside the usual one.
+_SHARE_OF_NEW = 0.5
 _U = "autoencoder_u"
 
 
@@ -312,6 +314,16 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
         # Mostly none is dead, and then it need not be paid for.
         return ops.cond(ops.any(dead), error, lambda: ops.zeros_like(x[:, 0]))
+
+    def moderate(self, atoms: NDArray) -> None:
+        # Of a sample's own direction u is larger than that of any atom which is shared.
+        kernel = np.array(ops.convert_to_numpy(self.kernel))
+        norms = np.linalg.norm(kernel, axis=0)
+        others = np.delete(norms, atoms)
+        if len(others):
+            scale = _SHARE_OF_NEW * np.median(others) / np.maximum(norms[atoms], 1e-30)
+            kernel[:, atoms] *= np.minimum(scale, 1.0)
+            self.kernel.assign(kernel)
 
     def get_config(self) -> dict[str, Any]:
         return {

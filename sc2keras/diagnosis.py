@@ -193,6 +193,8 @@ def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float
 def line(name: str, words: str) -> str:
     """A row of a table, in as many lines of 80 columns as it takes."""
     lines = textwrap.wrap(words, 79 - 14)
+    if len(name) >= 14:  # It stands above the words.
+        lines.insert(0, "")
     return f"{name:<14}" + ("\n" + 14 * " ").join(lines)
 
 

@@ -1,5 +1,6 @@
 import importlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -229,7 +230,7 @@ def test_list_names_every_builder_and_all_weights(capsys):
     run("list")
     out = narrow(capsys.readouterr().out)
     for name in registry._ENTRIES:
-        assert f"\n{name} " in f"\n{out}"
+        assert re.search(rf"^{name}\s", out, re.MULTILINE)
     for name, weights in applications.list_weights().items():
         assert ", ".join(f"{name}/{w}" for w in weights) in out
 

@@ -100,6 +100,7 @@ def record_of(study, name, load, n_atoms, label):
             codes = coder.transform(test)
             done = time.perf_counter()
         return {
+            "note": data.note,
             "objective": mean_objective(test, codes, coder.components_, L1),
             "nonzero": float(np.mean(codes != 0)),
             "norm": float(np.linalg.norm(coder.components_, axis=1).max()),

@@ -24,6 +24,7 @@ PAGES = {
 # These train for seconds, and what they show has tests of its own.
 LONG = {
     **dict.fromkeys(("scikit_learn", "given_dictionary"), pytest.mark.slow),
+    **dict.fromkeys(("codes_as_wanted", "sae_libraries", "recovery"), pytest.mark.slow),
     **dict.fromkeys(("own_data", "train", "slstm_cell"), EXHAUSTIVE),
 }
 WITH_PYTHON = [

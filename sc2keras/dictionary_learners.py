@@ -11,6 +11,7 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 
 from sc2keras.applications import build
+from sc2keras.layers.dictionary import check_offset
 from sc2keras.layers.step_lista import VARIANTS
 from sc2keras.threads import keeps_random_state, on_one_thread
 from sc2keras.training import USUAL_NORM
@@ -155,6 +156,23 @@ def shuffled_batches(
         order = rng.permutation(n_samples)
         for start in range(0, n_samples - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
+
+
+def centred(x: NDArray, options: Mapping[str, Any] | None) -> NDArray:
+    """x − b with an encoder's options, which is what its dictionary is learned from.
+
+    An offset that does not fit is left to the encoder, which refuses it.
+
+    Example:
+
+    >>> centred(np.array([[3.0, 4.0]]), {"offset": 1}).tolist()
+    [[2.0, 3.0]]
+    """
+    offset = (options or {}).get("offset")
+    start = check_offset(0.0 if offset is None else offset)
+    if not start.any() or start.size not in (1, x.shape[1]):
+        return x
+    return (x - start).astype(x.dtype)
 
 
 def typical_norm(x: NDArray) -> float:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sc2keras.applications import build
 from sc2keras.backend import make_deterministic
-from sc2keras.dictionary_learners import Beginning, OnlineLearner, typical_norm
+from sc2keras.dictionary_learners import Beginning, OnlineLearner, centred, typical_norm
 from sc2keras.dictionary_learning import (
     sample_dictionary,
     trained_learner,
@@ -28,7 +28,7 @@ from sc2keras.dictionary_learning import (
 )
 from sc2keras.models import SparseCoder, saving
 from sc2keras.models.variables import all_or_nothing, old_state_unless_done
-from sc2keras.registry import get_entry
+from sc2keras.registry import check_same, get_entry
 from sc2keras.signals import check_numbers
 from sc2keras.training import USUAL_NORM, Recipe, ShuffledBatches
 from sc2keras.validation import check_positive_integer
@@ -205,7 +205,8 @@ default="classical"
                 model = self._untrained_model(x, self._random_state(), is_part=True)
             else:
                 model = self.model_
-                self._check_unchanged(model.encoder)
+                names = ("builder", "n_atoms", "l1", "n_steps")
+                check_same(model.encoder, {name: getattr(self, name) for name in names})
             with all_or_nothing(model):
                 if self._is_trained:
                     self._train_on(model, x)
@@ -224,6 +225,7 @@ default="classical"
 
     def _learn_from(self, model: SparseCoder, x: NDArray) -> None:
         batch_size = self.batch_size or OnlineLearner.batch_size
+        x = centred(x, self.builder_kwargs)
         # A copy, as a call that fails leaves the old state.
         learner = copy.deepcopy(self._learner)
         if learner is None:
@@ -246,15 +248,6 @@ default="classical"
         if self.random_state is not None:
             make_deterministic()
         return check_random_state(self.random_state)
-
-    def _check_unchanged(self, encoder: Any) -> None:
-        for name in ("n_atoms", "l1", "n_steps"):
-            value, held = getattr(self, name), getattr(encoder, name)
-            if value is not None and not np.array_equal(value, held):
-                raise ValueError(
-                    f"{name}={value!r} differs from the model that partial_fit goes on "
-                    f"with, which has {name}={held!r}. Call fit, or set it back."
-                )
 
     def _signals(self, X: ArrayLike, reset: bool = True) -> NDArray[np.float32]:
         check_numbers("X", X)
@@ -343,6 +336,7 @@ default="classical"
         self, x: NDArray, random_state: np.random.RandomState, is_part: bool = False
     ) -> SparseCoder:
         self._learner = None
+        x = centred(x, self.builder_kwargs)
         if not isinstance(self.start, str):
             return self._build(x, self.start)
         dictionary = random_state.standard_normal((self.n_atoms, x.shape[1]))

@@ -599,3 +599,36 @@ def test_codes_and_atoms_of_one_sign_are_learned_as_such(digits):
     assert codes.min() >= 0 and codes.any()
     assert coder.components_.min() >= 0
     assert coder.partial_fit(x).components_.min() >= 0
+
+
+@pytest.mark.parametrize("builder", ["ActiveSet", "StepLISTA"])
+def test_what_is_learned_beside_an_offset_is_that_of_centred_data(builder, digits):
+    # Whole numbers, and pixels are sixteenths: sums and differences are exact.
+    x, offset = digits[0][:200], np.arange(64.0) - 20
+    how = {"n_atoms": 8, "builder": builder, "n_steps": 3, "epochs": 1}
+    plain = SparseCodeTransformer(**how, random_state=0)
+    moved = clone(plain).set_params(builder_kwargs={"offset": offset})
+    # One fits and then goes on, the other begins with a part.
+    for first in ("fit", "partial_fit"):
+        for coder, data in ((plain, x), (moved, x + offset)):
+            vars(coder).pop("model_", None)
+            getattr(coder, first)(data).partial_fit(data)
+        codes = plain.transform(x)
+        assert codes.any()
+        np.testing.assert_allclose(
+            moved.components_, plain.components_, rtol=0, atol=2e-3
+        )
+        np.testing.assert_allclose(
+            moved.transform(x + offset), codes, rtol=0, atol=2e-3
+        )
+
+
+@pytest.mark.parametrize(
+    ("fitted_as", "other"), [("ActiveSet", "FISTA"), ("LISTA", "FISTA")]
+)
+def test_partial_fit_goes_on_with_no_other_builder(fitted_as, other, digits):
+    coder = SparseCodeTransformer(6, **SMALL | {"builder": fitted_as}).fit(digits[0])
+    before = coder.components_
+    with pytest.raises(ValueError, match=f"builder='{other}' differs.*'{fitted_as}'"):
+        coder.set_params(builder=other).partial_fit(digits[0])
+    np.testing.assert_array_equal(coder.components_, before)

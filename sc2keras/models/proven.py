@@ -49,7 +49,7 @@ class UnprovableError(Exception):
 
 def check_provable(encoder: Any, tol: float) -> None:
     """Raises if no code of an encoder can be proven to a relative gap of `tol`."""
-    if not isinstance(tol, numbers.Real) or not 0 < tol < 1e300:
+    if not isinstance(tol, numbers.Real) or not 0 < float(tol) < 1e300:
         raise ValueError(f"tol must be a number > 0; received tol={tol!r}.")
     smallest = float(np.min(encoder.l1))
     if encoder.solves != "lasso" or smallest == 0.0:
@@ -75,7 +75,7 @@ class Solver:
 
     def __init__(self, encoder: Any, tol: float, dtype: str) -> None:
         check_provable(encoder, tol)
-        self.tol, self._encoder, self._returned = tol, encoder, dtype
+        self.tol, self._encoder, self._returned = float(tol), encoder, dtype
         shape = encoder.n_atoms, encoder.n_features
         self._dtype = at_least_float32(encoder.compute_dtype)
         self._options = encoder.penalty_options()

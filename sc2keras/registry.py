@@ -138,7 +138,7 @@ def check_same(encoder: "Encoder", arguments: Mapping[str, Any]) -> None:
     """
     builders = {entry.layer: entry.name for entry in entries()}
     for name, value in arguments.items():
-        held = getattr(encoder, name, builders.get(type(encoder)))
+        held: Any = getattr(encoder, name, builders.get(type(encoder)))
         if value is not None and not np.array_equal(value, held):
             raise ValueError(
                 f"{name}={value!r} differs from the model that partial_fit goes on "

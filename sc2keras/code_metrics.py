@@ -86,7 +86,9 @@ class StatefulMetric(CodeMetric):
 
     def add_variables(self, size: int) -> None:
         """Creates the variables, of so many atoms or features."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no variables. Define add_variables(size)."
+        )
 
     def size_of(self, encoder: Any) -> int:
         """The number of atoms."""

@@ -62,7 +62,9 @@ class Rule:
 
     def select(self, total: Tensor, t: int, training: bool) -> Tensor:
         """T of a step."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no T. Define select(total, t, training)."
+        )
 
     def penalty(self, codes: Tensor) -> Tensor:
         """What codes cost, `(batch,)`."""

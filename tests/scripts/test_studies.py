@@ -12,6 +12,7 @@ from experiments.studies import (
     ablation,
     cascade,
     convergence,
+    dictionaries,
     gap,
     given,
     own_data,
@@ -314,6 +315,33 @@ def test_transformers_are_measured_once(tmp_path, monkeypatch):
     assert max(objectives[:3]) < 1.2 * min(objectives[:3])
     study = Study("transformers", {}, tmp_path, only_reads=True)
     assert transformers.run(study) == table
+
+
+@pytest.mark.slow
+def test_dictionaries_are_learned_once_and_measured_by_their_own_codes(
+    tmp_path, monkeypatch
+):
+    data = small_digits(300)
+    monkeypatch.setattr(dictionaries, "photo_patches", lambda: data)
+    monkeypatch.setattr(dictionaries, "TIMES", {})
+    ways = {
+        label: (learn, amounts[:1] if amounts[0] is None else (2,), counted)
+        for label, (learn, amounts, counted) in dictionaries.WAYS.items()
+        if label != "SPAMS"
+    }
+    monkeypatch.setattr(dictionaries, "WAYS", ways)
+    study = Study("dictionaries", {"digits": data}, tmp_path, n_atoms=8)
+    table = dictionaries.run(study)
+    records = list(study.store.records().values())
+    assert len(records) == 2 * len(ways)
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:-2]] == 2 * [*ways]
+    # As of patches, which are the same data here.
+    objectives = {}
+    for record in records:
+        objectives.setdefault(record["label"], set()).add(record["objective"])
+    assert all(len(found) == 1 for found in objectives.values())
+    study = Study("dictionaries", {}, tmp_path, only_reads=True)
+    assert dictionaries.run(study) == table
 
 
 def test_records_of_different_dictionaries_are_an_error(tmp_path):

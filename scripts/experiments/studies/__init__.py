@@ -4,6 +4,7 @@ from . import (
     ablation,
     cascade,
     convergence,
+    dictionaries,
     gap,
     given,
     own_data,
@@ -14,5 +15,5 @@ from . import (
 )
 
 _MODULES = (recipe, gap, convergence, given, stopping, ablation, cascade)
-_MODULES += (transformers, transfer, own_data)
+_MODULES += (dictionaries, transformers, transfer, own_data)
 STUDIES = {module.__name__.split(".")[-1]: module for module in _MODULES}

@@ -14,7 +14,7 @@ from experiments.arguments import load_data, make_parser, run_program
 from experiments.records import Store
 from experiments.reports import write_text
 from experiments.runs import PROTOCOLS, Run, check_settings
-from experiments.weights import BUILDERS, TRAINING
+from experiments.weights import BUILDERS, OWN, TRAINING
 from tqdm import tqdm
 
 from sc2keras import datasets
@@ -34,6 +34,7 @@ def main(argv=None):
     store, runs = Store(args.work / "runs"), {}
     for name, b in itertools.product(args.datasets, args.builders):
         l1, recipe = TRAINING[name]
+        recipe = recipe.replace(**OWN.get(b, {}))
         where = f"{b.lower()}-{name}", store, name
         runs[b, name] = Run(*where, recipe, method=BUILDERS[b], l1=l1)
     check_settings(runs.values())

@@ -26,7 +26,8 @@ def main():
     shape = x.shape[1:]
     names = [entry.name for entry in sc2keras.registry.entries()]
     for name in names:
-        model = sc2keras.applications.build(name, 16, shape, n_steps=3)
+        # More atoms than features, as recovery has them: TISTA is done in a step else.
+        model = sc2keras.applications.build(name, 80, shape, n_steps=3)
         if model.trainable_weights:
             model.compile()
             losses = model.fit(x, epochs=3, batch_size=32, verbose=0).history["loss"]

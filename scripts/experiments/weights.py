@@ -7,16 +7,18 @@ import keras
 
 from sc2keras.applications.pretrained import file_sha256
 
-from .methods import METHODS, UNTIED
+from .methods import METHODS, UNTIED, Method
 from .recipes import RECIPES
 from .records import write_json
 from .reports import cells, markdown
 
-# The networks that come closest to the optimum: with a W_d of their own.
+# The networks that come closest to the optimum: those with a W_d of their own, and what
+# keeps the exact gradient.
 BUILDERS = {
     "SC2Net": METHODS["slstm-untied"],
     "LISTA": METHODS["lista-untied"],
     "LFISTA": replace(METHODS["lfista"], kwargs=UNTIED),
+    "StepLFISTA": Method("step-LFISTA", "StepLFISTA"),
 }
 # λ and the recipe of each dataset: of those that the full protocol chooses from, the λ
 # of the best codes on held-out training samples.
@@ -24,6 +26,15 @@ TRAINING = {
     "digits": (0.1, RECIPES["digits"].replace(epochs=400)),
     "mnist": (0.5, RECIPES["mnist"].replace(epochs=60)),
     "cifar10": (1.0, RECIPES["cifar10"].replace(epochs=36)),
+}
+# What of a dataset's recipe is another for a builder.
+OWN = {
+    "StepLFISTA": {
+        "optimizer": "adam",
+        "learning_rate": 0.01,
+        "clipnorm": 1.0,
+        "n_steps": 10,
+    }
 }
 DATA = {
     "digits": (

@@ -197,3 +197,18 @@ def test_memory_is_that_of_this_process():
     held = np.ones((40, 1000, 1000), dtype="float32")
     assert measure.memory_mb() - before == pytest.approx(160, abs=30)
     assert measure.memory_mb("VmHWM") > held.nbytes / 1e6
+
+
+def test_a_section_from_another_machine_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    report.Results(path, {}).once("early", lambda: 1)
+    here = report.environment(report.PEERS)
+    monkeypatch.setattr(report, "environment", lambda peers: here | {"cpu": "another"})
+    results = report.Results(path, {})
+    results.once("early", lambda: 2)
+    results.once("late", lambda: 3)
+    content = json.loads(path.read_text())
+    assert (content["early"], content["late"]) == (1, 3)
+    assert {k: v["cpu"] for k, v in content["environments"].items()} == {
+        "late": "another"
+    }

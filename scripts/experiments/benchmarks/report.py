@@ -20,7 +20,7 @@ FLOOR = 1e-6
 
 
 class Results:
-    """What is measured once, in a file.
+    """What is measured once, in a file; what on another machine, with its name.
 
     Args:
         path: Of the file; where it exists, it is read.
@@ -29,9 +29,9 @@ class Results:
     """
 
     def __init__(self, path, settings, peers=PEERS):
-        self.path = path
+        self.path, self.peers = path, peers
         if path.exists():
-            self.content = json.loads(path.read_text())
+            self.content = json.loads(path.read_text(encoding="utf-8"))
             if self.content["settings"] != settings:
                 sys.exit(
                     f"error: {path} was made with {self.content['settings']}, but now "
@@ -46,6 +46,9 @@ class Results:
             started = time.perf_counter()
             self.content[name] = measure()
             self.content["seconds"][name] = round(time.perf_counter() - started)
+            here = environment(self.peers)
+            if here != self.content["environment"]:
+                self.content.setdefault("environments", {})[name] = here
             write_json(self.path, self.content)
 
 
@@ -60,7 +63,11 @@ def markdown(results):
         scale_table(results["scale"]),
     ]
     machine, settings = results["environment"], results["settings"]
-    hardware = machine["cpu"] if machine["device"] == "CPU" else machine["device"]
+    others = {}
+    for name, other in results.get("environments", {}).items():
+        others.setdefault(hardware_of(other), []).append(name)
+    hardware = hardware_of(machine)
+    hardware += "".join(f" ({', '.join(names)}: {o})" for o, names in others.items())
     peers = ", ".join(f"{p} {machine[p]}" for p in PEERS if p in machine)
     return "\n".join(parts) + (
         f"\n{settings['dataset']}, {settings['n_atoms']} atoms; {hardware}; Keras "
@@ -69,6 +76,10 @@ def markdown(results):
         f"{machine['threads']} threads. Medians of {settings['repeats']} repeats or "
         "more, in turns.\n"
     )
+
+
+def hardware_of(machine):
+    return machine["cpu"] if machine["device"] == "CPU" else machine["device"]
 
 
 def accelerator_markdown(results):

@@ -7,7 +7,9 @@ What is finished is kept in --output: a run that was stopped goes on where it wa
 """
 
 import itertools
+import os
 
+import joblib
 from experiments import arguments, recovery, recovery_report
 from experiments.records import Store
 from experiments.reports import write_text
@@ -18,10 +20,10 @@ def main(argv=None):
     args = parse_arguments(argv)
     store = Store(args.output / "records")
     if not args.tables:
-        cases = itertools.product(args.settings, range(args.matrices), args.models)
-        for name, matrix, label in tqdm(list(cases), "recovery", unit="fit"):
-            setting = recovery.SETTINGS[name]
-            recovery.record_of(store, setting, label, matrix, args.whole)
+        if args.jobs > 1:
+            os.environ["TF_NUM_INTRAOP_THREADS"] = str(joblib.cpu_count() // args.jobs)
+        for name, matrix in itertools.product(args.settings, range(args.matrices)):
+            make(store, name, matrix, args)
     records = [
         record
         for record in store.records().values()
@@ -32,6 +34,20 @@ def main(argv=None):
     return 0
 
 
+def make(store, name, matrix, args):
+    """The records of a matrix of a setting: first those that others go on from."""
+    needed = {recovery.MODELS[label].starts_as for label in args.models}
+    first = [label for label in recovery.MODELS if label in needed]
+    rest = [label for label in args.models if label not in needed]
+    parallel = joblib.Parallel(args.jobs, return_as="generator")
+    with tqdm(total=len(first) + len(rest), desc=name, unit="model") as bar:
+        for labels in (first, rest):
+            calls = [(store, name, matrix, label, args.whole) for label in labels]
+            made = parallel(joblib.delayed(recovery.record_of)(*call) for call in calls)
+            for _ in made:
+                bar.update()
+
+
 def parse_arguments(argv):
     parser = arguments.make_parser(__doc__.split("\n\n")[0], "out/recovery")
     names, labels = list(recovery.SETTINGS), list(recovery.MODELS)
@@ -39,6 +55,8 @@ def parse_arguments(argv):
     add = parser.add_argument
     add("--settings", choices=names, help="; ".join(names), **named)
     add("--models", choices=labels, default=labels, help="; ".join(labels), **named)
+    cores = joblib.cpu_count()
+    add("--jobs", type=arguments.positive_integer, default=cores, help="processes")
     add("--matrices", type=arguments.positive_integer, help="by default 1, whole: 3")
     add("--whole", action="store_true", help="all settings, and longer fits")
     add("--tables", action="store_true", help="only write tables of the records again")

@@ -41,9 +41,11 @@ SLOW = [
     ("SLISTA", "joint", {}),
     ("LISTA", "joint", {}),
     ("LISTACP", "stages", {}),
+    ("LISTASS", "greedy", {}),
+    ("LISTACPSS", "auto", {}),
     ("SC2Net", "joint", {}),
 ]
-IN_STAGES = [(name, "auto", {}) for name in ("GLISTA", "LISTASS", "LISTACPSS")]
+IN_STAGES = [(name, "stages", {}) for name in ("GLISTA", "LISTASS", "LISTACPSS")]
 CASES = [*with_slow(FEW, SLOW), *with_slow([], IN_STAGES, EXHAUSTIVE)]
 
 
@@ -58,6 +60,50 @@ def test_a_fit_recovers_better_than_its_start(name, method, options):
     # It is chosen by other samples, of which a few rule the ratio.
     assert found.median == pytest.approx(after.median, abs=3)
     np.testing.assert_allclose(model.dictionary, ATOMS, atol=1e-6)
+
+
+BEGUN_AS_ALISTA = [
+    ("TiLISTA", {}),
+    ("TiLISTA", {"error_based": True}),
+    ("LISTACP", {}),
+    ("LISTACPSS", {"nonnegative": True}),
+    ("LISTA", {"shared": False, "recurrent": "full"}),
+    ("LISTA", {"shared": False, "recurrent": "factored", "offset": 0.3}),
+    ("LISTASS", {"unit": 3.0}),
+    ("LFISTA", {"shared": False}),
+    ("GLISTA", {"l1": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), BEGUN_AS_ALISTA)
+def test_what_takes_the_steps_of_alista_has_its_codes(name, options):
+    rng = np.random.default_rng(5)
+    model = build(name, n_steps=3, **options)
+    shared = {"unit", "l1", "nonnegative", "error_based", "offset"} & options.keys()
+    shared = {key: options[key] for key in shared}
+    if not hasattr(model.encoder, "max_support"):
+        shared["max_support"] = 0.0
+    alista = build("ALISTA", n_steps=3, ridge=0.5, **shared)
+    for weight in alista.encoder.trainable_weights:
+        weight.assign(to_numpy(weight) + 0.3 * rng.standard_normal(3))
+    assert model.encoder.can_take_steps
+    assert np.abs(model.encode(TEST.x) - alista.encode(TEST.x)).max() > 0.01
+    model.encoder.take_steps(alista.encoder.coupled_steps())
+    codes = alista.encode(TEST.x)
+    np.testing.assert_allclose(model.encode(TEST.x), codes, atol=2e-5)
+
+
+def test_the_others_say_that_they_cannot_take_such_steps():
+    for entry in sc2keras.registry.entries():
+        model = build(entry.name, n_steps=2)
+        can = model.encoder.can_take_steps
+        assert can == (entry.name in {name for name, _ in BEGUN_AS_ALISTA}) or (
+            not can and getattr(model.encoder, "shared", False)
+        )
+    for options in ({"activation": "top_k"}, {"l2": 0.1}):
+        assert not build("LISTACP", n_steps=2, **options).encoder.can_take_steps
+    with pytest.raises(NotImplementedError, match="SLISTABlock has no coupled"):
+        build("SLISTA").encoder.take_steps(None)
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """ALISTA: analytic weights, and two numbers a step."""
 
 import keras
+import numpy as np
+from keras import ops
 
+from sc2keras.layers.coupled_steps import CoupledSteps
 from sc2keras.layers.recovery import AnalyticEncoder, ScalarSteps
 from sc2keras.registry import register_encoder
 
@@ -62,3 +65,12 @@ class ALISTABlock(ScalarSteps, AnalyticEncoder):
         Liu, Chen, Wang and Yin, ALISTA: Analytic Weights Are As Good As Learned Weights
         in LISTA, 2019. Li et al., Error-Based Thresholding for LISTA, ICASSP 2024.
     """
+
+    def coupled_steps(self) -> CoupledSteps:
+        """The steps as they are now."""
+        numbers = [self.kernel, self.log_step, self.log_threshold, self.step_size]
+        kernel, sizes, scales, step_size = map(ops.convert_to_numpy, numbers)
+        unit = ops.convert_to_numpy(self.l1_in_unit()) * step_size
+        shape = self.n_steps, self.n_atoms
+        thresholds = np.broadcast_to(np.exp(scales)[:, None] * unit, shape)
+        return CoupledSteps(kernel, sizes, scales, thresholds)

@@ -8,6 +8,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras.layers.activation import Activation
+from sc2keras.layers.coupled_steps import CoupledSteps
 from sc2keras.objective import elastic_net
 from sc2keras.training import Recipe
 from sc2keras.validation import Shape, Tensor, check_positive_integer
@@ -105,6 +106,18 @@ class Encoder(keras.layers.Layer):
 
     def moderate(self, atoms: NDArray) -> None:
         """Keeps atoms that were just made anew from taking over what others code."""
+
+    @property
+    def can_take_steps(self) -> bool:
+        """Whether its weights can be such that its steps are coupled ones."""
+        return False
+
+    def take_steps(self, steps: CoupledSteps) -> None:
+        """Sets the weights so that the codes are those of such steps."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no coupled steps. Define take_steps and "
+            "can_take_steps."
+        )
 
     def prepare(self, inputs: Tensor) -> Any:
         """What the steps on x share: x itself."""

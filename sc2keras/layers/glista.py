@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sc2keras.layers.coupled_steps import CoupledSteps
 from sc2keras.layers.recovery import LearnedEncoder
 from sc2keras.layers.support_selection import SelectsSupport
 from sc2keras.registry import register_encoder
@@ -114,6 +115,17 @@ class GLISTABlock(SelectsSupport, LearnedEncoder):
         else:
             fall = _GAIN_SCALE / (ops.abs(scale * codes) + _GAIN_FLOOR)
         return codes + gate * fall * codes
+
+    @property
+    def can_take_steps(self) -> bool:
+        return True
+
+    def take_steps(self, steps: CoupledSteps) -> None:
+        steps.assign_kernels(self.kernels, self.step_size)
+        self.log_threshold.assign(steps.log_thresholds)
+        self.overshoot.assign(np.zeros(self.n_steps))
+        if self.n_steps > 1:
+            self.gain_gate.assign(np.zeros(self.n_steps - 1))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gain": self.gain}

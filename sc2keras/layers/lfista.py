@@ -1,7 +1,9 @@
 """LFISTA: FISTA unfolded, with its matrices and momenta learned."""
 
 import keras
+import numpy as np
 
+from sc2keras.layers.coupled_steps import CoupledSteps
 from sc2keras.layers.fista import extrapolated, fista_momentum
 from sc2keras.layers.lista import LISTABlock
 from sc2keras.registry import register_encoder
@@ -48,3 +50,8 @@ class LFISTABlock(LISTABlock):
 
     def extrapolate(self, codes: Tensor, previous: Tensor, step: int) -> Tensor:
         return extrapolated(codes, previous, self.momentum[step - 1])
+
+    def take_steps(self, steps: CoupledSteps) -> None:
+        super().take_steps(steps)
+        if self.n_steps > 1:
+            self.momentum.assign(np.zeros(self.n_steps - 1))

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from sc2keras.layers.activation import Activation
+from sc2keras.layers.coupled_steps import CoupledSteps, are_shrinkages
 from sc2keras.layers.encoder import UnfoldedEncoder, minus_shared
 from sc2keras.layers.matrices import MatrixLayer, is_factored, is_product_cheaper
 from sc2keras.registry import register_encoder
@@ -128,6 +129,20 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
                 kernel = kernels[(t - 1) % len(kernels)]
                 total = minus_shared(ops.matmul(y, kernel), negated[i])
         return self.activate(total, t), codes
+
+    @property
+    def can_take_steps(self) -> bool:
+        return self.n_sets == self.n_steps and are_shrinkages(self.activations)
+
+    def take_steps(self, steps: CoupledSteps) -> None:
+        kernels = [steps.kernel_of(t) for t in range(self.n_steps)]
+        step_size, dictionary = map(
+            ops.convert_to_numpy, (self.step_size, self.dictionary)
+        )
+        self.kernel.assign(np.concatenate(kernels, axis=1) / step_size)
+        for recurrent, kernel in zip(self.recurrent_kernels, kernels[1:], strict=False):
+            recurrent.assign(np.eye(self.n_atoms) - dictionary @ kernel)
+        steps.assign_thresholds(self.activations)
 
     def activate(self, total: Tensor, t: int) -> Tensor:
         """h(s), with the activation of step t."""

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from sc2keras.layers.activation import Activation
+from sc2keras.layers.coupled_steps import CoupledSteps, are_shrinkages
 from sc2keras.layers.encoder import UnfoldedEncoder
 from sc2keras.layers.network import NetworkLayer
 from sc2keras.registry import register_encoder
@@ -69,6 +70,14 @@ class LISTACPBlock(UnfoldedEncoder, NetworkLayer):
         if codes is not None:
             total = codes + total
         return (self.activate(total, t),)
+
+    @property
+    def can_take_steps(self) -> bool:
+        return are_shrinkages(self.activations)
+
+    def take_steps(self, steps: CoupledSteps) -> None:
+        steps.assign_kernels(self.kernels, self.step_size)
+        steps.assign_thresholds(self.activations)
 
     def activate(self, total: Tensor, t: int) -> Tensor:
         """h_t(s), with the activation of step t."""

@@ -1,7 +1,9 @@
 """TiLISTA: one trained matrix for all steps, and two numbers a step."""
 
 import keras
+from keras import ops
 
+from sc2keras.layers.coupled_steps import CoupledSteps
 from sc2keras.layers.recovery import LearnedEncoder, ScalarSteps
 from sc2keras.registry import register_encoder
 
@@ -45,3 +47,12 @@ class TiLISTABlock(ScalarSteps, LearnedEncoder):
         Liu, Chen, Wang and Yin, ALISTA: Analytic Weights Are As Good As Learned Weights
         in LISTA, 2019.
     """
+
+    @property
+    def can_take_steps(self) -> bool:
+        return True
+
+    def take_steps(self, steps: CoupledSteps) -> None:
+        self.kernel.assign(steps.kernel / ops.convert_to_numpy(self.step_size))
+        self.log_step.assign(steps.log_sizes)
+        self.log_threshold.assign(steps.log_thresholds)

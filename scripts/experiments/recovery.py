@@ -1,6 +1,7 @@
 """The benchmark of sparse recovery: its settings, its models, and their records."""
 
 import functools
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -75,42 +76,44 @@ class Model:
         builder: String; empty for the bound, which knows the support.
         options: Dictionary, of the builder.
         has_ridge: Boolean, whether its analytic weights have a ridge.
-        starts_as: String, the solver that it is untrained, whose best λ it starts with.
-        methods, n_updates: Of `fit_recovery`, in a run of minutes and in one of hours;
-            methods is None where nothing is fitted.
+        starts_as: String, the solver that it is untrained, whose best λ it starts with;
+            or the ALISTA, among the models, whose fit its own goes on from.
+        is_fitted: Boolean.
+        n_updates: Integers, in a run of minutes and in one of hours.
     """
 
     builder: str
     options: dict = field(default_factory=dict)
     has_ridge: bool = False
     starts_as: str = ""
-    methods: tuple | None = ("auto", "auto")
-    n_updates: tuple = (80, 2000)
+    is_fitted: bool = True
+    n_updates: tuple = (80, 250)
 
 
 _ERROR_BASED = {"error_based": True}
-_OF_ISTA = {"starts_as": "ISTA"}
-# Three stages a step take half an hour.
-_STAGED = {**_OF_ISTA, "methods": ("joint", "stages"), "n_updates": (80, 400)}
+_OF_ISTA, _OF_ALISTA = {"starts_as": "ISTA"}, {"starts_as": "ALISTA"}
+_UNSELECTED = "ALISTA, no selection"
+_OF_UNSELECTED = {"starts_as": _UNSELECTED}
 MODELS = {
-    "ISTA, best λ": Model("ISTA", starts_as="ISTA", methods=None),
-    "FISTA, best λ": Model("FISTA", starts_as="FISTA", methods=None),
-    "AMP": Model("LAMP", methods=None),
-    "LISTA": Model("LISTA", **_OF_ISTA),
-    "LISTA-CP": Model("LISTACP", **_STAGED),
-    "LISTA-SS": Model("LISTASS", **_STAGED),
-    "LISTA-CPSS": Model("LISTACPSS", **_STAGED),
+    "ISTA, best λ": Model("ISTA", starts_as="ISTA", is_fitted=False),
+    "FISTA, best λ": Model("FISTA", starts_as="FISTA", is_fitted=False),
+    "AMP": Model("LAMP", is_fitted=False),
+    "LISTA": Model("LISTA", {"shared": False}, **_OF_UNSELECTED),
+    "LISTA-CP": Model("LISTACP", **_OF_UNSELECTED),
+    "LISTA-SS": Model("LISTASS", **_OF_ALISTA),
+    "LISTA-CPSS": Model("LISTACPSS", **_OF_ALISTA),
     "SLISTA": Model("SLISTA", **_OF_ISTA),
-    "TiLISTA": Model("TiLISTA", **_OF_ISTA),
+    "TiLISTA": Model("TiLISTA", **_OF_ALISTA),
+    _UNSELECTED: Model("ALISTA", {"max_support": 0.0}, has_ridge=True),
     "ALISTA": Model("ALISTA", has_ridge=True),
     "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, has_ridge=True),
     "HyperLISTA": Model("HyperLISTA", has_ridge=True),
-    "NA-ALISTA": Model("NAALISTA", has_ridge=True, n_updates=(80, 4000)),
+    "NA-ALISTA": Model("NAALISTA", has_ridge=True, n_updates=(80, 500)),
     "LAMP": Model("LAMP"),
-    "GLISTA": Model("GLISTA", **_STAGED),
+    "GLISTA": Model("GLISTA", **_OF_ALISTA),
     "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}, **_OF_ISTA),
     "TISTA": Model("TISTA"),
-    "least squares on the true support": Model("", methods=None),
+    "least squares on the true support": Model("", is_fitted=False),
 }
 # Changes at test time to what was fitted on.
 SHIFTS = {
@@ -123,49 +126,40 @@ SHIFTS = {
 }
 
 
-def record_of(store, setting, label, matrix, is_whole):
+def record_of(store, name, matrix, label, is_whole):
     """The record of a model on a matrix of a setting, made if it is missing."""
-    model = MODELS[label]
+    setting, model = SETTINGS[name], MODELS[label]
     settings = {"matrix": matrix, "whole": is_whole, "n_steps": N_STEPS}
-    name = f"{setting.name}, {label}, matrix {matrix}" + ", whole" * is_whole
-    record = store.find(name, settings=settings)
+    key = f"{name}, {label}, matrix {matrix}" + ", whole" * is_whole
+    record = store.find(key, settings=settings)
     if not record:
-        record = {"setting": setting.name, "label": label, "settings": settings}
+        start = {}
+        if model.starts_as in MODELS:
+            start = record_of(store, name, matrix, model.starts_as, is_whole)
+        record = {"setting": name, "label": label, "settings": settings}
         record |= {"environment": environment()}
-        record |= measure(setting, model, matrix, is_whole)
-        store.write(name, record)
+        record |= measure(setting, model, matrix, is_whole, start)
+        store.write(key, record)
     return record
 
 
-def measure(setting, model, matrix, is_whole):
+def measure(setting, model, matrix, is_whole, start):
+    """`start` is the record of the model that the fit goes on from, or empty."""
     atoms = setting.dictionary(matrix)
     test = setting.draw(N_TEST, _TEST_SEED + matrix, atoms)
     if not model.builder:
         return {"layers": [quality_of(least_squares(test), test)]}
     options = chosen_options(setting, model, matrix)
     coder = build(model, atoms, options)
-    began, cpu = time.perf_counter(), time.process_time()
-    if model.methods is not None:
-        sc2keras.fit_recovery(
-            coder,
-            method=model.methods[is_whole],
-            n_updates=model.n_updates[is_whole],
-            density=setting.n_active / setting.n_atoms,
-            snr=setting.snr,
-            seed=matrix,
-            verbose=0,
-        )
-    fitted, cpu_fitted = time.perf_counter(), time.process_time()
+    found = {"options": options}
+    if model.is_fitted:
+        found |= fit(coder, setting, model, matrix, is_whole, start)
     coder.encode(test.x)
     seconds = min(seconds_of(lambda: coder.encode(test.x)) for _ in range(3))
-    layers = layers_of(coder, test)
     return {
-        "options": options,
-        "n_parameters": sum(int(np.prod(w.shape)) for w in _fitted(coder, model)),
-        "fit_seconds": fitted - began,
-        "fit_cpu_seconds": cpu_fitted - cpu,
+        **found,
         "encode_seconds": seconds,
-        "layers": layers,
+        "layers": layers_of(coder, test),
         "shifts": {
             name: quality_of(coder.encode(shifted.x), shifted)
             for name, shifted in shifted_tests(setting, atoms, matrix).items()
@@ -173,12 +167,37 @@ def measure(setting, model, matrix, is_whole):
     }
 
 
-def _fitted(coder, model):
-    """The weights that are fitted: all that are trainable but the dictionary."""
-    if model.methods is None:
-        return []
-    dictionary = coder.encoder.dictionary
-    return [w for w in coder.trainable_weights if w is not dictionary]
+def fit(coder, setting, model, matrix, is_whole, start):
+    """Fits, and what is to be told of it."""
+    begun = None
+    if start:
+        of = MODELS[model.starts_as]
+        begun = build(of, coder.dictionary, start["options"])
+        for name, values in start["numbers"].items():
+            getattr(begun.encoder, name).assign(values)
+    began, cpu = time.perf_counter(), time.process_time()
+    sc2keras.fit_recovery(
+        coder,
+        start=begun,
+        n_updates=model.n_updates[is_whole],
+        density=setting.n_active / setting.n_atoms,
+        snr=setting.snr,
+        seed=matrix,
+        verbose=0,
+    )
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    # All that is trainable but the dictionary.
+    weights = {w.name: w for w in coder.trainable_weights}
+    weights.pop("dictionary", None)
+    found = {
+        "n_parameters": sum(math.prod(w.shape) for w in weights.values()),
+        "fit_seconds": start.get("fit_seconds", 0.0) + seconds,
+        "fit_cpu_seconds": start.get("fit_cpu_seconds", 0.0) + cpu,
+    }
+    if model.builder == "ALISTA":
+        numbers = {n: ops.convert_to_numpy(w).tolist() for n, w in weights.items()}
+        found["numbers"] = numbers
+    return found
 
 
 def build(model, atoms, options):
@@ -191,10 +210,10 @@ def build(model, atoms, options):
 
 def chosen_options(setting, model, matrix):
     """The ridge, or the λ, of the smallest error on samples to choose on."""
-    if model.starts_as:
-        return {"l1": best_l1(setting, model.starts_as, matrix)}
     if model.has_ridge and setting.snr is not None:
         return {"ridge": best_ridge(setting, matrix)}
+    if model.starts_as in ("ISTA", "FISTA"):
+        return {"l1": best_l1(setting, model.starts_as, matrix)}
     return {}
 
 

@@ -50,13 +50,15 @@ def markdown(records):
     parts = [_table_of(name, group) for name, group in by_setting(records).items()]
     parts.append(_shift_table(records))
     machine = records[0]["environment"]
+    hardware = ", ".join(dict.fromkeys(r["environment"]["cpu"] for r in records))
     sources = "; ".join(dict.fromkeys(source for *_, source in PUBLISHED.values()))
     return "\n".join(parts) + (
         f"\nNMSE in dB after {recovery.N_STEPS} steps on {recovery.N_TEST:,} test "
         "samples a matrix, means over matrices: of sums, mean and median of samples; "
-        "failed: samples above −20 dB. Fit: seconds of the processor's cores; encode: "
+        "failed: samples above −20 dB. Fit: seconds of a processor, with "
+        "those of the ALISTA that it goes on from; encode: "
         f"{recovery.N_TEST:,} samples. Published: ratio of sums, and of 256 x 512 the "
-        f"mean: {sources}. {machine['cpu']}; Keras {machine['keras']} on "
+        f"mean: {sources}. {hardware}; Keras {machine['keras']} on "
         f"{machine['backend']} {machine['backend_version']}.\n"
     )
 
@@ -78,12 +80,10 @@ def _table_of(name, group):
         first = chosen[0]
         last = {key: _mean(r["layers"][-1][key] for r in chosen) for key in _KEYS}
         row = [label, f"{len(chosen)}"]
-        if "n_parameters" in first:
-            row += [f"{first['n_parameters']:,}"]
-            row += [f"{_mean(r['fit_cpu_seconds'] for r in chosen):.0f}"]
-            row += [f"{1e3 * _mean(r['encode_seconds'] for r in chosen):.0f}"]
-        else:
-            row += [""] * 3
+        row += [f"{first['n_parameters']:,}" if "n_parameters" in first else ""]
+        for key, unit in (("fit_cpu_seconds", 1), ("encode_seconds", 1e3)):
+            is_there = key in first
+            row += [f"{unit * _mean(r[key] for r in chosen):.0f}" if is_there else ""]
         row += [f"{last[key]:.1f}" for key in _KEYS[:3]] + [f"{last['failures']:.1%}"]
         *known, _ = PUBLISHED.get((name, label), (None, None, None))
         row += [next((f"{value:g}" for value in known if value is not None), "")]

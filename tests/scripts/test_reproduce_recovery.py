@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from experiments import recovery, recovery_report
+from experiments.records import Store
 from helpers import EXHAUSTIVE, load_program, with_slow
 
 import sc2keras
@@ -24,7 +25,7 @@ def script(monkeypatch):
 def test_a_run_writes_records_table_and_pictures_and_goes_on(
     script, tmp_path, monkeypatch
 ):
-    options = ["--output", str(tmp_path), "--models", *SOME]
+    options = ["--output", str(tmp_path), "--jobs", "1", "--models", *SOME]
     assert script.main(options) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"records.jsonl", "table.md", "layers.png", "shifts.png"}
@@ -45,13 +46,16 @@ def test_a_run_writes_records_table_and_pictures_and_goes_on(
     "label",
     with_slow(["TISTA"], [m for m in recovery.MODELS if m not in SOME], EXHAUSTIVE),
 )
-def test_every_model_is_measured_after_each_step(monkeypatch, label):
+def test_every_model_is_measured_after_each_step(monkeypatch, tmp_path, label):
+    monkeypatch.setattr(recovery, "SETTINGS", {TINY.name: TINY})
     monkeypatch.setattr(recovery, "N_STEPS", 4)
     monkeypatch.setattr(recovery, "N_TEST", 40)
     model = recovery.MODELS[label]
-    few = replace(model, has_ridge=False, starts_as="", n_updates=(2, 2))
-    monkeypatch.setitem(recovery.MODELS, label, few)
-    record = recovery.measure(TINY, few, 0, False)
+    few = {"has_ridge": False, "n_updates": (2, 2)}
+    models = {label: replace(each, **few) for label, each in recovery.MODELS.items()}
+    monkeypatch.setattr(recovery, "MODELS", models)
+    monkeypatch.setattr(recovery, "_L1S", (0.1,))
+    record = recovery.record_of(Store(tmp_path / "records"), TINY.name, 0, label, False)
     assert len(record["layers"]) == model.options.get("n_steps", 4)
     assert set(record["shifts"]) == set(recovery.SHIFTS)
     # The last step's codes are what `encode` gives.
@@ -71,7 +75,7 @@ def test_noise_gets_the_ridge_that_is_best_on_other_samples(monkeypatch):
 def test_what_starts_as_a_solver_has_the_l1_that_is_best_for_that(monkeypatch):
     monkeypatch.setattr(recovery, "_L1S", (1e-3, 0.1, 10.0))
     monkeypatch.setattr(recovery, "N_STEPS", 4)
-    for label in ("ISTA, best λ", "LISTA-CP"):
+    for label in ("ISTA, best λ", "SLISTA"):
         options = recovery.chosen_options(TINY, recovery.MODELS[label], 0)
         assert options == {"l1": 0.1}
 

@@ -91,9 +91,11 @@ class Model:
 
 
 _ERROR_BASED = {"error_based": True}
-_OF_ISTA, _OF_ALISTA = {"starts_as": "ISTA"}, {"starts_as": "ALISTA"}
 _UNSELECTED = "ALISTA, no selection"
-_OF_UNSELECTED = {"starts_as": _UNSELECTED}
+_OF_ISTA = {"starts_as": "ISTA"}
+# From there on, hundreds of updates of their matrices gain a decibel at most.
+_OF_ALISTA = {"starts_as": "ALISTA", "n_updates": (40, 80)}
+_OF_UNSELECTED = _OF_ALISTA | {"starts_as": _UNSELECTED}
 MODELS = {
     "ISTA, best λ": Model("ISTA", starts_as="ISTA", is_fitted=False),
     "FISTA, best λ": Model("FISTA", starts_as="FISTA", is_fitted=False),

@@ -24,11 +24,7 @@ def main(argv=None):
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(joblib.cpu_count() // args.jobs)
         for name, matrix in itertools.product(args.settings, range(args.matrices)):
             make(store, name, matrix, args)
-    records = [
-        record
-        for record in store.records().values()
-        if record["settings"]["whole"] == args.whole
-    ]
+    records = list(store.records().values())
     write_text(args.output / "table.md", recovery_report.markdown(records))
     recovery_report.draw(records, args.output)
     return 0
@@ -42,7 +38,7 @@ def make(store, name, matrix, args):
     parallel = joblib.Parallel(args.jobs, return_as="generator")
     with tqdm(total=len(first) + len(rest), desc=name, unit="model") as bar:
         for labels in (first, rest):
-            calls = [(store, name, matrix, label, args.whole) for label in labels]
+            calls = [(store, name, matrix, label) for label in labels]
             made = parallel(joblib.delayed(recovery.record_of)(*call) for call in calls)
             for _ in made:
                 bar.update()
@@ -58,7 +54,7 @@ def parse_arguments(argv):
     cores = joblib.cpu_count()
     add("--jobs", type=arguments.positive_integer, default=cores, help="processes")
     add("--matrices", type=arguments.positive_integer, help="by default 1, whole: 3")
-    add("--whole", action="store_true", help="all settings, and longer fits")
+    add("--whole", action="store_true", help="all settings, three matrices each")
     add("--tables", action="store_true", help="only write tables of the records again")
     args = parser.parse_args(argv)
     args.settings = args.settings or (names if args.whole else names[:1])

@@ -79,7 +79,7 @@ class Model:
         starts_as: String, the solver that it is untrained, whose best λ it starts with;
             or the ALISTA, among the models, whose fit its own goes on from.
         is_fitted: Boolean.
-        n_updates: Integers, in a run of minutes and in one of hours.
+        n_updates: Integer, of the gradient.
     """
 
     builder: str
@@ -87,14 +87,14 @@ class Model:
     has_ridge: bool = False
     starts_as: str = ""
     is_fitted: bool = True
-    n_updates: tuple = (80, 250)
+    n_updates: int = 80
 
 
 _ERROR_BASED = {"error_based": True}
 _UNSELECTED = "ALISTA, no selection"
 _OF_ISTA = {"starts_as": "ISTA"}
 # From there on, hundreds of updates of their matrices gain a decibel at most.
-_OF_ALISTA = {"starts_as": "ALISTA", "n_updates": (40, 80)}
+_OF_ALISTA = {"starts_as": "ALISTA", "n_updates": 40}
 _OF_UNSELECTED = _OF_ALISTA | {"starts_as": _UNSELECTED}
 MODELS = {
     "ISTA, best λ": Model("ISTA", starts_as="ISTA", is_fitted=False),
@@ -110,7 +110,7 @@ MODELS = {
     "ALISTA": Model("ALISTA", has_ridge=True),
     "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, has_ridge=True),
     "HyperLISTA": Model("HyperLISTA", has_ridge=True),
-    "NA-ALISTA": Model("NAALISTA", has_ridge=True, n_updates=(80, 500)),
+    "NA-ALISTA": Model("NAALISTA", has_ridge=True, n_updates=150),
     "LAMP": Model("LAMP"),
     "GLISTA": Model("GLISTA", **_OF_ALISTA),
     "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}, **_OF_ISTA),
@@ -128,24 +128,24 @@ SHIFTS = {
 }
 
 
-def record_of(store, name, matrix, label, is_whole):
+def record_of(store, name, matrix, label):
     """The record of a model on a matrix of a setting, made if it is missing."""
     setting, model = SETTINGS[name], MODELS[label]
-    settings = {"matrix": matrix, "whole": is_whole, "n_steps": N_STEPS}
-    key = f"{name}, {label}, matrix {matrix}" + ", whole" * is_whole
+    settings = {"matrix": matrix, "n_steps": N_STEPS, "n_updates": model.n_updates}
+    key = f"{name}, {label}, matrix {matrix}"
     record = store.find(key, settings=settings)
     if not record:
         start = {}
         if model.starts_as in MODELS:
-            start = record_of(store, name, matrix, model.starts_as, is_whole)
+            start = record_of(store, name, matrix, model.starts_as)
         record = {"setting": name, "label": label, "settings": settings}
         record |= {"environment": environment()}
-        record |= measure(setting, model, matrix, is_whole, start)
+        record |= measure(setting, model, matrix, start)
         store.write(key, record)
     return record
 
 
-def measure(setting, model, matrix, is_whole, start):
+def measure(setting, model, matrix, start):
     """`start` is the record of the model that the fit goes on from, or empty."""
     atoms = setting.dictionary(matrix)
     test = setting.draw(N_TEST, _TEST_SEED + matrix, atoms)
@@ -155,7 +155,7 @@ def measure(setting, model, matrix, is_whole, start):
     coder = build(model, atoms, options)
     found = {"options": options}
     if model.is_fitted:
-        found |= fit(coder, setting, model, matrix, is_whole, start)
+        found |= fit(coder, setting, model, matrix, start)
     coder.encode(test.x)
     seconds = min(seconds_of(lambda: coder.encode(test.x)) for _ in range(3))
     return {
@@ -169,7 +169,7 @@ def measure(setting, model, matrix, is_whole, start):
     }
 
 
-def fit(coder, setting, model, matrix, is_whole, start):
+def fit(coder, setting, model, matrix, start):
     """Fits, and what is to be told of it."""
     begun = None
     if start:
@@ -181,7 +181,7 @@ def fit(coder, setting, model, matrix, is_whole, start):
     sc2keras.fit_recovery(
         coder,
         start=begun,
-        n_updates=model.n_updates[is_whole],
+        n_updates=model.n_updates,
         density=setting.n_active / setting.n_atoms,
         snr=setting.snr,
         seed=matrix,

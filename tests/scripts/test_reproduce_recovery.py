@@ -51,11 +51,11 @@ def test_every_model_is_measured_after_each_step(monkeypatch, tmp_path, label):
     monkeypatch.setattr(recovery, "N_STEPS", 4)
     monkeypatch.setattr(recovery, "N_TEST", 40)
     model = recovery.MODELS[label]
-    few = {"has_ridge": False, "n_updates": (2, 2)}
+    few = {"has_ridge": False, "n_updates": 2}
     models = {label: replace(each, **few) for label, each in recovery.MODELS.items()}
     monkeypatch.setattr(recovery, "MODELS", models)
     monkeypatch.setattr(recovery, "_L1S", (0.1,))
-    record = recovery.record_of(Store(tmp_path / "records"), TINY.name, 0, label, False)
+    record = recovery.record_of(Store(tmp_path / "records"), TINY.name, 0, label)
     assert len(record["layers"]) == model.options.get("n_steps", 4)
     assert set(record["shifts"]) == set(recovery.SHIFTS)
     # The last step's codes are what `encode` gives.

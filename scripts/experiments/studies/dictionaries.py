@@ -51,7 +51,7 @@ def spams(x, n_atoms, n_updates, seed):
     import spams
 
     # It starts with samples that it draws of NumPy's own state.
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     columns = np.asfortranarray(x.T, "float64")
     how = {"mode": 2, "batchsize": 256, "numThreads": 2, "verbose": False}
     return spams.trainDL(columns, K=n_atoms, lambda1=L1, iter=n_updates, **how).T
@@ -60,9 +60,9 @@ def spams(x, n_atoms, n_updates, seed):
 # How a dictionary is learned, with how much of it, and what that counts.
 WAYS = {
     "sc2keras, unrolled": (unrolled, (500, 1500, 6000), "updates"),
-    "sc2keras, online": (online, (1, 3), "passes"),
-    "scikit-learn, as called": (called, (None,), ""),
-    "scikit-learn, fit_algorithm='cd'": (descent, (1, 3), "passes"),
+    "sc2keras, online": (online, (1, 3), "× the data"),
+    "scikit-learn, as called": (called, (None,), "until no better"),
+    "scikit-learn, fit_algorithm='cd'": (descent, (1, 3), "× the data"),
     "SPAMS": (spams, (500, 2000), "updates"),
 }
 
@@ -78,12 +78,12 @@ def run(study):
                 record = record_of(study, name, data.get(name), label, learn, amount)
                 if record:
                     figures = {"seconds": ".1f", "objective": ".3f", "nonzero": ".3f"}
-                    much = f"{amount:,} {counted}" if amount else "its own"
+                    much = f"{amount:,} {counted}" if amount else counted
                     n_atoms = f"{record['settings']['n_atoms']:,}"
                     rows.append([name, label, n_atoms, much, *cells(record, **figures)])
     header = ["data", "by", "atoms", "how long", "seconds", "objective", "nonzero"]
     return markdown(header, rows) + (
-        f"\nThe objective on the test split of the LASSO's own codes (gaps of 1e-4) for "
+        "\nThe objective on the test split of the LASSO's own codes (gaps of 1e-4) for "
         f"the dictionary, at λ = {L1:g}, seed {study.seed}. scikit-learn as called: "
         "MiniBatchDictionaryLearning without further arguments; SPAMS: trainDL with "
         "batches of 256.\n"

@@ -54,6 +54,7 @@ def feature_sign_search(
     # Of a singular system this leaves the direction in which the ℓ1 norm falls.
     norms = np.diagonal(gram)
     regular = gram + np.diag(np.where(norms > 0.0, 1e-11 * norms, 1.0))
+    smallest = np.min(l1, where=np.asarray(l1) > 0, initial=np.inf)
     unsolved = np.arange(len(x))
     for _ in range(_MAX_ROUNDS * n_atoms):
         if not len(unsolved):
@@ -61,6 +62,9 @@ def feature_sign_search(
         s, sign = codes[unsolved], signs[unsolved]
         right = np.where(sign != 0, correlation[unsolved] - l1 * sign, 0.0)
         goal = _solve_on_supports(regular, right, sign != 0)
+        # What `regular` has in excess is taken back, where it is small.
+        left = np.where(sign != 0, right - goal @ gram, 0.0)
+        goal = goal + _solve_on_supports(regular, left, sign != 0)
         crosses = goal * sign < 0
         steps = np.divide(s, s - goal, out=np.ones_like(s), where=crosses)
         step = steps.min(axis=1, keepdims=True)
@@ -73,7 +77,9 @@ def feature_sign_search(
         violation = np.where(sign != 0, 0.0, size - l1)
         worst = violation.argmax(axis=1)[:, None]
         arrived = ~crosses.any(axis=1)
-        within = 1e-9 * np.abs(correlation[unsolved]).max(axis=1)
+        # Of λ, which a gap is relative to, as far as rounding lets it be known.
+        largest = np.abs(correlation[unsolved]).max(axis=1)
+        within = np.clip(1e-7 * smallest, 1e-14 * largest, 1e-9 * largest)
         optimal = arrived & (np.take_along_axis(violation, worst, 1)[:, 0] <= within)
         enters = np.flatnonzero(arrived & ~optimal)
         worst = worst[enters, 0]

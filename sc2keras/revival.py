@@ -210,17 +210,28 @@ def _axes_of_atoms(
     one atom more do.
     """
     shapes = []
+    n_atoms = config["n_atoms"]
     for more in (0, 1):
-        # With one λ, of which there may be one an atom.
-        one = {"n_atoms": config["n_atoms"] + more, "l1": 0.1}
-        config = {**config, **one}
-        layer = cls.from_config(config)
+        larger = {**_padded(config, n_atoms, more), "n_atoms": n_atoms + more}
+        layer = cls.from_config(larger)
         layer.build((None, n_features))
         shapes.append([tuple(weight.shape) for weight in layer.weights])
     return [
         [(axis, b - a) for axis, (a, b) in enumerate(zip(*pair, strict=True)) if a != b]
         for pair in zip(*shapes, strict=True)
     ]
+
+
+def _padded(config: Any, n_atoms: int, more: int) -> Any:
+    """A configuration whose lists of a number an atom, such as λ, have more of them."""
+    if isinstance(config, dict):
+        return {
+            name: value if name == "offset" else _padded(value, n_atoms, more)
+            for name, value in config.items()
+        }
+    if isinstance(config, list) and len(config) == n_atoms:
+        return config + more * config[-1:]
+    return config
 
 
 def _part(axis: int, n_blocks: int, n_atoms: int, atoms: NDArray) -> tuple[Any, ...]:

@@ -24,3 +24,18 @@ def test_the_gap_is_that_of_any_backend():
     found = relative_gaps(x, codes, dictionary, 0.2)
     expected = relative_duality_gap(x, codes.astype("float32"), dictionary, 0.2)
     np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("l1", [1e-1, 1e-4, 1e-6])
+@pytest.mark.parametrize("shape", [(20, 40), (40, 20)])
+def test_the_optimum_is_exact_however_small_the_weight(shape, l1):
+    n_features, n_atoms = shape
+    rng = np.random.default_rng(0)
+    atoms = rng.standard_normal((n_atoms, n_features))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    x = 10 * rng.standard_normal((20, n_features))
+    codes = feature_sign_search(x, atoms, l1, np.zeros((20, n_atoms)))
+    assert relative_gaps(x, codes, atoms, l1).max() < 1e-6
+    weights = l1 * rng.uniform(1, 2, n_atoms)
+    codes = feature_sign_search(x, atoms, weights, np.zeros((20, n_atoms)))
+    assert relative_gaps(x, codes, atoms, weights).max() < 1e-6

@@ -83,6 +83,22 @@ def test_of_matrices_rows_and_columns_are_those_of_the_atoms():
     assert not changed[np.ix_(alive, alive)].any()
 
 
+def test_numbers_an_atom_are_started_again_for_those_atoms():
+    thresholds, l1 = np.linspace(0.1, 0.8, N_ATOMS), np.linspace(0.2, 0.9, N_ATOMS)
+    inputs = keras.Input((N_FEATURES,))
+    activation = layers.Shrinkage(thresholds)
+    for options in ({"activation": activation}, {"l1": l1}):
+        layer = layers.LISTABlock(N_ATOMS, n_steps=2, offset=l1, **options)
+        model = SparseCoder(inputs, layer(inputs))
+        start = to_numpy(layer.activations[0].threshold).copy()
+        layer.activations[0].threshold.assign(np.full(N_ATOMS, 5.0))
+        # The step size stays, and so the start.
+        start_again(model, np.array(model.dictionary, "float64"), DEAD)
+        found = to_numpy(layer.activations[0].threshold)
+        np.testing.assert_allclose(found[DEAD], start[DEAD], rtol=1e-5)
+        assert (np.delete(found, DEAD) == 5.0).all()
+
+
 def test_the_optimizer_forgets_about_them():
     model, x = model_of(layers.SparseAutoencoderBlock), signals(64, N_FEATURES)
     model.compile(keras.optimizers.Adam(1e-3, use_ema=True))

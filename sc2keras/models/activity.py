@@ -96,7 +96,12 @@ def remedy(encoder: Any) -> str:
     smaller = "fewer atoms"
     if encoder.solves == "lasso":
         smaller = f"a smaller l1 than {in_words(encoder.l1)}, or fewer atoms"
-    rate = " Or train at a lower learning rate." if encoder.is_trained else ""
+    rate = ""
+    if encoder.is_trained:
+        rate = (
+            " Or train with callbacks=[sc2keras.callbacks.ReviveAtoms(x)], or at a "
+            "lower learning rate."
+        )
     return (
         "Build the model anew with dictionary=sc2keras.sample_dictionary(x, "
         f"{encoder.n_atoms}), and if that is not enough with {smaller}.{rate}"

@@ -51,7 +51,8 @@ def check_provable(encoder: Any, tol: float) -> None:
     """Raises if no code of an encoder can be proven to a relative gap of `tol`."""
     if isinstance(tol, np.generic):  # A float32 would not hold the bound.
         tol = tol.item()
-    if not isinstance(tol, numbers.Real) or not 0 < tol < 1e300:
+    is_number = isinstance(tol, numbers.Real) and not isinstance(tol, bool)
+    if not is_number or not 0 < tol < 1e300:
         raise ValueError(f"tol must be a number > 0; received tol={tol!r}.")
     smallest = float(np.min(encoder.l1))
     if encoder.solves != "lasso" or smallest == 0.0:

@@ -17,7 +17,7 @@ from sc2keras.io import InputError, encode_file
 from sc2keras.layers.active_set import improve
 from sc2keras.models import proven
 
-ALL = [(entry.name, tol) for entry in OF_THE_LASSO for tol in (1e-2, 1e-4, 2e-6)]
+ALL = [(entry.name, tol) for entry in OF_THE_LASSO for tol in (True, 1e-2, 1e-4, 2e-6)]
 FEW = [("SC2Net", 1e-4), ("StepLFISTA", 2e-6), ("FISTA", 1e-2)]
 
 
@@ -46,7 +46,7 @@ def test_an_activation_or_a_weight_without_a_gap_is_refused():
             build("LISTA", **options).encode(signals(3, 12).reshape(3, 4, 3), tol=1e-3)
 
 
-@pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), 10**400, "small", [1e-4]])
+@pytest.mark.parametrize("tol", [0.0, -1.0, True, float("nan"), 10**400, "small"])
 def test_a_tolerance_is_a_positive_number(tol):
     with pytest.raises(ValueError, match="tol must be a number > 0"):
         build("LISTA").encode(signals(3, 12).reshape(3, 4, 3), tol=tol)

@@ -279,35 +279,35 @@ class SparseCoder(fitting.QuickSteps):
         batch_size: int | None = None,
         out: NDArray | None = None,
         tol: float | None = None,
-    ) -> NDArray:
+        sparse: bool = False,
+    ) -> Any:
         """The codes of any number of samples, in bounded memory.
 
         Where there is a full batch, XLA compiles what encodes it and the rows after it
-        (on JAX, and on TensorFlow unless `compile(jit_compile=False)`).
-
-        With `tol` they are where a solver starts, for rows with a larger relative
-        duality gap (`sc2keras.objective.relative_duality_gap`): every code, as it is
-        returned, is proven in float64 to have an objective within `tol` of the least.
+        (on JAX, and on TensorFlow unless `compile(jit_compile=False)`). With `tol` rows
+        with a larger relative duality gap are where a solver starts: every code, as it
+        is returned, is proven in float64 to cost at most `tol` more than the least.
 
         Args:
-            x: Array `(n_samples, *input_shape)`, such as a memory map; or an iterable
-                of batches, or of tuples that begin with one: a `tf.data.Dataset`.
+            x: Array `(n_samples, *input_shape)`, a memory map, SciPy's sparse; or an
+                iterable of batches, or tuples that begin with one: a `tf.data.Dataset`.
             batch_size: Integer, the rows that are encoded at a time; None: as suits.
             out: Array `(n_samples, n_atoms)` to write to and to return, such as a
                 memory map from `numpy.lib.format.open_memmap`; None: a new array.
-            tol: Float > 0, the largest relative duality gap; None: of any.
+            tol: Float > 0, the largest `objective.relative_duality_gap`; None: of any.
+            sparse: Boolean, whether codes are a canonical `scipy.sparse.csr_matrix`.
 
         Raises:
             ValueError: If `x` is not finite numbers of the model's shape, or a code is
-                not finite (with the row's number); if `out` cannot hold the codes, or
-                shares memory with `x`; if its dtype cannot prove a row's `tol`, or the
-                codes are not the LASSO's.
+                not finite (with the row's number); if `out` cannot hold the codes,
+                shares memory with `x`, or is given with `sparse`; if its dtype cannot
+                prove a row's `tol`, or the codes are not the LASSO's.
 
         Warns:
             sklearn.exceptions.ConvergenceWarning: If a solver with a `tol` of its own
                 reached its `n_steps` first, once for all rows.
         """
-        return streaming.encode(self, x, batch_size, out, tol)
+        return streaming.encode(self, x, batch_size, out, tol, sparse)
 
     def batch_size_of_encode(self) -> int:
         """The rows that `encode` takes at a time by itself, from the model's sizes."""

@@ -16,6 +16,7 @@ from sc2keras.backend import ArrayFunction, aligned_empty
 from sc2keras.layers.convergence import quiet_solvers, warn_if_open
 from sc2keras.models import proven
 from sc2keras.models.output import apart, collect
+from sc2keras.sparse_rows import collect_sparse
 from sc2keras.threads import on_one_thread
 from sc2keras.validation import Shape, check_positive_integer
 
@@ -44,15 +45,26 @@ def encode(
     batch_size: int | None,
     out: NDArray | None,
     tol: float | None = None,
-) -> NDArray:
+    sparse: bool = False,
+) -> Any:
     """`SparseCoder.encode`."""
+    if sparse and out is not None:
+        raise ValueError(
+            "sparse=True makes a new matrix, and has no part in out; received out of "
+            f"type {type(out).__name__}. Leave one of them out."
+        )
     dtype = str(getattr(out, "dtype", model._result_dtype))
     forward = model._forward if tol is None else _proven(model, tol, dtype)
     n_samples, parts = _codes(model, x, batch_size, out, forward)
-    shape = (model.encoder.n_atoms,)
+    n_atoms = model.encoder.n_atoms
+
+    def collected() -> Any:
+        if sparse:
+            return collect_sparse(parts, n_atoms, model._result_dtype)
+        return collect(parts, n_samples, (n_atoms,), model._result_dtype, out)
+
     # Proofs are NumPy's, of several batches side by side.
-    collected = collect if tol is None else on_one_thread(collect)
-    return collected(parts, n_samples, shape, model._result_dtype, out)
+    return collected() if tol is None else on_one_thread(collected)()
 
 
 def reconstruct(

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from coders import build, images
 from helpers import signals, unit_atoms
+from scipy.sparse import csr_array, csr_matrix
 
 from sc2keras import SparseCoder
 from sc2keras.layers import LISTABlock
@@ -97,3 +98,19 @@ def test_out_beside_the_input_in_one_array_is_allowed(model):
     both[:, :4] = signals(50, 4)
     model.encode(both[:, :4], out=both[:, 4:])
     np.testing.assert_allclose(both[:, 4:], model.encode(signals(50, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("tol", [None, 1e-4])
+def test_sparse_codes_are_canonical_and_the_same(model, tol):
+    x = signals(50, 4)
+    dense = model.encode(x, tol=tol)
+    streams = [x, iter([x[:20], x[20:20], x[20:]]), csr_array(x)]
+    for data in streams:
+        codes = model.encode(data, batch_size=16, tol=tol, sparse=True)
+        assert isinstance(codes, csr_matrix) and codes.dtype == "float32"
+        assert codes.has_canonical_format and codes.data.all()
+        assert codes.nnz < dense.size
+        np.testing.assert_allclose(codes.toarray(), dense, atol=1e-6)
+    assert model.encode(x[:0], sparse=True).shape == (0, 6)
+    with pytest.raises(ValueError, match=r"sparse=True .*received out of type ndarray"):
+        model.encode(x, out=np.zeros((50, 6), "float32"), sparse=True)

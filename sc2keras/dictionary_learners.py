@@ -7,18 +7,23 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import MiniBatchDictionaryLearning
+from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
 
 from sc2keras.applications import build
 from sc2keras.layers.dictionary import check_offset
 from sc2keras.layers.step_lista import VARIANTS
+from sc2keras.signals import chunks
+from sc2keras.sparse_rows import SparseRows
 from sc2keras.threads import keeps_random_state, on_one_thread
 from sc2keras.training import USUAL_NORM
 
 # Of coordinate descent for each code: scikit-learn's own 1,000 are spent on digits that
 # the update does not notice. The dictionary is reached four times sooner with 50.
 SWEEPS = 50
+# Of an atom, in the learner's unit, the mean square of its entries in codes.
+_UNUSED = 1e-6
 
 
 class Beginning(NamedTuple):
@@ -53,27 +58,43 @@ class Learner(Protocol):
     """A dictionary `(n_atoms, n_features)` that every `update` makes better."""
 
     batch_size: int
+    beginning: Beginning
     dictionary: NDArray
 
     def __init__(self, beginning: Beginning) -> None: ...
 
     @staticmethod
-    def unit_of(x: NDArray) -> float: ...
+    def unit_of(x: Any) -> float: ...
 
     @staticmethod
     def n_updates(n_samples: int, batch_size: int) -> int: ...
 
-    def update(self, x: NDArray) -> None: ...
+    def update(self, x: NDArray, weight: NDArray | None = None) -> float: ...
 
 
 class OnlineLearner:
-    """Surrogates of the mean objective, minimised one after the other."""
+    """Surrogates of the mean objective, minimised one after the other.
+
+    With the codes S of a batch X, and weights W of its samples that sum to w, in place
+    of which stand ones,
+
+        A ← β A + Sᵀ W S / w,   B ← β B + Sᵀ W X / w
+        d_j ← Π(d_j + (B_j − A_j D) / A_jj)   for one atom after the other
+
+    where Π is the projection on the unit ball (of an atom >= 0, on its part that is),
+    and β → 1, as in `sklearn.decomposition.MiniBatchDictionaryLearning.partial_fit`,
+    which has no weights.
+
+    Reference:
+        Mairal, Bach, Ponce and Sapiro, Online Learning for Matrix Factorization and
+        Sparse Coding, 2010, algorithm 1.
+    """
 
     batch_size = 64
 
     @staticmethod
-    def unit_of(x: NDArray) -> float:
-        # scikit-learn takes codes below a fixed size for unused.
+    def unit_of(x: Any) -> float:
+        # Atoms whose entries are below a fixed size count as unused.
         return power_of_two(typical_norm(x))
 
     @staticmethod
@@ -81,33 +102,73 @@ class OnlineLearner:
         return max(300, math.ceil(3 * n_samples / batch_size))
 
     def __init__(self, beginning: Beginning) -> None:
-        self._unit = beginning.unit
-        self._learner = MiniBatchDictionaryLearning(
-            len(beginning.start),
-            alpha=beginning.l1 / beginning.unit,
-            batch_size=beginning.batch_size,
-            dict_init=beginning.start.astype("float64"),
-            fit_algorithm="cd",
-            transform_max_iter=SWEEPS,
-            random_state=beginning.seed,
-            positive_code=beginning.nonnegative,
-            positive_dict=beginning.nonnegative_dictionary,
-        )
+        self.beginning = beginning
+        self._atoms = np.array(beginning.start, dtype="float64", order="C")
+        n_atoms, n_features = self._atoms.shape
+        self._gram = np.zeros((n_atoms, n_atoms))
+        self._products = np.zeros((n_atoms, n_features))
+        self._n_done = 0
+        self._random_state = check_random_state(beginning.seed)
 
     @on_one_thread
     @keeps_random_state
-    def update(self, x: NDArray) -> None:
+    def update(self, x: NDArray, weight: NDArray | None = None) -> float:
+        """Learns from a batch, and returns its mean objective before."""
+        unit = self.beginning.unit
+        x = np.ascontiguousarray(x, dtype="float64") / unit
+        weight = np.ones(len(x)) if weight is None else weight
+        total, codes = weight.sum(), self._codes(x)
+        costs = np.sum((x - codes @ self._atoms) ** 2, axis=1) / 2
+        costs += self.beginning.l1 / unit * np.abs(codes).sum(axis=1)
+        kept = self._kept(total)
+        weighted = codes.T * (weight / total)
+        self._gram = kept * self._gram + weighted @ codes
+        self._products = kept * self._products + weighted @ x
+        self._improve_atoms(x)
+        self._n_done += 1
+        return unit**2 * float(weight @ costs / total)
+
+    def _codes(self, x: NDArray) -> NDArray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._learner.partial_fit(x.astype("float64") / self._unit)
+            return sparse_encode(
+                x,
+                self._atoms,
+                algorithm="lasso_cd",
+                alpha=self.beginning.l1 / self.beginning.unit,
+                max_iter=SWEEPS,
+                positive=self.beginning.nonnegative,
+                check_input=False,
+            )
+
+    def _kept(self, size: float) -> float:
+        """β, the share of what earlier batches have told that is kept."""
+        n_done = self._n_done
+        seen = (n_done + 1) * size
+        if n_done >= size - 1:
+            seen = size**2 + n_done + 1 - size
+        return (seen + 1 - size) / (seen + 1)
+
+    def _improve_atoms(self, x: NDArray) -> None:
+        atoms, gram = self._atoms, self._gram
+        for j, products in enumerate(self._products):
+            if gram[j, j] > _UNUSED:
+                atoms[j] += (products - gram[j] @ atoms) / gram[j, j]
+            else:
+                sample = x[self._random_state.choice(len(x))]
+                noise = 0.01 * (sample.std() or 1.0)
+                atoms[j] = sample + self._random_state.normal(0, noise, sample.size)
+            if self.beginning.nonnegative_dictionary:
+                np.maximum(atoms[j], 0.0, out=atoms[j])
+            atoms[j] /= max(np.linalg.norm(atoms[j]), 1.0)
 
     @property
     def dictionary(self) -> NDArray:
-        return self._learner.components_
+        return self._atoms
 
     @dictionary.setter
     def dictionary(self, atoms: NDArray) -> None:
-        self._learner.components_[:] = atoms
+        self._atoms[:] = atoms
 
 
 class UnrolledLearner:
@@ -116,7 +177,7 @@ class UnrolledLearner:
     batch_size = 256
 
     @staticmethod
-    def unit_of(x: NDArray) -> float:
+    def unit_of(x: Any) -> float:
         return typical_norm(x) / USUAL_NORM
 
     @staticmethod
@@ -124,8 +185,8 @@ class UnrolledLearner:
         return 1500
 
     def __init__(self, beginning: Beginning) -> None:
+        self.beginning = beginning
         start, l1, unit, batch_size, n_updates, _, *signs = beginning
-        self._unit = unit
         options: dict[str, Any] = {"n_steps": 10, **VARIANTS["scalars"]}
         options |= {"l1": l1 / unit, "dictionary": start, "dtype": "float32"}
         options |= zip(("nonnegative", "nonnegative_dictionary"), signs, strict=True)
@@ -135,9 +196,15 @@ class UnrolledLearner:
         )
         recipe.compile(self._model, n_updates * batch_size)
 
-    def update(self, x: NDArray) -> None:
+    def update(self, x: NDArray, weight: NDArray | None = None) -> float:
+        """Learns from a batch, and returns the mean objective of all so far."""
+        unit = self.beginning.unit
         # In float64, as the unit may be out of float32's range.
-        self._model.train_on_batch((x.astype("float64") / self._unit).astype("float32"))
+        x = (x.astype("float64") / unit).astype("float32")
+        # Keras takes weights beside targets alone.
+        of_samples = () if weight is None else (np.zeros(len(x)), weight)
+        logs = self._model.train_on_batch(x, *of_samples, return_dict=True)
+        return unit**2 * float(logs["loss"])
 
     @property
     def dictionary(self) -> NDArray:
@@ -158,7 +225,7 @@ def shuffled_batches(
             yield order[start : start + batch_size]
 
 
-def centred(x: NDArray, options: Mapping[str, Any] | None) -> NDArray:
+def centred(x: Any, options: Mapping[str, Any] | None) -> Any:
     """x − b with an encoder's options, which is what its dictionary is learned from.
 
     An offset that does not fit is left to the encoder, which refuses it.
@@ -172,10 +239,12 @@ def centred(x: NDArray, options: Mapping[str, Any] | None) -> NDArray:
     start = check_offset(0.0 if offset is None else offset)
     if not start.any() or start.size not in (1, x.shape[1]):
         return x
+    if isinstance(x, SparseRows):
+        return x.minus(start)
     return (x - start).astype(x.dtype)
 
 
-def typical_norm(x: NDArray) -> float:
+def typical_norm(x: Any) -> float:
     """√(mean ‖x_i‖²) over the samples that are not all zero; 1 if all are.
 
     Samples may have any shape.
@@ -185,15 +254,14 @@ def typical_norm(x: NDArray) -> float:
     >>> typical_norm(np.array([[3.0, 4.0], [0.0, 0.0]]))
     5.0
     """
-    largest = float(np.abs(x).max(initial=0.0))
+    largest = max((float(np.abs(rows).max()) for _, rows in chunks(x)), default=0.0)
     if largest == 0.0:
         return 1.0
     # In units of the largest entry, whose square may be no number.
-    chunks = np.array_split(x, math.ceil(len(x) / 4096))
     norms = np.concatenate(
         [
             np.square(rows.astype("float64") / largest).reshape(len(rows), -1).sum(1)
-            for rows in chunks
+            for _, rows in chunks(x)
         ]
     )
     return largest * math.sqrt(norms.sum() / np.count_nonzero(norms))

@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,9 @@ from sc2keras.dictionary_learners import (
     UnrolledLearner,
     shuffled_batches,
 )
-from sc2keras.signals import as_array, check_finite
+from sc2keras.signals import as_array, check_finite, chunks, is_sparse
+from sc2keras.sparse_rows import SparseRows
+from sc2keras.stopping import Monitor
 from sc2keras.threads import keeps_random_state, on_one_thread
 from sc2keras.validation import check_positive, check_positive_integer
 
@@ -61,7 +63,7 @@ def learn_dictionary(
         n_atoms: Integer, at most the number of samples that are not all zero.
         l1: Float > 0, λ, the weight of the ℓ1 term; scikit-learn's `alpha`.
         method: `"online"`: surrogates of the mean are minimised one after the other,
-            by `sklearn.decomposition.MiniBatchDictionaryLearning`. `"unrolled"`: the
+            as by `sklearn.decomposition.MiniBatchDictionaryLearning`. `"unrolled"`: the
             codes are those of ten steps of `StepLFISTA`, which are trained together
             with D by the gradient through them. It comes lower sooner where there are
             thousands of samples, and needs a second to begin.
@@ -102,23 +104,35 @@ def learn_dictionary(
             f"method must be one of {', '.join(map(repr, _LEARNERS))}; received "
             f"method={method!r}."
         )
-    signs = bool(nonnegative), bool(nonnegative_dictionary)
-    how = (batch_size, max_iter, seed, verbose, *signs)
-    learner = trained_learner(_LEARNERS[method], x, n_atoms, l1, *how)
+    learner = trained_learner(
+        _LEARNERS[method],
+        x,
+        n_atoms,
+        l1,
+        batch_size=batch_size,
+        max_iter=max_iter,
+        seed=seed,
+        verbose=verbose,
+        nonnegative=bool(nonnegative),
+        nonnegative_dictionary=bool(nonnegative_dictionary),
+    )
     return unit_rows(learner.dictionary).astype("float32")
 
 
 def trained_learner(
     cls: type[AnyLearner],
-    x: ArrayLike,
+    x: Any,
     n_atoms: int,
     l1: float,
+    *,
     batch_size: int | None = None,
     max_iter: int | None = None,
     seed: int = 0,
     verbose: int = 1,
     nonnegative: bool = False,
     nonnegative_dictionary: bool = False,
+    sample_weight: NDArray | None = None,
+    monitor: Monitor | None = None,
 ) -> AnyLearner:
     """What has learned the dictionary of `learn_dictionary`, and can go on."""
     if batch_size is None:
@@ -127,7 +141,6 @@ def trained_learner(
     if max_iter is not None:
         check_positive_integer("max_iter", max_iter)
     check_positive("l1", l1)
-    signs = nonnegative, nonnegative_dictionary
     x = _check_signals(x, n_atoms, seed, nonnegative_dictionary)
     batch_size = min(batch_size, len(x))
     if max_iter is None:
@@ -135,17 +148,36 @@ def trained_learner(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
     start = _fill(x[:0], x, order, n_atoms, rng, nonnegative_dictionary)
-    unit = cls.unit_of(x)
-    learner = cls(Beginning(start, l1, unit, batch_size, max_iter, seed, *signs))
+    how = (batch_size, max_iter, seed, nonnegative, nonnegative_dictionary)
+    learner = cls(Beginning(start, l1, cls.unit_of(x), *how))
+    train(learner, x, batch_size, max_iter, rng, verbose, sample_weight, monitor)
+    return learner
+
+
+def train(
+    learner: Learner,
+    x: Any,
+    batch_size: int,
+    max_iter: int,
+    rng: np.random.Generator,
+    verbose: int = 0,
+    sample_weight: NDArray | None = None,
+    monitor: Monitor | None = None,
+) -> None:
+    """At most so many updates on shuffled batches, and new atoms for unused ones."""
     batches = shuffled_batches(len(x), batch_size, rng)
+    if monitor is not None:
+        monitor.begin(len(x), batch_size)
     probe_every = math.ceil(max_iter / _N_PROBES)
     bar = tqdm(range(1, max_iter + 1), "Dictionary", disable=not verbose)
     for step, batch in zip(bar, batches, strict=False):
-        learner.update(x[batch])
-        if step % probe_every == 0 or step == max_iter:
-            atoms = learner.dictionary
-            learner.dictionary = _replaced(atoms, x, l1, unit, rng, *signs)
-    return learner
+        weight = None if sample_weight is None else sample_weight[batch]
+        objective = learner.update(x[batch], weight)
+        is_enough = monitor is not None and monitor(objective, learner.dictionary)
+        if is_enough or step % probe_every == 0 or step == max_iter:
+            learner.dictionary = _replaced(learner, x, rng)
+        if is_enough:
+            break
 
 
 def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.float32]:
@@ -161,37 +193,53 @@ def sample_dictionary(x: ArrayLike, n_atoms: int, seed: int = 0) -> NDArray[np.f
     >>> sample_dictionary(load("digits").x_train, n_atoms=16).shape
     (16, 64)
     """
-    x = _check_signals(x, n_atoms, seed)
-    rng = np.random.default_rng(seed)
-    return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng).astype("float32")
+    return sampled_atoms(x, n_atoms, seed).astype("float32")
 
 
-def _check_signals(
-    x: ArrayLike, n_atoms: int, seed: int, nonnegative: bool = False
+def sampled_atoms(
+    x: Any, n_atoms: int, seed: int, nonnegative: bool = False
 ) -> NDArray:
+    """Samples as atoms; of atoms >= 0, what is above zero of them."""
+    x = _check_signals(x, n_atoms, seed, nonnegative)
+    rng = np.random.default_rng(seed)
+    return _fill(x[:0], x, rng.permutation(len(x)), n_atoms, rng, nonnegative)
+
+
+def n_usable(x: Any, nonnegative: bool = False) -> int:
+    """How many samples an atom can be made of."""
+    # Of a sample, an atom >= 0 is made of what is above zero.
+    return sum(
+        int((rows > 0 if nonnegative else rows).any(axis=1).sum())
+        for _, rows in chunks(x)
+    )
+
+
+def _check_signals(x: Any, n_atoms: int, seed: int, nonnegative: bool = False) -> Any:
     """`x` as rows, of which so many atoms can be made with that seed."""
     check_positive_integer("n_atoms", n_atoms)
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1.")
-    x = as_array("x", x)
+    if is_sparse(x):
+        x = SparseRows(x.tocsr())
+    elif not isinstance(x, SparseRows):
+        x = as_array("x", x)
     if x.dtype.kind != "f":
         raise ValueError(
             f"x has dtype {x.dtype}, but must be made of floats. Scale 8-bit images to "
             "[0, 1] with sc2keras.applications.preprocess_input."
         )
-    if x.ndim < 2 or not x.size:
+    if x.ndim < 2 or 0 in x.shape:
         raise ValueError(
             f"x has shape {x.shape}, but must be (n_samples, ...), at least "
             f"n_atoms={n_atoms} samples. Reshape a single one with x[None]."
         )
-    x = x.reshape(len(x), -1)
+    x = x.reshape(len(x), math.prod(x.shape[1:]))
     check_finite("x", x, x.dtype.name)
-    # Of a sample, an atom >= 0 is made of what is above zero.
-    n_usable = int((x > 0 if nonnegative else x).any(axis=1).sum())
-    if n_usable < n_atoms:
+    found = n_usable(x, nonnegative)
+    if found < n_atoms:
         above = "all zero, or below it" if nonnegative else "all zero"
         raise ValueError(
-            f"n_atoms={n_atoms} is more than the {n_usable} samples of x that are not "
+            f"n_atoms={n_atoms} is more than the {found} samples of x that are not "
             f"{above}. Ask for fewer atoms, or give more samples."
         )
     if x.shape[1] == 1 and n_atoms > 1:
@@ -210,7 +258,7 @@ def unit_rows(rows: NDArray) -> NDArray:
 
 def _fill(
     atoms: NDArray,
-    x: NDArray,
+    x: Any,
     order: NDArray,
     n_atoms: int,
     rng: np.random.Generator,
@@ -243,31 +291,26 @@ def _fill(
 
 @on_one_thread
 @keeps_random_state
-def _replaced(
-    dictionary: NDArray,
-    x: NDArray,
-    l1: float,
-    unit: float,
-    rng: np.random.Generator,
-    nonnegative: bool,
-    nonnegative_dictionary: bool,
-) -> NDArray:
+def _replaced(learner: Learner, x: Any, rng: np.random.Generator) -> NDArray:
     """A dictionary with other atoms for those that no sample uses and for copies."""
+    problem, dictionary = learner.beginning, learner.dictionary
     rows = rng.choice(len(x), min(_PROBE_SIZE, len(x)), replace=False)
-    sample = x[rows].astype("float64") / unit
+    sample = x[rows].astype("float64") / problem.unit
     atoms = unit_rows(dictionary.astype("float64"))
-    how = {"algorithm": "lasso_cd", "alpha": l1 / unit, "max_iter": SWEEPS}
+    l1, positive = problem.l1 / problem.unit, problem.nonnegative
+    how = {"algorithm": "lasso_cd", "alpha": l1, "max_iter": SWEEPS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        codes = sparse_encode(sample, atoms, positive=nonnegative, **how)
+        codes = sparse_encode(sample, atoms, positive=positive, **how)
     same = np.abs(atoms @ atoms.T) > _SAME_DIRECTION
     keep = codes.any(axis=0) & ~np.triu(same, 1).any(axis=0)
     if keep.all():
         return dictionary
     costs = ((sample - codes @ atoms) ** 2).sum(axis=1) / 2
-    costs += l1 / unit * np.abs(codes).sum(axis=1)
+    costs += l1 * np.abs(codes).sum(axis=1)
     size, order = len(dictionary), np.argsort(-costs)
-    atoms = _fill(atoms[keep], sample, order, size, rng, nonnegative_dictionary)
+    signs = problem.nonnegative_dictionary
+    atoms = _fill(atoms[keep], sample, order, size, rng, signs)
     replaced = np.empty_like(atoms)
     replaced[keep], replaced[~keep] = atoms[: keep.sum()], atoms[keep.sum() :]
     return replaced

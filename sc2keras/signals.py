@@ -1,5 +1,6 @@
 """Signals and codes as they come in: of any kind, or refused by name."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from sc2keras.validation import Shape, depth_of_caller
 
-# Rows that are looked at together.
-_CHUNK = 4096
+# Rows, and numbers, that are looked at together.
+_CHUNK, _CHUNK_SIZE = 4096, 2**24
 # Entries of so few rows that what surrounds a sum takes longer than to look at each.
 _FEW = 4096
 
@@ -21,9 +22,9 @@ def open_samples(name: str, x: Any, shape: Shape) -> Any:
     Arrays and memory maps `(n_samples, *shape)` stay as they are, larger than memory
     perhaps; frames and nested lists become arrays; a stream is an iterable of batches.
     """
-    if isinstance(x, dict) and not _is_sparse(x):  # As SciPy's dok_array is.
+    if isinstance(x, dict) and not is_sparse(x):  # As SciPy's dok_array is.
         x = _only_value(name, x)
-    if _is_sparse(x):
+    if is_sparse(x):
         return x.tocsr()
     if isinstance(x, (list, tuple)):
         is_stream = len(x) and _is_batch(first_of(name, x[0]), shape)
@@ -119,7 +120,7 @@ def as_array(name: str, x: Any) -> NDArray:
                 f"them, for instance with {name}.filled(0.0), or drop their samples."
             )
         x = np.ma.getdata(x)
-    if _is_sparse(x):
+    if is_sparse(x):
         x = x.toarray()
     elif hasattr(x, "detach"):  # A PyTorch tensor, which NumPy may not read as it is.
         x = x.detach().cpu()
@@ -149,9 +150,16 @@ def as_array(name: str, x: Any) -> NDArray:
     )
 
 
-def check_finite(name: str, x: NDArray, dtype: str) -> None:
-    for start in range(0, len(x), _CHUNK):
-        rows = x[start : start + _CHUNK]
+def chunks(x: Any) -> Iterator[tuple[int, NDArray]]:
+    """Where they start, and rows that are looked at together, of all of `x`."""
+    size = max(1, math.prod(x.shape[1:]))
+    n_rows = max(1, min(_CHUNK, _CHUNK_SIZE // size))
+    for start in range(0, len(x), n_rows):
+        yield start, x[start : start + n_rows]
+
+
+def check_finite(name: str, x: Any, dtype: str) -> None:
+    for start, rows in chunks(x):
         with np.errstate(over="ignore"):
             rows = rows.astype(dtype, copy=False) if rows.dtype.kind == "f" else rows
         row = first_not_finite(rows)
@@ -196,7 +204,7 @@ def warn_of_integers(x: Any, name: str = "x") -> None:
         )
 
 
-def _is_sparse(x: Any) -> bool:
+def is_sparse(x: Any) -> bool:
     return hasattr(x, "tocsr") and hasattr(x, "toarray")
 
 

@@ -141,6 +141,7 @@ def check_same(encoder: "Encoder", arguments: Mapping[str, Any]) -> None:
         held: Any = getattr(encoder, name, builders.get(type(encoder)))
         if value is not None and not np.array_equal(value, held):
             raise ValueError(
-                f"{name}={value!r} differs from the model that partial_fit goes on "
-                f"with, which has {name}={held!r}. Call fit, or set it back."
+                f"{name}={value!r} differs from the model that learning goes on with, "
+                f"which has {name}={held!r}. Call fit with warm_start=False, or set it "
+                "back."
             )

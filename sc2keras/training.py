@@ -151,22 +151,41 @@ class Recipe:
         return model.fit(x, y, **kwargs)
 
 
-class ShuffledBatches(keras.utils.PyDataset):
-    """Batches in a new order each epoch, which no global random state decides."""
+class Batches(keras.utils.PyDataset):
+    """Batches in a new order each epoch, which no global random state decides.
+
+    Args:
+        x: Array of samples, or `SparseRows`.
+        batch_size: Integer.
+        random_state: Of the orders; None: that of the samples.
+        sample_weight: Array `(n_samples,)`, or None.
+    """
 
     def __init__(
-        self, x: NDArray, batch_size: int, random_state: np.random.RandomState
+        self,
+        x: Any,
+        batch_size: int,
+        random_state: np.random.RandomState | None = None,
+        sample_weight: NDArray | None = None,
     ) -> None:
         super().__init__()
         self._x, self._batch_size, self._random_state = x, batch_size, random_state
+        self._weight = sample_weight
         self.on_epoch_end()
 
     def __len__(self) -> int:
         return math.ceil(len(self._x) / self._batch_size)
 
-    def __getitem__(self, index: int) -> tuple[NDArray]:
+    def __getitem__(self, index: int) -> tuple[NDArray, ...]:
         start = index * self._batch_size
-        return (self._x[self._order[start : start + self._batch_size]],)
+        rows = self._order[start : start + self._batch_size]
+        if self._weight is None:
+            return (self._x[rows],)
+        # Keras takes weights beside targets alone.
+        return self._x[rows], np.zeros(len(rows), "float32"), self._weight[rows]
 
     def on_epoch_end(self) -> None:
-        self._order = self._random_state.permutation(len(self._x))
+        n_samples = len(self._x)
+        self._order = np.arange(n_samples)
+        if self._random_state is not None:
+            self._order = self._random_state.permutation(n_samples)

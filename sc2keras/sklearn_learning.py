@@ -1,0 +1,347 @@
+"""What a transformer learns from samples: a dictionary, or a network."""
+
+import copy
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from tqdm import tqdm
+
+from sc2keras.applications import build
+from sc2keras.backend import make_deterministic
+from sc2keras.dictionary_learners import Beginning, OnlineLearner, centred, typical_norm
+from sc2keras.dictionary_learning import (
+    n_usable,
+    sampled_atoms,
+    train,
+    trained_learner,
+    unit_rows,
+)
+from sc2keras.models import SparseCoder, saving
+from sc2keras.models.variables import all_or_nothing
+from sc2keras.registry import check_same, get_entry
+from sc2keras.signals import as_array
+from sc2keras.stopping import Monitor, MonitoredEpochs
+from sc2keras.training import USUAL_NORM, Batches, Recipe
+from sc2keras.transform_algorithms import TOL, check_algorithm
+from sc2keras.validation import check_non_negative, check_positive_integer
+
+_STARTS = ("classical", "samples", "random")
+_N_ATOMS = 100
+# Of a solver whose steps are not given: until the gap is at most `TOL`, or so many.
+_N_STEPS = {"ISTA": 10_000, "FISTA": 10_000, "ActiveSet": 1_000}
+_NOT_OF_THE_BUILDER = {"n_atoms", "input_shape", "l1", "dictionary", "classes"}
+# By scikit-learn's names, the options of builders.
+_SIGNS = {"positive_code": "nonnegative", "positive_dict": "nonnegative_dictionary"}
+
+
+class LearnedModel(BaseEstimator):
+    """Base of `SparseCodeTransformer`, whose parameters it has: how it learns."""
+
+    n_atoms: int | None
+    l1: float
+    builder: str
+    n_steps: int | None
+    builder_kwargs: dict[str, Any] | None
+    positive_code: bool
+    positive_dict: bool
+    start: Any
+    epochs: int
+    batch_size: int | None
+    learning_rate: float | None
+    tol: float
+    max_no_improvement: int | None
+    callback: Callable[[dict[str, Any]], Any] | None
+    random_state: Any
+    verbose: int
+    model: SparseCoder | str | os.PathLike[str] | None
+    transform_algorithm: str | None
+    transform_n_nonzero_coefs: int | None
+    transform_alpha: float | None
+    model_: SparseCoder
+    n_features_in_: int
+    # Of a solver's dictionary, what more samples go on with.
+    _learner: OnlineLearner | None = None
+
+    def _check_parameters(self) -> None:
+        """What the builder does not check."""
+        check_positive_integer("n_atoms", self._n_atoms)
+        get_entry(self.builder)
+        kwargs = self.builder_kwargs or {}
+        if not isinstance(kwargs, Mapping) or kwargs.keys() & _NOT_OF_THE_BUILDER:
+            raise ValueError(
+                "builder_kwargs must be a dict, without what parameters here say or "
+                f"classes; received {kwargs!r}. Use n_atoms=, l1= and start=."
+            )
+        if isinstance(self.start, str | None) and self.start not in _STARTS:
+            raise ValueError(
+                f"start must be one of {_STARTS} or an array (n_atoms, n_features); "
+                f"received start={self.start!r}."
+            )
+        check_non_negative("tol", self.tol)
+        patience = self.max_no_improvement
+        if patience is not None and patience != 0:
+            check_positive_integer("max_no_improvement", patience)
+        if self.callback is not None and not callable(self.callback):
+            raise ValueError(
+                "callback must be a function of one dictionary, or None; received "
+                f"callback={self.callback!r}."
+            )
+        self._builder_options()
+        self._recipe()
+
+    def _check_transform(self, is_trained: bool, n_atoms: int) -> None:
+        check_algorithm(
+            self.transform_algorithm,
+            self.transform_n_nonzero_coefs,
+            self.transform_alpha,
+            is_trained,
+            (n_atoms, self.n_features_in_),
+        )
+
+    @property
+    def _n_atoms(self) -> int:
+        if self.n_atoms is not None:
+            return self.n_atoms
+        if isinstance(self.start, str | None):
+            return _N_ATOMS
+        shape = as_array("start", self.start).shape
+        return shape[0] if shape else 1
+
+    @property
+    def _is_trained(self) -> bool:
+        return get_entry(self.builder).is_trained
+
+    def _builder_options(self) -> dict[str, Any]:
+        """`builder_kwargs`, and what other parameters say of the builder's options."""
+        options = dict(self.builder_kwargs or {})
+        for parameter, name in _SIGNS.items():
+            if getattr(self, parameter) and not options.setdefault(name, True):
+                raise ValueError(
+                    f"{parameter}=True and builder_kwargs={self.builder_kwargs!r} "
+                    f"contradict each other. Leave {name!r} out."
+                )
+        return options
+
+    def _random_state(self) -> np.random.RandomState:
+        if self.random_state is not None:
+            make_deterministic()
+        return check_random_state(self.random_state)
+
+    def _monitor(self, n_iter: int = 0) -> Monitor:
+        return Monitor(self.callback, self.tol, self.max_no_improvement, n_iter)
+
+    def _note(self, monitor: Monitor) -> None:
+        self.n_iter_, self.error_ = monitor.n_iter, np.array(monitor.errors)
+
+    def _trained_model(
+        self, x: Any, weight: NDArray | None, monitor: Monitor, goes_on: bool
+    ) -> SparseCoder:
+        random_state = self._random_state()
+        if weight is not None:
+            weight = weight / weight.mean()
+        if goes_on:
+            self._check_goes_on(self.model_)
+            model = copy.deepcopy(self.model_)
+            if not self._is_trained and self._starts_by("classical"):
+                self._learn_more(model, x, weight, monitor, random_state)
+        else:
+            model = self._untrained_model(x, random_state, weight, monitor)
+        if model.trainable_weights:
+            self._compile(model, len(x))
+            batches = Batches(x, self._recipe().batch_size, random_state, weight)
+            atoms = model.encoder.dictionary
+            is_fixed = not any(each is atoms for each in model.trainable_weights)
+            monitor.begin(len(x), len(x), is_fixed)
+            self._fit_model(model, batches, monitor, self.epochs)
+            self._compile(model)  # For `partial_fit`: the cosine has come to zero.
+        return model
+
+    def _fit_model(
+        self, model: SparseCoder, batches: Batches, monitor: Monitor, epochs: int
+    ) -> None:
+        scale = model.encoder.unit**2
+        epoch = MonitoredEpochs(monitor, len(batches), scale)
+        how: dict[str, Any] = {"verbose": self.verbose, "callbacks": [epoch]}
+        model.fit(batches, epochs=epochs, shuffle=False, **how)
+
+    def _train_on_part(
+        self, model: SparseCoder, x: Any, weight: NDArray | None, monitor: Monitor
+    ) -> None:
+        """One pass over more samples, in their order."""
+        with all_or_nothing(model):
+            if not self._is_trained:
+                self._learn_part(model, x, weight, monitor)
+                return
+            recipe = self._recipe()
+            if model.compiled:
+                model.optimizer.learning_rate = recipe.learning_rate
+            else:
+                self._compile(model)
+            if weight is not None:
+                weight = weight / weight.mean()
+            batches = Batches(x, recipe.batch_size, sample_weight=weight)
+            self._fit_model(model, batches, monitor, epochs=1)
+
+    def _learn_part(
+        self, model: SparseCoder, x: Any, weight: NDArray | None, monitor: Monitor
+    ) -> None:
+        x = centred(x, self.builder_kwargs)
+        learner, batch_size = self._online_learner(model, x), self._size_of_updates
+        starts = range(0, len(x), batch_size)
+        for start in tqdm(starts, "Dictionary", disable=not self.verbose):
+            rows = slice(start, start + batch_size)
+            of_rows = None if weight is None else weight[rows]
+            monitor(learner.update(x[rows], of_rows), learner.dictionary)
+        self._take_over(learner, model)
+
+    def _learn_more(
+        self,
+        model: SparseCoder,
+        x: Any,
+        weight: NDArray | None,
+        monitor: Monitor,
+        random_state: np.random.RandomState,
+    ) -> None:
+        """As many updates as a first fit makes, from the dictionary of a model on."""
+        x = centred(x, self.builder_kwargs)
+        learner = self._online_learner(model, x)
+        size = min(self._size_of_updates, len(x))
+        n_updates = OnlineLearner.n_updates(len(x), size)
+        rng = np.random.default_rng(random_state.randint(2**31))
+        verbose = int(bool(self.verbose))
+        train(learner, x, size, n_updates, rng, verbose, weight, monitor)
+        self._take_over(learner, model)
+
+    @property
+    def _size_of_updates(self) -> int:
+        return self.batch_size or OnlineLearner.batch_size
+
+    def _online_learner(self, model: SparseCoder, x: Any) -> OnlineLearner:
+        if self._learner is not None:
+            # A copy, as a call that fails leaves the old state.
+            return copy.deepcopy(self._learner)
+        seed = self._random_state().randint(2**31)
+        size, unit = self._size_of_updates, OnlineLearner.unit_of(x)
+        signs: Any = Beginning.signs_of(self._builder_options())
+        start = model.dictionary, self.l1, unit, size, 0, seed
+        return OnlineLearner(Beginning(*start, **signs))
+
+    def _take_over(self, learner: OnlineLearner, model: SparseCoder) -> None:
+        model.encoder.dictionary.assign(unit_rows(learner.dictionary))
+        self._learner = learner
+
+    def _check_goes_on(self, model: SparseCoder) -> None:
+        """Raises a ValueError unless the parameters are those of a model."""
+        names = ("builder", "n_atoms", "l1", "n_steps")
+        asked = {name: getattr(self, name) for name in names}
+        signs = Beginning.signs_of(self._builder_options())
+        check_same(model.encoder, asked | {k: v for k, v in signs.items() if v})
+
+    def _starts_by(self, name: str) -> bool:
+        return isinstance(self.start, str) and self.start == name
+
+    def _given_model(self) -> SparseCoder:
+        model = self.model
+        if isinstance(model, (str, os.PathLike)):
+            is_preset = saving.is_preset(str(model))
+            load = saving.load_preset if is_preset else keras.saving.load_model
+            model = load(str(model))
+        if not isinstance(model, SparseCoder):
+            raise ValueError(
+                "model must be a sc2keras.SparseCoder or the path of its .keras file; "
+                f"received model={self.model!r}."
+            )
+        n_features = math.prod(model.input_shape[1:])
+        if n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {self.n_features_in_} features, but the given model takes "
+                f"{n_features}: its inputs have shape {model.input_shape[1:]}. Pass "
+                "such data, or train another model with model=None."
+            )
+        self._check_transform(model.encoder.is_trained, model.encoder.n_atoms)
+        return model
+
+    def _untrained_model(
+        self,
+        x: Any,
+        random_state: np.random.RandomState,
+        weight: NDArray | None = None,
+        monitor: Monitor | None = None,
+    ) -> SparseCoder:
+        """A model where it starts; of a monitored solver with its dictionary."""
+        self._learner = None
+        x = centred(x, self.builder_kwargs)
+        if not isinstance(self.start, str):
+            return self._build(x, self.start)
+        n_atoms = self._n_atoms
+        dictionary = random_state.standard_normal((n_atoms, x.shape[1]))
+        dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+        signs = Beginning.signs_of(self._builder_options())
+        is_positive = signs["nonnegative_dictionary"]
+        if is_positive:
+            dictionary = np.abs(dictionary)
+        # Before a dictionary is learned, so that a wrong argument shows at once.
+        model = self._build(x, dictionary)
+        # A single feature has room for one direction.
+        n_found = min(n_atoms, n_usable(x, is_positive))
+        n_found = min(n_found, 1) if x.shape[1] == 1 else n_found
+        if self._starts_by("random") or n_found == 0:
+            return model
+        seed = random_state.randint(2**31)
+        # The one pass over a part is all the learning that a solver has.
+        is_part = monitor is None
+        if self._starts_by("samples") or (is_part and not self._is_trained):
+            dictionary[:n_found] = sampled_atoms(x, n_found, seed, is_positive)
+        else:
+            learner = trained_learner(
+                OnlineLearner,
+                x,
+                n_found,
+                self.l1,
+                batch_size=None if self._is_trained else self.batch_size,
+                seed=seed,
+                verbose=int(bool(self.verbose)),
+                sample_weight=weight,
+                monitor=None if self._is_trained else monitor,
+                **signs,
+            )
+            dictionary[:n_found] = unit_rows(learner.dictionary)
+            if n_found == n_atoms and not self._is_trained:
+                self._learner = learner
+        return self._build(x, dictionary)
+
+    def _build(self, x: Any, dictionary: ArrayLike) -> SparseCoder:
+        # Whatever the global policy is.
+        kwargs: dict[str, Any] = {"dtype": "float32", **self._builder_options()}
+        if self.n_steps is not None:
+            kwargs["n_steps"] = self.n_steps
+        if self._is_trained:
+            # The recipe suits such signals, and so signals of any scale.
+            kwargs.setdefault("unit", typical_norm(x) / USUAL_NORM)
+        elif "n_steps" not in kwargs:
+            n_steps = _N_STEPS.get(self.builder, max(_N_STEPS.values()))
+            kwargs = {"tol": TOL, "n_steps": n_steps} | kwargs
+        own: dict[str, Any] = {"l1": self.l1, "dictionary": dictionary}
+        return build(self.builder, self._n_atoms, (x.shape[1],), **own, **kwargs)
+
+    def _recipe(self) -> Recipe:
+        recipe = get_entry(self.builder).layer.recipe
+        if self.learning_rate is not None:
+            recipe = recipe.replace(learning_rate=self.learning_rate)
+        if self.batch_size is not None:
+            recipe = recipe.replace(batch_size=self.batch_size)
+        return recipe.replace(epochs=self.epochs)
+
+    def _compile(self, model: SparseCoder, n_samples: int | None = None) -> None:
+        # The objective in the model's unit.
+        weight = model.encoder.unit**-2.0
+        self._recipe().compile(model, n_samples, objective_weight=weight)
+        # Keras warns when it loads a pickled optimizer that was never built.
+        model.optimizer.build(model.trainable_variables)

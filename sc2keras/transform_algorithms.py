@@ -1,0 +1,173 @@
+"""Codes for the dictionary of a model, by the algorithms of scikit-learn's names."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sc2keras.applications import build
+from sc2keras.models import SparseCoder
+from sc2keras.models.output import collect
+from sc2keras.models.variables import centered, value
+from sc2keras.pursuit import orthogonal_matching_pursuit
+from sc2keras.sparse_rows import collect_sparse
+from sc2keras.validation import (
+    at_least_float32,
+    check_non_negative,
+    check_positive_integer,
+)
+
+ALGORITHMS = ("network", "lasso", "omp", "threshold")
+# Of a solver whose steps are not given: until the gap is at most `TOL`, or so many.
+TOL, N_STEPS = 1e-4, 1_000
+_ROWS_AT_A_TIME = 1024
+# The solvers beside models, by their λ.
+_SOLVERS: WeakKeyDictionary[SparseCoder, dict[Any, SparseCoder]] = WeakKeyDictionary()
+
+
+def check_algorithm(
+    algorithm: str | None,
+    n_nonzero: int | None,
+    alpha: float | None,
+    is_trained: bool,
+    sizes: tuple[int, int],
+) -> None:
+    """Raises a ValueError for what `encode_by` cannot do.
+
+    Args:
+        algorithm, n_nonzero, alpha: See `encode_by`.
+        is_trained: Boolean, whether the model is a network.
+        sizes: Tuple, n_atoms and n_features.
+    """
+    if algorithm is not None and algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"transform_algorithm must be None or one of {ALGORITHMS}; received "
+            f"transform_algorithm={algorithm!r}. The lasso_cd and lasso_lars of "
+            "scikit-learn are 'lasso'."
+        )
+    if algorithm == "network" and not is_trained:
+        raise ValueError(
+            "transform_algorithm='network' needs a network; received a solver. Choose "
+            "one with builder='StepLFISTA', or transform_algorithm='lasso'."
+        )
+    if alpha is not None:
+        check_non_negative("transform_alpha", alpha)
+    if n_nonzero is not None:
+        name = "transform_n_nonzero_coefs"
+        check_positive_integer(name, n_nonzero)
+        if algorithm == "omp" and n_nonzero > min(sizes):
+            raise ValueError(
+                f"{name} must be at most {min(sizes)}, the smaller of the numbers of "
+                f"atoms and features; received {name}={n_nonzero}."
+            )
+
+
+def encode_by(
+    model: SparseCoder,
+    x: Any,
+    algorithm: str | None = None,
+    *,
+    n_nonzero: int | None = None,
+    alpha: float | None = None,
+    sparse: bool = False,
+) -> Any:
+    """Codes for a model's dictionary, offset and signs, `(n_samples, n_atoms)`.
+
+    Args:
+        model: `SparseCoder`.
+        x: Array `(n_samples, n_features)`, or `SparseRows`.
+        algorithm: String or None:
+
+            - `"network"`: what the network gives.
+            - `"lasso"`: the minimum of ½‖x − sD‖² + α·‖s‖₁, of a solver that is not the
+              model's own to a relative duality gap of 1e-4.
+            - `"omp"`: `sc2keras.pursuit.orthogonal_matching_pursuit`.
+            - `"threshold"`: sign(x Dᵀ)·max(|x Dᵀ| − α, 0).
+            - None: the model's own, network or lasso.
+        n_nonzero: Integer, the entries of a code of OMP; None: a tenth of n_features,
+            but at least 1 and at most n_atoms.
+        alpha: Float >= 0, the α of lasso and threshold; None: the λ of the model.
+        sparse: Boolean, whether the codes are a `scipy.sparse.csr_matrix`.
+
+    Example:
+
+    >>> model = build("LISTA", 2, (2,), dictionary=np.eye(2), l1=0.5)
+    >>> x = np.array([[2.0, 0.1]])
+    >>> encode_by(model, x, "threshold").tolist()
+    [[1.5, 0.0]]
+    >>> encode_by(model, x, "omp", n_nonzero=1).tolist()
+    [[2.0, 0.0]]
+    """
+    encoder = model.encoder
+    if algorithm is None:
+        algorithm = "network" if encoder.is_trained else "lasso"
+    if algorithm == "threshold":
+        return _by_parts(
+            model, x, lambda rows: _thresholded(model, rows, alpha), sparse
+        )
+    if algorithm == "omp":
+        size = n_nonzero
+        if size is None:
+            size = int(min(max(x.shape[1] / 10, 1), encoder.n_atoms))
+        signs = encoder.nonnegative
+
+        def pursued(rows: NDArray) -> NDArray:
+            return orthogonal_matching_pursuit(rows, model, size, signs)
+
+        return _by_parts(model, x, pursued, sparse)
+    if algorithm == "lasso" and (encoder.is_trained or alpha is not None):
+        model = _solver(model, encoder.l1 if alpha is None else alpha)
+    return model.encode(x.reshape(len(x), *model.input_shape[1:]), sparse=sparse)
+
+
+def _by_parts(
+    model: SparseCoder, x: Any, codes_of: Callable[[NDArray], NDArray], sparse: bool
+) -> Any:
+    n_atoms, dtype = model.encoder.n_atoms, model.dictionary.dtype.name
+
+    def parts() -> Iterator[NDArray]:
+        for start in range(0, len(x), _ROWS_AT_A_TIME):
+            yield codes_of(x[start : start + _ROWS_AT_A_TIME])
+
+    if sparse:
+        return collect_sparse(parts(), n_atoms, dtype)
+    return collect(parts(), len(x), (n_atoms,), dtype, None)
+
+
+def _thresholded(model: SparseCoder, x: NDArray, alpha: float | None) -> NDArray:
+    encoder = model.encoder
+    products = centered(encoder, x) @ model.dictionary.T
+    threshold = encoder.l1 if alpha is None else alpha
+    if encoder.nonnegative:
+        return np.maximum(products - threshold, 0.0)
+    return np.sign(products) * np.maximum(np.abs(products) - threshold, 0.0)
+
+
+def _solver(model: SparseCoder, l1: float | NDArray) -> SparseCoder:
+    """A solver for a model's dictionary, as it is now."""
+    encoder: Any = model.encoder
+    shape = encoder.n_atoms, encoder.n_features
+    solvers = _SOLVERS.setdefault(model, {})
+    key = np.asarray(l1).tobytes()
+    if key not in solvers:
+        solvers[key] = build(
+            "ActiveSet",
+            shape[0],
+            shape[1:],
+            l1=l1,
+            n_steps=N_STEPS,
+            tol=getattr(encoder, "tol", None) or TOL,
+            # Trained atoms may be zero, or rounded to a norm above 1: no layer is given
+            # such ones.
+            dictionary=np.full(shape, shape[1] ** -0.5),
+            offset=None if encoder.offset is None else 0.0,
+            dtype=at_least_float32(encoder.compute_dtype),
+            **encoder.penalty_options(),
+        )
+    own: Any = solvers[key].encoder
+    own.dictionary.assign(value(encoder.dictionary))
+    if encoder.offset is not None:
+        own.offset.assign(value(encoder.offset))
+    return solvers[key]

@@ -57,7 +57,11 @@ autosummary_ignore_module_all = False
 autodoc_typehints = "none"
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+autodoc_default_options = {
+    "members": True,
+    # scikit-learn writes them, with links into its own book.
+    "exclude-members": "set_fit_request, set_partial_fit_request",
+}
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Call arguments", "params_style"), "Reference"]
 

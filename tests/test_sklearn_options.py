@@ -134,6 +134,7 @@ def test_threshold_is_that_of_scikit_learn(positive, alpha, digits, atoms):
     np.testing.assert_allclose(coder.fit_transform(x), expected, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Orthogonal matching pursuit ended")
 @pytest.mark.parametrize("n_nonzero", [None, 1, 4])
 def test_omp_is_that_of_scikit_learn(n_nonzero, digits, atoms):
     x = digits[0][:60]

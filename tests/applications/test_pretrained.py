@@ -26,10 +26,10 @@ def copies(tmp_path, monkeypatch):
     return folder
 
 
-def test_each_network_of_the_paper_has_weights_for_each_dataset():
+def test_networks_of_the_paper_and_step_lfista_have_weights_for_each_dataset():
     assert list_weights() == {
         builder: ["cifar10", "digits", "mnist"]
-        for builder in ("LFISTA", "LISTA", "SC2Net")
+        for builder in ("LFISTA", "LISTA", "SC2Net", "StepLFISTA")
     }
 
 

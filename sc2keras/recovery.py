@@ -132,9 +132,13 @@ def fit_recovery(
         task = Problem(draw, *drawn, RecoveryLoss(loss), batch_size, seed, bar)
         if isinstance(encoder, NAALISTABlock) and not encoder.is_adapted():
             encoder.adapt(task.train[0])
-        # A single function of all steps: to compile one takes longer than many fits.
         coder = truncated(encoder, encoder.n_steps)
-        forward = compile_forward(coder)
+
+        def forward(x: NDArray) -> NDArray:
+            # What is compiled here need not be compiled again when the model is used.
+            codes: NDArray = model.encode(x.reshape(-1, *model.input_shape[1:]))
+            return codes
+
         for each in methods:
             before, kept = task.error(forward), encoder.get_weights()
             if each == "greedy":

@@ -95,10 +95,16 @@ def top_k_mask(x: Tensor, count: Tensor) -> Tensor:
     # On a CPU XLA sorts ten times slower than it halves; without it a sort is as fast.
     bounds = _bounds_by_halving if backend.is_traced(x) else _bounds_by_sorting
     low, high = bounds(x, count)
-    is_tied = ops.logical_and(x > low, x <= high)
-    rank = ops.cumsum(ops.cast(is_tied, "int32"), axis=-1)
-    is_first = ops.logical_and(is_tied, rank <= count - _n_above(x, high))
-    return ops.logical_or(x > high, is_first)
+    missing = ops.minimum(count, _n_above(x, 0.0)) - _n_above(x, high)
+
+    def with_ties() -> Tensor:
+        is_tied = ops.logical_and(x > low, x <= high)
+        rank = ops.cumsum(ops.cast(is_tied, "int32"), axis=-1)
+        is_first = ops.logical_and(is_tied, rank <= missing)
+        return ops.logical_or(x > high, is_first)
+
+    # A cumulative sum takes XLA longer than all the rest.
+    return ops.cond(ops.any(missing > 0), with_ties, lambda: x > high)
 
 
 def _n_above(x: Tensor, threshold: Tensor) -> Tensor:
@@ -116,18 +122,41 @@ def _bounds_by_sorting(x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bounds_by_halving(x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds that the entry of rank `count` lies between, as near as the dtype has."""
+    """Bounds that part the `count` largest entries of each row from the others.
+
+    Or such that hold nothing but equal entries, as near as the dtype has numbers.
+    """
     dtype = keras.backend.standardize_dtype(x.dtype)
     tiny = float(np.finfo(dtype).tiny)
+    wanted = ops.minimum(count, _n_above(x, 0.0))
+    # An accelerator would wait for the answer after each of the halvings.
+    is_fixed = backend.has_accelerator()
 
-    def halve(_, bounds):
-        low, high = bounds
+    def narrowed(low, high, n_high, middle):
+        n_middle = _n_above(x, middle)
+        is_low = n_middle > wanted
+        return (
+            ops.where(is_low, middle, low),
+            ops.where(is_low, high, middle),
+            ops.where(is_low, n_high, n_middle),
+        )
+
+    def is_open(step, low, high, n_high):
+        if is_fixed:
+            return step < _N_HALVINGS[dtype]
+        is_undecided = ops.any(ops.not_equal(n_high, wanted))
+        return ops.logical_and(step < _N_HALVINGS[dtype], is_undecided)
+
+    def halve(step, low, high, n_high):
         # By magnitudes first: those of a row may differ by any number of decades.
         between = ops.sqrt(ops.maximum(low, tiny)) * ops.sqrt(high)
         middle = ops.where(4.0 * low < high, between, low + 0.5 * (high - low))
-        is_low = _n_above(x, middle) > count
-        return ops.where(is_low, middle, low), ops.where(is_low, high, middle)
+        return (step + 1, *narrowed(low, high, n_high, middle))
 
     high = ops.max(x, axis=-1, keepdims=True)
-    start = (ops.zeros_like(high), high)
-    return ops.fori_loop(0, _N_HALVINGS[dtype], halve, start)
+    nothing = ops.zeros_like(high)
+    start = nothing, high, ops.zeros_like(wanted)
+    # The mean is of the size of the larger entries, mostly.
+    start = narrowed(*start, ops.mean(x, axis=-1, keepdims=True))
+    _, low, high, _ = ops.while_loop(is_open, halve, (0, *start))
+    return low, high

@@ -236,6 +236,8 @@ def _train(
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, n_updates)
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
     trainer.compile(optimizer, loss=task.loss)
+    # Else TensorFlow traces the first update twice.
+    optimizer.build(trainer.trainable_variables)
     best, kept, waited = task.error(forward), encoder.get_weights(), 0
     task.bar.reset(n_updates)
     for done in range(0, n_updates, every):

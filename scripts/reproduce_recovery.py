@@ -31,13 +31,17 @@ def main(argv=None):
 
 
 def make(store, name, matrix, args):
-    """The records of a matrix of a setting: first those that others go on from."""
-    needed = {recovery.MODELS[label].starts_as for label in args.models}
-    first = [label for label in recovery.MODELS if label in needed]
-    rest = [label for label in args.models if label not in needed]
+    """The records of a matrix of a setting: last those that go on from others."""
+    models = recovery.MODELS
+    last = [label for label in args.models if models[label].starts_as in models]
+    needed = {models[label].starts_as for label in last}
+    asked = [label for label in models if label in needed.union(args.models)]
+    first = [label for label in asked if label not in last]
+    # The long ones first, so that no process waits for another one.
+    first.sort(key=lambda label: (label not in needed, not models[label].is_fitted))
     parallel = joblib.Parallel(args.jobs, return_as="generator")
-    with tqdm(total=len(first) + len(rest), desc=name, unit="model") as bar:
-        for labels in (first, rest):
+    with tqdm(total=len(first) + len(last), desc=name, unit="model") as bar:
+        for labels in (first, last):
             calls = [(store, name, matrix, label) for label in labels]
             made = parallel(joblib.delayed(recovery.record_of)(*call) for call in calls)
             for _ in made:

@@ -25,6 +25,7 @@ def main(argv=None):
         for name, matrix in itertools.product(args.settings, range(args.matrices)):
             make(store, name, matrix, args)
     records = list(store.records().values())
+    write_text(args.output / "family.md", recovery_report.family(records))
     write_text(args.output / "table.md", recovery_report.markdown(records))
     recovery_report.draw(records, args.output)
     return 0

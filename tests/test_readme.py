@@ -21,6 +21,7 @@ RESULTS = ROOT / "results"
 PAPER = ("dataset", "method", "the paper, %", "accuracy, %")
 FULL = ("dataset", "method", "λ", "accuracy, %")
 TRANSFORMERS = ("data", "transformer", "atoms", "objective", "fit, s")
+FAMILY = ("model", "fitted numbers", "noiseless, dB", "fit, s")
 SPEED = ("encoding", "codes/s, λ = 0.1", "gap, %", "codes/s, λ = 1")
 
 
@@ -117,6 +118,15 @@ def test_its_figures_are_those_of_the_results():
     ]
     text = "SC2Net: {:.3f} | {:.3f} PCA; {:.3f} Isolation Forest"
     assert text.format(*means) in figures
+
+
+def test_its_models_of_recovery_have_the_figures_of_the_results():
+    table = README.split("| model | fitted numbers")[1].split("\n\n")[0]
+    errors = {r["model"]: r for r in rows("recovery/family.md", FAMILY)}
+    for line in table.splitlines()[2:]:
+        model, *figures = (cell.strip() for cell in line.split("|")[1:-1])
+        row = errors[model.split(" (")[0]]
+        assert figures == [row[name] for name in FAMILY[1:]]
 
 
 def test_the_table_of_the_weights_is_that_of_their_cards():

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sc2keras import plotting
+from sc2keras import plotting, registry
 
 from . import recovery
 from .reports import markdown as table
@@ -61,6 +61,31 @@ def markdown(records):
         f"mean: {sources}. {hardware}; Keras {machine['keras']} on "
         f"{machine['backend']} {machine['backend_version']}.\n"
     )
+
+
+# What the table of the family shows, of each the NMSE of sums.
+_OF_FAMILY = ("250 x 500, noiseless", "250 x 500, SNR 40", "250 x 500, SNR 20")
+
+
+def family(records):
+    """A row for each model at 250 x 500: its paper, its size, its error, its fit."""
+    groups, rows = by_setting(records), []
+    for label, model in recovery.MODELS.items():
+        found = [groups.get(name, {}).get(label) for name in _OF_FAMILY]
+        if not found[0] or not model.builder:
+            continue
+        row = [label, registry.get_entry(model.builder).reference]
+        first = found[0][0]
+        for key, form in (("n_parameters", ",.0f"), ("fit_cpu_seconds", ".0f")):
+            is_there = key in first
+            row += [format(_mean(r[key] for r in found[0]), form) if is_there else ""]
+        for chosen in found:
+            errors = [r["layers"][-1]["ratio"] for r in chosen or []]
+            row += [f"{_mean(errors):.1f}" if errors else ""]
+        rows.append(row)
+    header = ["model", "paper", "fitted numbers", "fit, s"]
+    header += ["noiseless, dB", "SNR 40, dB", "SNR 20, dB"]
+    return table(header, rows)
 
 
 def by_setting(records):

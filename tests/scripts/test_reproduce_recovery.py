@@ -28,7 +28,8 @@ def test_a_run_writes_records_table_and_pictures_and_goes_on(
     options = ["--output", str(tmp_path), "--jobs", "1", "--models", *SOME]
     assert script.main(options) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"records.jsonl", "table.md", "layers.png", "shifts.png"}
+    texts = {"records.jsonl", "table.md", "family.md"}
+    assert names == texts | {"layers.png", "shifts.png"}
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     records = {r["label"]: r for r in map(json.loads, lines)}
     assert set(records) == set(SOME)

@@ -117,6 +117,8 @@ def _put(encoder: Any, weights: dict[str, NDArray]) -> None:
             weight.assign(np.concatenate([old, fill]))
         elif weight.name in weights:
             weight.assign(weights[weight.name])
+        elif weight.name.startswith("kernel_"):
+            weight.assign(weights["kernel"])
 
 
 def _choose_steps(model: SparseCoder, x: NDArray) -> None:

@@ -310,6 +310,18 @@ def test_a_refined_model_can_be_refined_again(tmp_path):
     np.testing.assert_array_equal(loaded.encode(x), longer.encode(x))
 
 
+def test_steps_of_their_own_begin_as_shared_ones():
+    model, x = trained("top_k"), signals(20, seed=3).reshape(-1, 2, 5)
+    shared, own = (sc2keras.refine(model, 3, shared=s) for s in (True, False))
+    np.testing.assert_allclose(own.encode(x), shared.encode(x), atol=1e-6)
+    assert len(own.trainable_weights) == len(shared.trainable_weights) + 2
+    own.encoder.kernels[0].assign(0.5 * to_numpy(own.encoder.kernel))
+    again = sc2keras.refine(own, 4)
+    np.testing.assert_array_equal(
+        to_numpy(again.encoder.kernels[0]), to_numpy(own.encoder.kernels[0])
+    )
+
+
 def test_all_weights_are_taken_over():
     model = applications.SparseAutoencoder(N, (D,), activation="gated")
     perturb(model.encoder)

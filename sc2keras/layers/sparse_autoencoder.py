@@ -43,6 +43,7 @@ _U = "autoencoder_u"
         "jump_relu": {"activation": "jump_relu"},
         "gated": {"activation": "gated"},
         "nested": {"nested": [2, 4]},
+        "unshared": {"shared": False, "n_steps": 3},
     },
 )
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -54,8 +55,9 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
     With `n_steps=1` it is the autoencoder of the papers. Further steps are the same
     encoder continued: they correct the code by what it leaves of the signal, with one
-    trained number γ_t each. It starts with W_e = Dᵀ and without offset and bias. Atoms
-    have unit norm, and the part of their gradient that would change it is left out.
+    trained number γ_t each, and with `shared=False` a W_e of their own. It starts with
+    W_e = Dᵀ and without offset and bias. Atoms have unit norm, and the part of their
+    gradient that would change it is left out.
 
     The objective is ½‖x − x̂‖² + penalty, half of what papers write. `activation` is
 
@@ -78,6 +80,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
     Args:
         n_atoms: Integer, k, the number of atoms (features, latents).
         n_steps: Integer, T, the number of steps.
+        shared: Boolean. If True, all steps have one W_e; if False, each has its own.
         activation: String, one of the table's.
         k: Integer, the entries that `"top_k"` and `"batch_top_k"` keep of a sample (on
             average). None: 32, and at most a quarter of the atoms.
@@ -127,6 +130,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         n_atoms: int,
         n_steps: int = 1,
         *,
+        shared: bool = True,
         activation: Name = "top_k",
         k: int | None = None,
         nonnegative: bool = True,
@@ -140,6 +144,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(n_atoms, n_steps, **kwargs)
+        self.shared = bool(shared)
         self.activation = check_name(activation)
         self.k = None if k is None else check_positive_integer("k", k)
         if self.k is not None and self.k > self.n_atoms:
@@ -177,6 +182,12 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         dictionary = self.add_dictionary(input_shape[-1])
         self.dictionary.constraint = keras.constraints.UnitNorm(axis=1)
         self.kernel = self.add_weight_from("kernel", dictionary.T)
+        # Of the later steps.
+        n_kernels = 0 if self.shared else self.n_steps - 1
+        self.kernels = [
+            self.add_weight_from(f"kernel_{t + 1}", dictionary.T)
+            for t in range(n_kernels)
+        ]
         self.offset = self.add_weight_from("offset", np.zeros(self.n_features))
         self._rule.build()
         if self.n_steps > 1:
@@ -235,10 +246,11 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
     def step(self, prepared: Any, state: Any, t: int) -> tuple[Tensor, Tensor]:
         centred, atoms, training = prepared
         codes, residual, size = state[0], centred, 1.0
+        kernel = self.kernels[t - 1] if t and not self.shared else self.kernel
         if codes is not None:
             residual = centred - ops.matmul(codes, atoms)
             size = ops.exp(self.log_step[t - 1])
-        moved = size * ops.matmul(residual, self.kernel)
+        moved = size * ops.matmul(residual, kernel)
         return self._rule.advance(codes, moved, size, t, training)
 
     def states(self, inputs: Tensor, training: bool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -317,17 +329,19 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
     def moderate(self, atoms: NDArray) -> None:
         # Of a sample's own direction u is larger than that of any atom which is shared.
-        kernel = np.array(ops.convert_to_numpy(self.kernel))
-        norms = np.linalg.norm(kernel, axis=0)
-        others = np.delete(norms, atoms)
-        if len(others):
-            scale = _SHARE_OF_NEW * np.median(others) / np.maximum(norms[atoms], 1e-30)
-            kernel[:, atoms] *= np.minimum(scale, 1.0)
-            self.kernel.assign(kernel)
+        for weight in (self.kernel, *self.kernels):
+            kernel = np.array(ops.convert_to_numpy(weight))
+            norms = np.maximum(np.linalg.norm(kernel, axis=0), 1e-30)
+            others = np.delete(norms, atoms)
+            if len(others):
+                scale = _SHARE_OF_NEW * np.median(others) / norms[atoms]
+                kernel[:, atoms] *= np.minimum(scale, 1.0)
+                weight.assign(kernel)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            "shared": self.shared,
             "activation": self.activation,
             "k": self.k,
             "nonnegative": self.nonnegative,

@@ -252,7 +252,7 @@ def unrolled(activation, x, w, n_steps):
     for t in range(1, n_steps):
         size = np.exp(w["log_step"][t - 1])
         residual = x - w["offset"] - codes @ w["dictionary"]
-        moved = size * residual @ w["kernel"]
+        moved = size * residual @ w.get(f"kernel_{t}", w["kernel"])
         if activation == "gated":
             scale = np.exp(w["log_scale"])
             opens = codes / scale + moved + w["gate_bias"] > 0
@@ -265,9 +265,11 @@ def unrolled(activation, x, w, n_steps):
     return np.stack(history, axis=1)
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("activation", NAMES)
-def test_further_steps_are_the_same_encoder_continued(activation):
-    model, x = model_of(activation, n_steps=3), signals(N_SAMPLES, N_FEATURES)
+def test_further_steps_are_the_same_encoder_continued(activation, shared):
+    model = model_of(activation, n_steps=3, shared=shared)
+    x = signals(N_SAMPLES, N_FEATURES)
     w = weights_of(model.encoder)
     expected = unrolled(activation, x, w, 3)
     assert np.abs(expected[:, 2] - expected[:, 0]).max() > 1e-2

@@ -79,7 +79,7 @@ def run(study):
     return markdown(header, rows, n_text=1) + (
         "\nThe fraction of variance that codes of so many entries leave unexplained, "
         f"{N_TEST:,} test samples, at most {N_UPDATES:,} updates of {BATCH_SIZE}. "
-        f"“D of T = 1”: five steps, trained for {N_FROZEN:,} updates with the one-step "
+        f"Each step has a W_e of its own. “D of T = 1”: five steps, trained for {N_FROZEN:,} updates with the one-step "
         "autoencoder's dictionary frozen. Gap closed: of that between T = 1 and OMP on "
         "the same dictionary. Above OMP: T = 5, jointly trained, over OMP on its own "
         "dictionary. ±: 95 % intervals over seeds, of paired differences. Speed: of T "
@@ -134,7 +134,7 @@ def record_of(study, data, name, n_atoms, n_steps, seed):
         found = {"note": data.note, "fit_cpu_seconds": time.process_time() - began}
         found |= quality(model, test, k)
         if n_steps == 1:
-            better = sc2keras.refine(model, max(STEPS), x)
+            better = sc2keras.refine(model, max(STEPS), x, shared=False)
             as_it_is = unexplained(test, better.reconstruct(test))
             fit(better, x, N_FROZEN, 5e-4)
             left = unexplained(test, better.reconstruct(test))
@@ -152,6 +152,7 @@ def trained(x, n_atoms, k, n_steps, seed):
         x.shape[1:],
         k=k,
         n_steps=n_steps,
+        shared=False,
         nonnegative=False,
         dictionary=sc2keras.sample_dictionary(x - mean, n_atoms, seed),
     )

@@ -78,8 +78,9 @@ def run(study):
     header += ["gap closed, %", "above OMP, %", "times OMP's speed"]
     return markdown(header, rows, n_text=1) + (
         "\nThe fraction of variance that codes of so many entries leave unexplained, "
-        f"{N_TEST:,} test samples, at most {N_UPDATES:,} updates of {BATCH_SIZE}. "
-        f"Each step has a W_e of its own. “D of T = 1”: five steps, trained for {N_FROZEN:,} updates with the one-step "
+        f"{N_TEST:,} test samples, about {N_UPDATES:,} updates of {BATCH_SIZE}; each "
+        "step has a W_e of its own. “D of T = 1”: five steps, trained for about "
+        f"{N_FROZEN:,} updates with the one-step "
         "autoencoder's dictionary frozen. Gap closed: of that between T = 1 and OMP on "
         "the same dictionary. Above OMP: T = 5, jointly trained, over OMP on its own "
         "dictionary. ±: 95 % intervals over seeds, of paired differences. Speed: of T "

@@ -87,7 +87,8 @@ copybutton_prompt_is_regexp = True
 sphinx_gallery_conf = {
     "examples_dirs": "../applications",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py$",
+    # The others run; this one is for a folder of the reader's own, and for Ray.
+    "filename_pattern": r"(?<!encode_with_ray)\.py$",
     "within_subsection_order": "ExampleTitleSortKey",
     "reset_argv": "gallery.arguments",
     "abort_on_example_error": True,

@@ -35,6 +35,10 @@ class UnfinishedError(TransferError):
     """The unfinished work beside the output is damaged, in use, or of other settings"""
 
 
+class InUseError(UnfinishedError):
+    """Another run writes the same output."""
+
+
 class TransferWarning(UserWarning):
     """What a user wants to know of a transfer that goes on."""
 

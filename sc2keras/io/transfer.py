@@ -111,7 +111,7 @@ def encode_file(
     'float32 of shape (360, 100)'
     """
     asked = batch_rows, overwrite, progress, options, threshold, tol
-    return _Transfer("encoding", model, os.fspath(source), Path(target), *asked).run()
+    return Transfer("encoding", model, os.fspath(source), Path(target), *asked).run()
 
 
 def decode_file(
@@ -142,7 +142,7 @@ def decode_file(
     'float32 of shape (360, 8, 8, 1)'
     """
     asked = batch_rows, overwrite, progress, options
-    return _Transfer("decoding", model, os.fspath(source), Path(target), *asked).run()
+    return Transfer("decoding", model, os.fspath(source), Path(target), *asked).run()
 
 
 class Direction:
@@ -218,7 +218,9 @@ class Direction:
 
 
 @dataclasses.dataclass
-class _Transfer:
+class Transfer:
+    """A call of `encode_file` or `decode_file`: `open` reads, `write` does the rest."""
+
     task: str
     model: SparseCoder | PathLike
     name: str
@@ -231,10 +233,16 @@ class _Transfer:
     tol: float | None = None
 
     def run(self) -> Result:
+        self.check()
+        self.check_target()
+        self.open()
+        return self.write()
+
+    def check(self) -> None:
+        """What can be told before a model is loaded, or an error."""
         self.folder = unfinished_folder(self.target)
         self.report = self.progress or (lambda task, n_done, n_rows: None)
-        of_codes = self.task == "decoding"
-        options = {key: v for key, v in self.options.items() if v is not None}
+        self.given = {key: v for key, v in self.options.items() if v is not None}
         with failing_as(OutputError, "a number is out of range", "Give another one."):
             for name in ("threshold", "tol"):
                 if getattr(self, name) is not None:
@@ -246,47 +254,51 @@ class _Transfer:
                 f"threshold={self.threshold:g} leaves out entries that the gap of "
                 f"tol={self.tol:g} was proven with. Give one of the two."
             )
-        kind = kind_of_input(self.name, options, of_codes)
-        kind_of_store = kind_of_output(self.target, self.threshold, not of_codes)
-        self._check_target()
+        of_codes = self.task == "decoding"
+        self.kind = kind_of_input(self.name, self.given, of_codes)
+        self.kind_of_store = kind_of_output(self.target, self.threshold, not of_codes)
+
+    def open(self) -> None:
+        """The model, the source and the store, and what tells them from others."""
         model, sha256 = load_model(self.model)
         if self.tol is not None:
             with failing_as(ModelError, "tol does not apply", "Leave it out."):
                 check_provable(model.encoder, self.tol)
         self.way = Direction(self.task, model, self.tol)
-        self.source = kind(self.name, self.way.takes, self.report, **options)
+        self.source = self.kind(self.name, self.way.takes, self.report, **self.given)
         self.way.check(self.name, self.source)
         usual = model.batch_size_of_encode()
         batch_rows = self.batch_rows or self.way.default_batch_rows(usual)
-        batch_rows = min(batch_rows, sys.maxsize)
-        self.batch_size = min(usual, batch_rows)
-        settings = {
+        self.rows_held = min(batch_rows, sys.maxsize)
+        self.batch_size = min(usual, self.rows_held)
+        # What the rows are of; how they are made may differ in their last bits.
+        self.identity = {
             "task": self.task,
             "model_sha256": sha256,
             **self.source.fingerprint,
             "threshold": self.threshold,
             **({} if self.tol is None else {"tol": self.tol}),
-            "batch_rows": batch_rows,
-            "batch_size": self.batch_size,
-            "backend": keras.backend.backend(),
         }
         shape = (self.source.n_rows, *self.way.gives)
-        store = kind_of_store(self.folder, shape, self.threshold)
+        self.store = self.kind_of_store(self.folder, shape, self.threshold)
+
+    def write(self) -> Result:
+        """All rows, or those that an earlier run left, into the target."""
         with locked(self.folder):
-            self._check_target()  # Again: another run may have come to its end.
-            second_name = self.folder / store.finished
+            self.check_target()  # Again: another run may have come to its end.
+            second_name = self.folder / self.store.finished
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samefile(second_name, self.target):
                     second_name.unlink()  # A kill left it.
-            work = Unfinished(store, settings, batch_rows, self.source.listing)
+            work = self.unfinished()
             try:
                 work.check_disk()
                 n_before = work.n_done
                 self._fill(work)
-                finished = store.finish(work.sizes)
+                finished = self.store.finish(work.sizes)
                 self.source.check()
-                put_file(finished, self.target, self.overwrite)
-                description = store.description(work.sizes)
+                self.put(finished)
+                description = self.store.description(work.sizes)
                 work.discard()
             except InputChangedError as change:
                 raise self._after(change, work) from change
@@ -297,7 +309,21 @@ class _Transfer:
                     work.discard()
         return Result(self.target, self.source.n_rows, n_before, description)
 
-    def _check_target(self) -> None:
+    def unfinished(self) -> Unfinished:
+        """What is done of it, in a folder that is locked."""
+        settings = {
+            **self.identity,
+            "batch_rows": self.rows_held,
+            "batch_size": self.batch_size,
+            "backend": keras.backend.backend(),
+        }
+        listing = self.source.listing
+        return Unfinished(self.store, settings, self.rows_held, listing)
+
+    def put(self, finished: Path) -> None:
+        put_file(finished, self.target, self.overwrite)
+
+    def check_target(self) -> None:
         if real_path(self.name).is_relative_to(self.folder):
             what = f"the input {self.name} is in {self.folder}, which the run writes to"
             raise InputError(f"{what}. Name another output.")

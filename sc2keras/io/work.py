@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sc2keras.files import real_path
-from sc2keras.io.errors import OutputError, UnfinishedError, failing_as
+from sc2keras.io.errors import InUseError, OutputError, UnfinishedError, failing_as
 
 # A file is opened by its own name, without waiting for the other end of a pipe.
 _PLAIN = sum(getattr(os, f"O_{flag}", 0) for flag in ("NOFOLLOW", "NONBLOCK", "BINARY"))
@@ -85,7 +85,7 @@ def locked(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 what = f"another run works in {folder}. Wait for it, or name another"
-                raise UnfinishedError(f"{what} output.") from error
+                raise InUseError(f"{what} output.") from error
             if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
                 break
     with file:

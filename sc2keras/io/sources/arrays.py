@@ -193,15 +193,22 @@ class CSRFile(ArrayFile):
 
 def file_fingerprint(path: str) -> dict[str, Any]:
     """What tells a file from another, between two runs and after a copy of it."""
-    status, content, n_bytes = os.stat(path), hashlib.sha256(), 2**14
+    status, sample = os.stat(path), file_sample(path)
     # A sample of the content too: a date can be set.
-    with open(path, "rb") as file:
-        for block in range(64):
-            file.seek(block * max(0, status.st_size - n_bytes) // 63)
-            content.update(file.read(n_bytes))
     return {
         "input": str(Path(path).resolve()),
-        "input_bytes": status.st_size,
+        "input_bytes": sample["bytes"],
         "input_mtime_ns": status.st_mtime_ns,
-        "input_sample_sha256": content.hexdigest(),
+        "input_sample_sha256": sample["sample_sha256"],
     }
+
+
+def file_sample(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The size of a file, and a sum of blocks all over it."""
+    content, n_bytes = hashlib.sha256(), 2**14
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for block in range(64):
+            file.seek(block * max(0, size - n_bytes) // 63)
+            content.update(file.read(n_bytes))
+    return {"bytes": size, "sample_sha256": content.hexdigest()}

@@ -22,6 +22,8 @@ Keras runs on, whose module is imported when it is first asked for.
 - `LOOPS_IN`: the formats that hold a loop of as many steps as an input takes.
 - `export_arguments(format, has_loop)`: those of Keras, for batches of any size.
 - `FLOAT64_REMEDY`: the head of a sentence, where float64 is not computed in.
+
+`layout_map(devices)` is for all of them, and says where it does not apply.
 """
 
 import contextlib
@@ -33,6 +35,8 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
+
+from sc2keras.backend.sharding import layout_map as layout_map
 
 _MODULES = ("tensorflow", "jax", "torch")
 ALIGNMENT = 64

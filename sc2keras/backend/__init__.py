@@ -9,6 +9,8 @@ Keras runs on, whose module is imported when it is first asked for.
   training; it returns None where the batches of Keras serve.
 - `group_steps(step, n_steps)`: a `train_function` of Keras that takes so many steps at
   once; None where that of Keras does.
+- `take_rows(x, rows)`: of a matrix, with a gradient that Keras's optimizers can use.
+- `recomputed(branch)`: a branch of `ops.cond` that costs nothing where not taken.
 - `has_accelerator()`: whether a device with memory of its own computes.
 - `to_numpy(tensor)`: its values, which may share its memory.
 - `full_precision()`: a context in which products of float32 are not rounded to less.

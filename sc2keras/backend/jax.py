@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras.backend import ArrayFunction, TensorFunction
@@ -64,6 +65,21 @@ def compile_function(
             return tuple(np.asarray(result)[:n_rows] for result in results)
 
     return call
+
+
+def take_rows(x: Any, rows: Any) -> Any:
+    """The rows of a matrix, `(..., n_columns)`; its gradient adds those up."""
+    return ops.take(x, rows, axis=0)
+
+
+def recomputed(branch: Any) -> Any:
+    """A branch of a condition that its gradient computes again.
+
+    What it would keep for its gradient is else filled with zeros where it is not taken.
+    """
+    import jax
+
+    return jax.checkpoint(branch)
 
 
 def has_accelerator() -> bool:

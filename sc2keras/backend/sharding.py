@@ -42,9 +42,10 @@ def layout_map(devices: Any = None) -> keras.distribution.LayoutMap:
 
     Example:
 
-    >>> layout = layout_map(["cpu:0"])  # doctest: +SKIP
-    >>> keras.distribution.set_distribution(  # doctest: +SKIP
-    ...     keras.distribution.ModelParallel(layout_map=layout))
+    >>> if keras.backend.backend() == "jax":
+    ...     layout = layout_map(["cpu:0"])
+    ...     assert layout["lista_block/dictionary"].axes == ("model", None)
+    ...     parallel = keras.distribution.ModelParallel(layout_map=layout)
     """
     running = keras.backend.backend()
     if running != "jax":

@@ -54,6 +54,33 @@ def compile_function(
     return call
 
 
+def take_rows(x: Any, rows: Any) -> Any:
+    """The rows of a matrix, `(..., n_columns)`; its gradient adds those up.
+
+    TensorFlow's own holds a row as often as it was taken: of such, Keras's optimizers
+    square and clip each by itself.
+    """
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(ops.convert_to_tensor(x))  # No variable.
+
+    @tf.custom_gradient
+    def take(x):
+        def gradient(by_taken):
+            parts = tf.reshape(by_taken, (-1, x.shape[1]))
+            indices = tf.reshape(rows, (-1,))
+            return tf.math.unsorted_segment_sum(parts, indices, x.shape[0])
+
+        return tf.gather(x, rows), gradient
+
+    return take(x)
+
+
+def recomputed(branch: Any) -> Any:
+    """The branch itself: what it keeps for its gradient is there if it is taken."""
+    return branch
+
+
 def has_accelerator() -> bool:
     """Whether a device has memory of its own."""
     import tensorflow as tf

@@ -36,6 +36,16 @@ def compile_function(
     return call
 
 
+def take_rows(x: Any, rows: Any) -> Any:
+    """The rows of a matrix, `(..., n_columns)`; its gradient adds those up."""
+    return ops.take(x, rows, axis=0)
+
+
+def recomputed(branch: Any) -> Any:
+    """The branch itself: what it keeps for its gradient is there if it is taken."""
+    return branch
+
+
 def has_accelerator() -> bool:
     """Whether Keras puts tensors on a device with memory of its own."""
     return ops.zeros(()).device.type != "cpu"

@@ -1,6 +1,6 @@
 """How sparse autoencoders make codes of a linear map: one rule an activation."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from sc2keras.layers.top_k import top_k_mask
 from sc2keras.objective import l1_norm
 from sc2keras.validation import Tensor
 
+Name = Literal["relu", "top_k", "batch_top_k", "jump_relu", "gated"]
 # Of the threshold that a batch shows, in its moving average.
 _THRESHOLD_RATE = 0.01
 
@@ -93,7 +94,7 @@ class TopK(Rule):
     selects_support = True
 
     def select(self, total: Tensor, t: int, training: bool) -> Tensor:
-        return kept(self.layer.one_sided(total), self.layer.count())
+        return self.layer.largest(self.layer.one_sided(total), self.layer.count())
 
 
 class BatchTopK(Rule):
@@ -213,13 +214,22 @@ class Gated(Rule):
         return layer.l1 * l1_norm(opened) + error
 
 
-RULES: dict[str, type[Rule]] = {
+RULES: dict[Name, type[Rule]] = {
     "relu": ReLU,
     "top_k": TopK,
     "batch_top_k": BatchTopK,
     "jump_relu": JumpReLU,
     "gated": Gated,
 }
+
+
+def check_name(activation: Any) -> Name:
+    if activation in get_args(Name):
+        return activation
+    raise ValueError(
+        f"activation must be one of {get_args(Name)}; received {activation!r}. Other "
+        "activations are of sc2keras.layers.LISTABlock and its like."
+    )
 
 
 def kept(x: Tensor, count: Any) -> Tensor:

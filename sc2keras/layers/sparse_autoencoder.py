@@ -2,14 +2,23 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from sc2keras.layers.autoencoder_rules import RULES, Rule, kept
+from sc2keras import backend
+from sc2keras.layers.autoencoder_rules import RULES, Name, Rule, check_name, kept
+from sc2keras.layers.chosen_rows import (
+    Decoding,
+    check_decoding,
+    is_sparse,
+    keep_largest,
+    pass_on_chosen,
+    product_of_chosen,
+)
 from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
 from sc2keras.layers.encoder import UnfoldedEncoder, collect_steps
 from sc2keras.layers.notes import note, noted
@@ -25,7 +34,6 @@ from sc2keras.validation import (
     check_positive_integer,
 )
 
-Name = Literal["relu", "top_k", "batch_top_k", "jump_relu", "gated"]
 _USUAL_K = 32
 _AUX_WEIGHT = 1 / 32
 # Of the norm of a column of W_e: that of an atom made anew beside the usual one.
@@ -93,6 +101,10 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         threshold: Float >= 0, where the θ of `"jump_relu"` start.
         bandwidth: Float > 0, ε, the width of the window of its estimate.
         trainable_dictionary: Boolean. If False, D stays as it is given.
+        decoding: `"sparse"`: what a call with `"top_k"` returned is decoded from the k
+            rows of D alone that each code chooses, and no gradient is of more entries.
+            `"dense"`: by products with D. The results are the same. `"auto"`: sparse
+            where that is faster, from 128 atoms on for each entry that is kept.
         l1, dictionary, unit, return_sequences, **kwargs: See `UnfoldedEncoder` and
             `DictionaryLayer`.
 
@@ -141,6 +153,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         threshold: float = 0.01,
         bandwidth: float = 0.05,
         trainable_dictionary: bool = True,
+        decoding: Decoding = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(n_atoms, n_steps, **kwargs)
@@ -166,6 +179,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         self.threshold = check_non_negative("threshold", threshold)
         self.bandwidth = check_positive("bandwidth", bandwidth)
         self.trainable_dictionary = bool(trainable_dictionary)
+        self.decoding = check_decoding(decoding, activation)
         self._rule: Rule = RULES[activation](self)
 
     def count(self) -> int:
@@ -213,13 +227,14 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         return self.dictionary * (ops.stop_gradient(norm) / norm)
 
     def synthesis(self, codes: Tensor) -> Tensor:
-        return ops.matmul(codes, self.atoms())
+        product = product_of_chosen(codes, self.dictionary)
+        return ops.matmul(codes, self.atoms()) if product is None else product
 
     def center(self, x: Tensor) -> Tensor:
         return x - self.out_of_unit(ops.cast(self.offset, x.dtype))
 
     def decode(self, codes: Tensor) -> Tensor:
-        return self.reconstruction(codes, self.atoms(), self.offset)
+        return self.synthesis(codes) + self.out_of_unit(self.offset)
 
     def reconstruction(self, codes: Tensor, atoms: Tensor, offset: Tensor) -> Tensor:
         """s D + b_d, in the unit of the signals."""
@@ -228,6 +243,11 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
     def one_sided(self, total: Tensor) -> Tensor:
         """u, without its negative entries where codes are non-negative."""
         return ops.relu(total) if self.nonnegative else total
+
+    def largest(self, x: Tensor, count: int) -> Tensor:
+        """The `count` entries of the largest magnitude of each row, and zeros."""
+        is_plain = len(x.shape) == 2 and is_sparse(self.decoding, count, self.n_atoms)
+        return keep_largest(x, count) if is_plain else kept(x, count)
 
     def penalty(self, codes: Tensor) -> Tensor:
         return self._rule.penalty(codes)
@@ -240,15 +260,14 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         return (None,)
 
     def prepare(self, inputs: Tensor, training: bool = False) -> Any:
-        atoms = self.atoms() if self.n_steps > 1 else None
-        return inputs - self.offset, atoms, training
+        return inputs - self.offset, training
 
     def step(self, prepared: Any, state: Any, t: int) -> tuple[Tensor, Tensor]:
-        centred, atoms, training = prepared
+        centred, training = prepared
         codes, residual, size = state[0], centred, 1.0
         kernel = self.kernels[t - 1] if t and not self.shared else self.kernel
         if codes is not None:
-            residual = centred - ops.matmul(codes, atoms)
+            residual = centred - self.synthesis(codes)
             size = ops.exp(self.log_step[t - 1])
         moved = size * ops.matmul(residual, kernel)
         return self._rule.advance(codes, moved, size, t, training)
@@ -271,6 +290,8 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         codes = self.out_of_unit(
             collect_steps([codes for codes, _ in states], self.return_sequences)
         )
+        if not self.return_sequences:
+            pass_on_chosen(states[-1][0], codes)
         if training:
             self._count_silent(states[-1][0])
             note(codes, _U, states[-1][1])
@@ -293,7 +314,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         self, outputs: Tensor, x: Tensor, reconstruction: Tensor, training: bool
     ) -> Tensor | None:
         codes = ops.cast(outputs, x.dtype)
-        terms = [self._error_of_first(m, codes, x) for m in self.nested]
+        terms = [self._error_of_first(m, outputs, codes, x) for m in self.nested]
         u = self._u_of(outputs, x) if training or self.activation == "gated" else None
         if u is not None:
             terms.append(self._rule.term(u, x))
@@ -308,10 +329,14 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
             *_, (_, u) = self.states(self.in_unit(x), training=False)
         return ops.cast(u, x.dtype)
 
-    def _error_of_first(self, width: int, codes: Tensor, x: Tensor) -> Tensor:
-        atoms = self.atoms()[:width]
-        part = self.reconstruction(codes[:, :width], atoms, self.offset)
-        return reconstruction_error(x, part)
+    def _error_of_first(
+        self, width: int, outputs: Tensor, codes: Tensor, x: Tensor
+    ) -> Tensor:
+        product = product_of_chosen(outputs, self.dictionary, width)
+        if product is None:
+            product = ops.matmul(codes[:, :width], self.atoms()[:width])
+        offset = self.out_of_unit(self.offset)
+        return reconstruction_error(x, ops.cast(product, x.dtype) + offset)
 
     def _error_of_dead(self, u: Tensor, x: Tensor, reconstruction: Tensor) -> Tensor:
         dead = self.silent >= self.dead_after
@@ -321,10 +346,12 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
         def error() -> Tensor:
             candidates = ops.where(dead, self.one_sided(u), 0.0)
-            codes = self.out_of_unit(kept(candidates, count))
-            return weight * reconstruction_error(target, self.synthesis(codes))
+            codes = self.largest(candidates, count)
+            product = self.out_of_unit(self.synthesis(codes))
+            return weight * reconstruction_error(target, product)
 
         # Mostly none is dead, and then it need not be paid for.
+        error = backend.recomputed(error)
         return ops.cond(ops.any(dead), error, lambda: ops.zeros_like(x[:, 0]))
 
     def moderate(self, atoms: NDArray) -> None:
@@ -352,6 +379,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
             "threshold": self.threshold,
             "bandwidth": self.bandwidth,
             "trainable_dictionary": self.trainable_dictionary,
+            "decoding": self.decoding,
         }
 
 
@@ -371,15 +399,6 @@ def step_size(dictionary: NDArray, kernel: NDArray, count: int) -> float:
     whole = np.sqrt(lipschitz_constant(dictionary) * lipschitz_constant(kernel.T))
     share = (count - 1) / max(len(dictionary) - 1, 1)
     return float(1 / max(one + share * max(whole - one, 0.0), 1e-30))
-
-
-def check_name(activation: Any) -> Name:
-    if activation in get_args(Name):
-        return activation
-    raise ValueError(
-        f"activation must be one of {get_args(Name)}; received {activation!r}. Other "
-        "activations are of sc2keras.layers.LISTABlock and its like."
-    )
 
 
 def check_nested(nested: Any, n_atoms: int) -> list[int]:

@@ -12,6 +12,8 @@ FILES = sorted(pathlib.Path(backend.__file__).parents[1].rglob("*.py"))
 NAMES = (
     "compile_function",
     "batches_of_arrays",
+    "take_rows",
+    "recomputed",
     "has_accelerator",
     "full_precision",
     "to_numpy",

@@ -1,15 +1,18 @@
 """How sparse autoencoders make codes of a linear map: one rule an activation."""
 
+import itertools
 from typing import Any, ClassVar, Literal, get_args
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
+from sc2keras.layers.dictionary import lipschitz_constant
 from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.top_k import top_k_mask
 from sc2keras.objective import l1_norm
-from sc2keras.validation import Tensor
+from sc2keras.validation import Tensor, check_positive_integer
 
 Name = Literal["relu", "top_k", "batch_top_k", "jump_relu", "gated"]
 # Of the threshold that a batch shows, in its moving average.
@@ -232,6 +235,16 @@ def check_name(activation: Any) -> Name:
     )
 
 
+def check_nested(nested: Any, n_atoms: int) -> list[int]:
+    widths = [check_positive_integer("nested", width) for width in nested]
+    if any(a >= b for a, b in itertools.pairwise([*widths, n_atoms])):
+        raise ValueError(
+            f"nested must be increasing widths below n_atoms={n_atoms}; received "
+            f"nested={widths}. The whole dictionary is always among them."
+        )
+    return widths
+
+
 def kept(x: Tensor, count: Any) -> Tensor:
     """The `count` entries of the largest magnitude of each row, and zeros."""
     mask = top_k_mask(ops.stop_gradient(ops.abs(x)), count)
@@ -241,3 +254,15 @@ def kept(x: Tensor, count: Any) -> Tensor:
 def nothing_of(x: Tensor) -> Tensor:
     """Zeros, but for a NaN or an infinity, which show."""
     return x - x
+
+
+def step_size(dictionary: NDArray, kernel: NDArray, count: int) -> float:
+    """A γ that suits codes of `count` entries: 1/L, of as many atoms.
+
+    L = λ_max of D W_e grows with the atoms in use; between one atom and all of them
+    evenly, as it does where all share a direction.
+    """
+    one = np.abs(np.einsum("ij,ji->i", dictionary, kernel)).mean()
+    whole = np.sqrt(lipschitz_constant(dictionary) * lipschitz_constant(kernel.T))
+    share = (count - 1) / max(len(dictionary) - 1, 1)
+    return float(1 / max(one + share * max(whole - one, 0.0), 1e-30))

@@ -1,6 +1,5 @@
 """Sparse autoencoders, and their encoder continued for several steps."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,15 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import backend
-from sc2keras.layers.autoencoder_rules import RULES, Name, Rule, check_name, kept
+from sc2keras.layers.autoencoder_rules import (
+    RULES,
+    Name,
+    Rule,
+    check_name,
+    check_nested,
+    kept,
+    step_size,
+)
 from sc2keras.layers.chosen_rows import (
     Decoding,
     check_decoding,
@@ -19,7 +26,7 @@ from sc2keras.layers.chosen_rows import (
     pass_on_chosen,
     product_of_chosen,
 )
-from sc2keras.layers.dictionary import DictionaryLayer, lipschitz_constant
+from sc2keras.layers.dictionary import DictionaryLayer
 from sc2keras.layers.encoder import UnfoldedEncoder, collect_steps
 from sc2keras.layers.notes import note, noted
 from sc2keras.layers.penalised import NO_ELASTIC_NET
@@ -387,25 +394,3 @@ def spread(x: Tensor) -> Tensor:
     """The mean squared distance of rows from their mean, without a gradient."""
     centred = x - ops.mean(x, axis=0, keepdims=True)
     return ops.stop_gradient(ops.mean(ops.sum(ops.square(centred), axis=-1)))
-
-
-def step_size(dictionary: NDArray, kernel: NDArray, count: int) -> float:
-    """A γ that suits codes of `count` entries: 1/L, of as many atoms.
-
-    L = λ_max of D W_e grows with the atoms in use; between one atom and all of them
-    evenly, as it does where all share a direction.
-    """
-    one = np.abs(np.einsum("ij,ji->i", dictionary, kernel)).mean()
-    whole = np.sqrt(lipschitz_constant(dictionary) * lipschitz_constant(kernel.T))
-    share = (count - 1) / max(len(dictionary) - 1, 1)
-    return float(1 / max(one + share * max(whole - one, 0.0), 1e-30))
-
-
-def check_nested(nested: Any, n_atoms: int) -> list[int]:
-    widths = [check_positive_integer("nested", width) for width in nested]
-    if any(a >= b for a, b in itertools.pairwise([*widths, n_atoms])):
-        raise ValueError(
-            f"nested must be increasing widths below n_atoms={n_atoms}; received "
-            f"nested={widths}. The whole dictionary is always among them."
-        )
-    return widths

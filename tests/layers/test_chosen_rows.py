@@ -64,6 +64,7 @@ CASES = {
     "nested": {"nested": [4, 17]},
     "fixed": {"trainable_dictionary": False},
     "unit": {"unit": 2.0, "aux_weight": 0.25, "aux_k": 4, "dead_after": 100},
+    "own kernels": {"n_steps": 3, "shared": False},
     "steps": {"n_steps": 3, "aux_weight": 0.25, "aux_k": 4, "dead_after": 100},
 }
 

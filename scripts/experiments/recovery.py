@@ -138,7 +138,8 @@ def record_of(store, name, matrix, label):
         start = {}
         if model.starts_as in MODELS:
             start = record_of(store, name, matrix, model.starts_as)
-        record = {"setting": name, "label": label, "settings": settings}
+        record = {"dataset": "sparse recovery", "note": "", "setting": name}
+        record |= {"label": label, "settings": settings}
         record |= {"environment": environment()}
         record |= measure(setting, model, matrix, start)
         store.write(key, record)

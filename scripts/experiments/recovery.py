@@ -131,7 +131,7 @@ SHIFTS = {
 def record_of(store, name, matrix, label):
     """The record of a model on a matrix of a setting, made if it is missing."""
     setting, model = SETTINGS[name], MODELS[label]
-    settings = {"matrix": matrix, "n_steps": N_STEPS, "n_updates": model.n_updates}
+    settings = {"seed": matrix, "n_steps": N_STEPS, "n_updates": model.n_updates}
     key = f"{name}, {label}, matrix {matrix}"
     record = store.find(key, settings=settings)
     if not record:

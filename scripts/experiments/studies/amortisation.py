@@ -65,7 +65,8 @@ def run(study):
             n_steps: record_of(study, data.get(name), name, n_atoms, n_steps, seed)
             for n_steps in STEPS
         }
-        if all(made.values()):
+        made = {n_steps: record for n_steps, record in made.items() if record}
+        if {min(STEPS), max(STEPS)} <= made.keys():
             groups.setdefault((name, n_atoms), []).append(made)
     order = list(product(names, SIZES))
     groups = {key: groups[key] for key in order if key in groups}
@@ -97,7 +98,7 @@ def row_of(name, n_atoms, seeds):
         middle, half = paired_interval([value(made) for made in seeds])
         return f"{middle:.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
 
-    left = [mean(lambda made, n=n: made[n]["fvu"]) for n in STEPS]
+    left = [mean(lambda made, n=n: made.get(n, {}).get("fvu", np.nan)) for n in STEPS]
     left += [mean(lambda made: made[1]["frozen"]["fvu"])]
     left += [mean(lambda made, n=n: made[n]["omp_fvu"]) for n in (1, 5)]
     return [
@@ -211,7 +212,9 @@ def draw(groups, path):
             if seeds := groups.get((name, n_atoms)):
                 k, colour = SIZES[n_atoms][0], f"C{i}"
                 label = f"{n_atoms:,} atoms, {k} in use"
-                values = np.array([[m[n]["fvu"] for n in STEPS] for m in seeds])
+                values = np.array(
+                    [[m.get(n, {}).get("fvu", np.nan) for n in STEPS] for m in seeds]
+                )
                 best = np.mean([m[5]["omp_fvu"] for m in seeds])
                 mean = values.mean(axis=0)
                 ax.plot(places, 100 * mean, "o-", color=colour, label=label)

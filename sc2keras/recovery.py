@@ -136,7 +136,11 @@ def fit_recovery(
 
         def forward(x: NDArray) -> NDArray:
             # What is compiled here need not be compiled again when the model is used.
-            codes: NDArray = model.encode(x.reshape(-1, *model.input_shape[1:]))
+            shaped = x.reshape(-1, *model.input_shape[1:])
+            try:
+                codes: NDArray = model.encode(shaped)
+            except ValueError:  # Codes that are no numbers, of a fit that diverged.
+                codes = np.full((len(x), encoder.n_atoms), np.nan, "float32")
             return codes
 
         for each in methods:

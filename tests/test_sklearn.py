@@ -612,9 +612,7 @@ def test_codes_and_atoms_of_one_sign_are_learned_as_such(digits):
     assert coder.partial_fit(x).components_.min() >= 0
 
 
-@pytest.mark.parametrize(
-    "builder", with_slow(["ActiveSet"], ["StepLISTA"], EXHAUSTIVE)
-)
+@pytest.mark.parametrize("builder", with_slow(["ActiveSet"], ["StepLISTA"], EXHAUSTIVE))
 def test_what_is_learned_beside_an_offset_is_that_of_centred_data(builder, digits):
     # Whole numbers, and pixels are sixteenths: sums and differences are exact.
     x, offset = digits[0][:200], np.arange(64.0) - 20

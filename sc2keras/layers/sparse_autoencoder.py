@@ -58,7 +58,7 @@ _U = "autoencoder_u"
         "jump_relu": {"activation": "jump_relu"},
         "gated": {"activation": "gated"},
         "nested": {"nested": [2, 4]},
-        "unshared": {"shared": False, "n_steps": 3},
+        "unshared": {"shared": False},
     },
 )
 @keras.saving.register_keras_serializable(package="sc2keras")

@@ -341,7 +341,7 @@ def test_dictionaries_are_learned_once_and_measured_by_their_own_codes(
     for record in records:
         objectives.setdefault(record["label"], set()).add(record["objective"])
     assert all(len(found) == 1 for found in objectives.values())
-    study = Study("dictionaries", {}, tmp_path, only_reads=True)
+    study = Study("dictionaries", {}, tmp_path, n_atoms=8, only_reads=True)
     assert dictionaries.run(study) == table
 
 
@@ -364,7 +364,7 @@ def test_amortisation_is_measured_once_by_codes_of_as_many_entries(
     assert all(r["refit_fvu"] <= r["fvu"] + 1e-6 for r in records)
     first = [r for r in records if r["settings"]["n_steps"] == 1]
     assert all(r["frozen"]["as_it_is"] < r["fvu"] for r in first)
-    assert (tmp_path / "amortisation.png").stat().st_size > 10_000
+    assert (tmp_path / "amortisation.png").stat().st_size > 5_000
     cells = table.splitlines()[2].strip("| ").split(" | ")
     assert cells[:4] == ["photo patches", "12", "3", "2"]
     assert cells[4] == f"{np.mean([r['fvu'] for r in first]):.3f}"

@@ -10,6 +10,7 @@ from helpers import (
     VARIANTS,
     WITH_ACTIVATION,
     WITH_MATRICES,
+    assert_same,
     decoded,
     layer_index,
     layer_weight,
@@ -61,7 +62,7 @@ def test_tie_survives_save_load_clone_and_more_training(cls, options, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for y, z in zip(model(x), loaded(x), strict=True):
-        np.testing.assert_array_equal(to_numpy(y), to_numpy(z))
+        assert_same(to_numpy(y), to_numpy(z))
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     for copy in (loaded, clone):

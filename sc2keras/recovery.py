@@ -127,6 +127,10 @@ def fit_recovery(
     methods = _methods(method, encoder)
     if start is not None:
         check_start(encoder, start.encoder)
+        if "greedy" not in methods:
+            raise ValueError(
+                f"start is of a greedy fit; received {method=!r}. Use method='auto'."
+            )
     with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
         drawn = draw(n_samples), draw(n_samples)
         task = Problem(draw, *drawn, RecoveryLoss(loss), batch_size, seed, bar)
@@ -152,7 +156,9 @@ def fit_recovery(
             elif each == "stages":
                 _fit_in_stages(encoder, task, n_updates)
             else:
-                rate = learning_rate or _rate_for(encoder, "greedy" in methods)
+                rate = learning_rate
+                if rate is None:
+                    rate = _rate_for(encoder, "greedy" in methods)
                 _train(encoder, coder, forward, task, n_updates, rate)
             # A fit by another measure, or of few samples, may be worse than the start.
             if task.error(forward) > before:

@@ -106,6 +106,20 @@ def test_the_others_say_that_they_cannot_take_such_steps():
         build("SLISTA").encoder.take_steps(None)
 
 
+def test_a_start_is_an_alista_that_fits_and_is_taken_over():
+    start, model = build("ALISTA", n_steps=2), build("LISTACPSS", n_steps=2)
+    fit_recovery(start, method="greedy", **QUICK)
+    fit_recovery(model, method="greedy", start=start, **QUICK)
+    np.testing.assert_allclose(model.encode(TEST.x), start.encode(TEST.x), atol=2e-5)
+    for other, more, match in [
+        (build("ALISTA", n_steps=3), {}, "with the n_steps of the one"),
+        (build("LAMP", n_steps=2), {}, "must be a model of ALISTA"),
+        (start, {"method": "joint"}, "received method='joint'"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            fit_recovery(model, start=other, **more, **QUICK)
+
+
 @pytest.mark.slow
 def test_a_fit_is_the_same_for_a_seed_and_no_other():
     weights = []

@@ -62,7 +62,7 @@ def test_tie_survives_save_load_clone_and_more_training(cls, options, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for y, z in zip(model(x), loaded(x), strict=True):
-        assert_same(to_numpy(y), to_numpy(z))
+        assert_same(to_numpy(y), to_numpy(z), cls)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     for copy in (loaded, clone):

@@ -119,7 +119,7 @@ def test_what_json_cannot_hold_is_nan_until_weights_are_set(cls):
         with pytest.raises(ValueError, match=r"holds a NaN .*nothing was trained"):
             again.fit(x, verbose=0)
     again.set_weights(model.get_weights())
-    assert_same(again.encode(x), model.encode(x))
+    assert_same(again.encode(x), model.encode(x), cls)
 
 
 def test_a_dictionary_that_nobody_gave_is_drawn_anew():
@@ -289,7 +289,7 @@ def test_what_was_freed_is_so_after_a_reload(cls, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert sorted(trainable_names(loaded)) == sorted(trainable_names(model))
     x = signals(3, 8)
-    assert_same(loaded.encode(x), model.encode(x))
+    assert_same(loaded.encode(x), model.encode(x), cls)
 
 
 @pytest.mark.parametrize("way", ["file", "clone", "pickle", "new"])

@@ -19,6 +19,7 @@ from sc2keras.layers import ALISTABlock, HyperLISTABlock, NAALISTABlock
 from sc2keras.layers.encoder import Encoder
 from sc2keras.losses import RecoveryKind, RecoveryLoss
 from sc2keras.models import SparseCoder, compile_forward
+from sc2keras.models.streaming import NonFiniteCodeError
 from sc2keras.recovery_fits import (
     Forward,
     Problem,
@@ -143,7 +144,7 @@ def fit_recovery(
             shaped = x.reshape(-1, *model.input_shape[1:])
             try:
                 codes: NDArray = model.encode(shaped)
-            except ValueError:  # Codes that are no numbers, of a fit that diverged.
+            except NonFiniteCodeError:  # Of a fit that diverged.
                 codes = np.full((len(x), encoder.n_atoms), np.nan, "float32")
             return codes
 

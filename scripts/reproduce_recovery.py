@@ -32,21 +32,27 @@ def main(argv=None):
 
 
 def make(store, name, matrix, args):
-    """The records of a matrix of a setting: last those that go on from others."""
-    models = recovery.MODELS
-    last = [label for label in args.models if models[label].starts_as in models]
-    needed = {models[label].starts_as for label in last}
-    asked = [label for label in models if label in needed.union(args.models)]
-    first = [label for label in asked if label not in last]
-    # The long ones first, so that no process waits for another one.
-    first.sort(key=lambda label: (label not in needed, not models[label].is_fitted))
+    """The records of a matrix of a setting, each after those that it needs."""
+    asked = set(args.models)
+    while more := {recovery.needs(label) for label in asked} - asked - {""}:
+        asked |= more
     parallel = joblib.Parallel(args.jobs, return_as="generator")
-    with tqdm(total=len(first) + len(last), desc=name, unit="model") as bar:
-        for labels in (first, last):
-            calls = [(store, name, matrix, label) for label in labels]
+    waiting = [label for label in recovery.MODELS if label in asked]
+    needed = [recovery.needs(label) for label in waiting]
+    with tqdm(total=len(waiting), desc=name, unit="model") as bar:
+        while waiting:
+            ready = [each for each in waiting if recovery.needs(each) not in waiting]
+            # Those that others wait for first, and the short ones at the end.
+            ready.sort(key=lambda each: (-needed.count(each), is_short(each)))
+            calls = [(store, name, matrix, label) for label in ready]
             made = parallel(joblib.delayed(recovery.record_of)(*call) for call in calls)
             for _ in made:
                 bar.update()
+            waiting = [label for label in waiting if label not in ready]
+
+
+def is_short(label):
+    return not recovery.MODELS[label].is_fitted
 
 
 def parse_arguments(argv):

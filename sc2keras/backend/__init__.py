@@ -38,6 +38,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from sc2keras.backend.sharding import check_divisible as check_divisible
 from sc2keras.backend.sharding import layout_map as layout_map
 
 _MODULES = ("tensorflow", "jax", "torch")

@@ -1,5 +1,6 @@
 """Which weights of an encoder the devices of `keras.distribution` divide."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -25,7 +26,7 @@ def layout_map(devices: Any = None) -> keras.distribution.LayoutMap:
     For `keras.distribution.ModelParallel`: each device holds its part of the rows of
     D, of the columns of all matrices that make codes, of what there is for each atom,
     and of their state in the optimizer. n_atoms must be a multiple of the devices that
-    share the atoms. Other weights are whole on every device, a step size or a threshold
+    share the atoms, or `build` raises a ValueError. Other weights are whole on every device, a step size or a threshold
     a step too.
 
     The patterns are those of the weights' names; for an own layer beside an encoder,
@@ -71,3 +72,20 @@ def layout_map(devices: Any = None) -> keras.distribution.LayoutMap:
     ):
         layout[rf"{_OTHERS}(?:.*/)?(?:{'|'.join(names)})"] = axes
     return layout
+
+
+def check_divisible(path: str, n_atoms: int) -> None:
+    """Raises a ValueError unless devices can divide the rows of D, a weight's path."""
+    distribution = keras.distribution.distribution()
+    if not isinstance(distribution, keras.distribution.ModelParallel):
+        return
+    dictionary: Any = SimpleNamespace(path=path, shape=(n_atoms, 1))
+    layout = distribution.get_variable_layout(dictionary)
+    mesh, axis = layout.device_mesh, layout.axes[0]
+    n_devices = mesh.shape[mesh.axis_names.index(axis)] if axis else 1
+    if n_atoms % n_devices:
+        raise ValueError(
+            f"n_atoms must be a multiple of the {n_devices} devices that divide the "
+            f"atoms; received {n_atoms=}. Take {-(-n_atoms // n_devices) * n_devices} "
+            "atoms, or a layout map of fewer devices."
+        )

@@ -121,6 +121,7 @@ class DictionaryLayer(
                 f"{n_features}) for inputs of {n_features} features; received "
                 f"dictionary.shape={initial.shape}."
             )
+        backend.check_divisible(f"{self.path}/dictionary", self.n_atoms)
         self.n_features = n_features
         self.dictionary = self.add_weight(
             name="dictionary",

@@ -30,6 +30,10 @@ _N_BATCHES_AT_A_TIME = 3
 _Forward = Callable[[bool], ArrayFunction]
 
 
+class NonFiniteCodeError(ValueError):
+    """Weights, or the size of a finite sample, made a code that is not finite."""
+
+
 def usual_batch_size(encoder: Any) -> int:
     """The rows that are encoded at a time, from the sizes of an encoder."""
     n_bytes, most = _CHUNK_BYTES, _MAX_ROWS
@@ -185,7 +189,7 @@ def _encoded(
         row = signals.first_not_finite(results[0])
         if row is not None:
             _check_rows("x", rows[:n_held], n_before)
-            raise ValueError(
+            raise NonFiniteCodeError(
                 f"The code of x[{n_before + row}] holds a NaN or an infinity: the "
                 "sample is too large, or the weights are not finite. Scale x as the "
                 "data that the model was trained on, or load the last good file."

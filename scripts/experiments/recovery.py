@@ -75,7 +75,8 @@ class Model:
     Args:
         builder: String; empty for the bound, which knows the support.
         options: Dictionary, of the builder.
-        has_ridge: Boolean, whether its analytic weights have a ridge.
+        ridge_of: String, the model whose ridge its analytic weights have with noise;
+            empty for those without.
         starts_as: String, the solver that it is untrained, whose best λ it starts with;
             or the ALISTA, among the models, whose fit its own goes on from.
         is_fitted: Boolean.
@@ -84,13 +85,15 @@ class Model:
 
     builder: str
     options: dict = field(default_factory=dict)
-    has_ridge: bool = False
+    ridge_of: str = ""
     starts_as: str = ""
     is_fitted: bool = True
     n_updates: int = 80
 
 
 _ERROR_BASED = {"error_based": True}
+# Its ridge is chosen, by fits of seconds that stand for those of the others.
+_RIDGED = {"ridge_of": "ALISTA, error-based"}
 _UNSELECTED = "ALISTA, no selection"
 _OF_ISTA = {"starts_as": "ISTA"}
 # From there on, hundreds of updates of their matrices gain a decibel at most.
@@ -106,11 +109,11 @@ MODELS = {
     "LISTA-CPSS": Model("LISTACPSS", **_OF_ALISTA),
     "SLISTA": Model("SLISTA", **_OF_ISTA),
     "TiLISTA": Model("TiLISTA", **_OF_ALISTA),
-    _UNSELECTED: Model("ALISTA", {"max_support": 0.0}, has_ridge=True),
-    "ALISTA": Model("ALISTA", has_ridge=True),
-    "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, has_ridge=True),
-    "HyperLISTA": Model("HyperLISTA", has_ridge=True),
-    "NA-ALISTA": Model("NAALISTA", has_ridge=True, n_updates=120),
+    _UNSELECTED: Model("ALISTA", {"max_support": 0.0}, **_RIDGED),
+    "ALISTA": Model("ALISTA", **_RIDGED),
+    "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, **_RIDGED),
+    "HyperLISTA": Model("HyperLISTA", **_RIDGED),
+    "NA-ALISTA": Model("NAALISTA", **_RIDGED, n_updates=120),
     "LAMP": Model("LAMP"),
     "GLISTA": Model("GLISTA", **_OF_ALISTA),
     "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}, **_OF_ISTA),
@@ -128,6 +131,13 @@ SHIFTS = {
 }
 
 
+def needs(label):
+    """The model whose record is needed first, for a start or a ridge; or none."""
+    model = MODELS[label]
+    start = model.starts_as if model.starts_as in MODELS else model.ridge_of
+    return start if start != label else ""
+
+
 def record_of(store, name, matrix, label):
     """The record of a model on a matrix of a setting, made if it is missing."""
     setting, model = SETTINGS[name], MODELS[label]
@@ -135,27 +145,29 @@ def record_of(store, name, matrix, label):
     key = f"{name}, {label}, matrix {matrix}"
     record = store.find(key, settings=settings)
     if not record:
-        start = {}
-        if model.starts_as in MODELS:
-            start = record_of(store, name, matrix, model.starts_as)
+        needed = needs(label)
+        needed = record_of(store, name, matrix, needed) if needed else {}
+        # What is chosen is so on the first matrix.
+        first = record_of(store, name, 0, label) if matrix else {}
         record = {"dataset": "sparse recovery", "note": "", "setting": name}
         record |= {"label": label, "settings": settings}
         record |= {"environment": environment()}
-        record |= measure(setting, model, matrix, start)
+        record |= measure(setting, model, matrix, needed, first)
         store.write(key, record)
     return record
 
 
-def measure(setting, model, matrix, start):
-    """`start` is the record of the model that the fit goes on from, or empty."""
+def measure(setting, model, matrix, needed, first):
+    """`needed` and `first` are records: of what it needs, and of the first matrix."""
     atoms = setting.dictionary(matrix)
     test = setting.draw(N_TEST, _TEST_SEED + matrix, atoms)
     if not model.builder:
         return {"layers": [quality_of(least_squares(test), test)]}
-    options = chosen_options(setting, model, matrix)
+    options = first["options"] if first else chosen_options(setting, model, needed)
     coder = build(model, atoms, options)
     found = {"options": options}
     if model.is_fitted:
+        start = needed if model.starts_as in MODELS else {}
         found |= fit(coder, setting, model, matrix, start)
     coder.encode(test.x)
     seconds = min(seconds_of(lambda: coder.encode(test.x)) for _ in range(3))
@@ -171,7 +183,7 @@ def measure(setting, model, matrix, start):
 
 
 def fit(coder, setting, model, matrix, start):
-    """Fits, and what is to be told of it."""
+    """Fits, from the record `start` if there is one, and what is to be told of it."""
     begun = None
     if start:
         of = MODELS[model.starts_as]
@@ -211,19 +223,19 @@ def build(model, atoms, options):
     )
 
 
-def chosen_options(setting, model, matrix):
+def chosen_options(setting, model, needed):
     """The ridge, or the λ, of the smallest error on samples to choose on."""
-    if model.has_ridge and setting.snr is not None:
-        return {"ridge": best_ridge(setting, matrix)}
+    if model.ridge_of and setting.snr is not None:
+        return needed.get("options") or {"ridge": best_ridge(setting)}
     if model.starts_as in ("ISTA", "FISTA"):
-        return {"l1": best_l1(setting, model.starts_as, matrix)}
+        return {"l1": best_l1(setting, model.starts_as)}
     return {}
 
 
 @functools.cache
-def best_l1(setting, builder, matrix):
+def best_l1(setting, builder):
     """λ of the smallest error after as many steps of a solver."""
-    atoms, choice = choice_of(setting, matrix)
+    atoms, choice = choice_of(setting)
 
     def error(l1):
         solver = build(Model(builder), atoms, {"l1": float(l1)}).encoder
@@ -233,10 +245,8 @@ def best_l1(setting, builder, matrix):
     return float(min(_L1S, key=error))
 
 
-@functools.cache
-def best_ridge(setting, matrix):
-    """The ridge of the smallest error, by a fit of seconds that stands for others."""
-    atoms, choice = choice_of(setting, matrix)
+def best_ridge(setting):
+    atoms, choice = choice_of(setting)
     problem = {"density": setting.n_active / setting.n_atoms, "snr": setting.snr}
 
     def error(ridge):
@@ -248,9 +258,9 @@ def best_ridge(setting, matrix):
     return min(_RIDGES, key=error)
 
 
-def choice_of(setting, matrix):
-    atoms = setting.dictionary(matrix)
-    return atoms, setting.draw(500, _CHOICE_SEED + matrix, atoms)
+def choice_of(setting):
+    atoms = setting.dictionary(0)
+    return atoms, setting.draw(500, _CHOICE_SEED, atoms)
 
 
 def quality_of(codes, data):

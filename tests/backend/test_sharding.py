@@ -161,6 +161,17 @@ for argument in sys.argv[1:]:
             if each.path.endswith("dictionary_momentum"):
                 assert halves(each) == {(16 // n, 8)}
     print(argument)
+
+layout = backend.layout_map(names)
+parallel = keras.distribution.ModelParallel(layout_map=layout)
+with parallel.scope():
+    for name in ("FISTA", "SC2Net"):
+        try:
+            applications.build(name, 18, (8,))
+        except ValueError as error:
+            assert "multiple of the 4 devices" in str(error) and "20 atoms" in str(error)
+        else:
+            raise AssertionError(name)
 """
 
 TRAINED = [entry.name for entry in ENTRIES]

@@ -52,7 +52,7 @@ def test_every_model_is_measured_after_each_step(monkeypatch, tmp_path, label):
     monkeypatch.setattr(recovery, "N_STEPS", 4)
     monkeypatch.setattr(recovery, "N_TEST", 40)
     model = recovery.MODELS[label]
-    few = {"has_ridge": False, "n_updates": 2}
+    few = {"ridge_of": "", "n_updates": 2}
     models = {label: replace(each, **few) for label, each in recovery.MODELS.items()}
     monkeypatch.setattr(recovery, "MODELS", models)
     monkeypatch.setattr(recovery, "_L1S", (0.1,))
@@ -65,19 +65,32 @@ def test_every_model_is_measured_after_each_step(monkeypatch, tmp_path, label):
 
 
 @pytest.mark.slow
-def test_noise_gets_the_ridge_that_is_best_on_other_samples(monkeypatch):
-    monkeypatch.setattr(recovery, "_RIDGES", (0.0, 3.0))
+def test_noise_gets_the_ridge_that_is_best_on_other_samples(monkeypatch, tmp_path):
     noisy = recovery.Setting(20, 40, 4, snr=10.0)
-    model = recovery.MODELS["ALISTA, error-based"]
-    assert recovery.chosen_options(noisy, model, 0)["ridge"] > 0
-    assert recovery.chosen_options(TINY, model, 0) == {}
+    monkeypatch.setattr(
+        recovery, "SETTINGS", {each.name: each for each in (TINY, noisy)}
+    )
+    monkeypatch.setattr(recovery, "N_STEPS", 2)
+    monkeypatch.setattr(recovery, "N_TEST", 40)
+    monkeypatch.setattr(recovery, "_RIDGES", (0.0, 3.0))
+    models = {m: replace(each, n_updates=1) for m, each in recovery.MODELS.items()}
+    monkeypatch.setattr(recovery, "MODELS", models)
+    store = Store(tmp_path / "records")
+    quiet = recovery.record_of(store, TINY.name, 0, "ALISTA")
+    assert quiet["options"] == {}
+    # Of the first matrix, and of one model, whatever is asked for.
+    asked = recovery.record_of(store, noisy.name, 1, "ALISTA")
+    assert asked["options"]["ridge"] > 0
+    found = store.records().values()
+    found = [r for r in found if r["setting"] == noisy.name]
+    assert len(found) == 4 and all(r["options"] == asked["options"] for r in found)
 
 
 def test_what_starts_as_a_solver_has_the_l1_that_is_best_for_that(monkeypatch):
     monkeypatch.setattr(recovery, "_L1S", (1e-3, 0.1, 10.0))
     monkeypatch.setattr(recovery, "N_STEPS", 4)
     for label in ("ISTA, best λ", "SLISTA"):
-        options = recovery.chosen_options(TINY, recovery.MODELS[label], 0)
+        options = recovery.chosen_options(TINY, recovery.MODELS[label], {})
         assert options == {"l1": 0.1}
 
 

@@ -352,13 +352,14 @@ def test_amortisation_is_measured_once_by_codes_of_as_many_entries(
 ):
     data = small_digits(300)
     monkeypatch.setattr(amortisation, "OTHERS", {"photo patches": lambda: data})
-    monkeypatch.setattr(amortisation, "SIZES", {12: (3, 1)})
-    monkeypatch.setattr(amortisation, "N_UPDATES", 60)
-    monkeypatch.setattr(amortisation, "N_FROZEN", 30)
+    cases = {("photo patches", 12): amortisation.Case(3, 1, 100)}
+    monkeypatch.setattr(amortisation, "CASES", cases)
     monkeypatch.setattr(amortisation, "BATCH_SIZE", 32)
     study = Study("amortisation", {}, tmp_path)
     table = amortisation.run(study)
-    records = list(study.store.records().values())
+    speed, *records = sorted(
+        study.store.records().values(), key=lambda r: r["label"] != "speed"
+    )
     assert len(records) == len(amortisation.STEPS)
     assert all(r["l0"] <= 3 and 0 < r["omp_fvu"] < 1 for r in records)
     # Least squares on the support cannot be worse than the codes themselves.
@@ -367,8 +368,9 @@ def test_amortisation_is_measured_once_by_codes_of_as_many_entries(
     assert all(r["frozen"]["as_it_is"] < r["fvu"] for r in first)
     assert (tmp_path / "amortisation.png").stat().st_size > 5_000
     cells = table.splitlines()[2].strip("| ").split(" | ")
-    assert cells[:4] == ["photo patches", "12", "3", "1"]
-    assert cells[4] == f"{np.mean([r['fvu'] for r in first]):.3f}"
+    assert cells[:5] == ["photo patches", "12", "3", "100", "1"]
+    assert cells[5] == f"{np.mean([r['fvu'] for r in first]):.3f}"
+    assert cells[-1] == f"{speed['ratio']:,.0f}"
     study = Study("amortisation", {}, tmp_path, only_reads=True)
     assert amortisation.run(study) == table
 

@@ -77,7 +77,7 @@ def run(study):
             for amount in amounts:
                 record = record_of(study, name, data.get(name), label, learn, amount)
                 if record:
-                    figures = {"seconds": ".1f", "objective": ".3f", "nonzero": ".3f"}
+                    figures = {"seconds": ".1f", "objective": ".4f", "nonzero": ".3f"}
                     much = f"{amount:,} {counted}" if amount else counted
                     n_atoms = f"{record['settings']['n_atoms']:,}"
                     rows.append([name, label, n_atoms, much, *cells(record, **figures)])

@@ -169,7 +169,8 @@ with parallel.scope():
         try:
             applications.build(name, 18, (8,))
         except ValueError as error:
-            assert "multiple of the 4 devices" in str(error) and "20 atoms" in str(error)
+            assert "multiple of the 4 devices" in str(error), error
+            assert "Take 20 atoms" in str(error), error
         else:
             raise AssertionError(name)
 """

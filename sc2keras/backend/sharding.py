@@ -23,11 +23,11 @@ _VECTORS = (
 def layout_map(devices: Any = None) -> keras.distribution.LayoutMap:
     """A `keras.distribution.LayoutMap` that divides every encoder by its atoms.
 
-    For `keras.distribution.ModelParallel`: each device holds its part of the rows of
-    D, of the columns of all matrices that make codes, of what there is for each atom,
-    and of their state in the optimizer. n_atoms must be a multiple of the devices that
-    share the atoms, or `build` raises a ValueError. Other weights are whole on every device, a step size or a threshold
-    a step too.
+    For `keras.distribution.ModelParallel`: each device holds its part of the rows of D,
+    of the columns of all matrices that make codes, of what there is for each atom, and
+    of their state in the optimizer. n_atoms must be a multiple of the devices that
+    share the atoms, or `build` raises a ValueError. Other weights are whole on every
+    device, a step size or a threshold a step too.
 
     The patterns are those of the weights' names; for an own layer beside an encoder,
     whose weight has such a name, add its path: `layout["head/kernel"] = (None, None)`.

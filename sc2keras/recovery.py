@@ -72,11 +72,13 @@ def fit_recovery(
             far, as the authors of LISTA-CP train; slow. `"auto"`: greedy, then joint;
             search; or joint, as suits the model.
         loss: `"mse"` or `"log"`, see `RecoveryLoss`; None: `"mse"` with noise, `"log"`
-            without. Greedy fits always take the first, which gives up no sample.
+            without, and for `NAALISTA`, which by the other one stalls where all samples
+            have the same numbers. Greedy fits always take `"mse"`, which gives up no
+            sample.
         n_updates: Integer, the updates of a joint fit, or at most of each stage.
         learning_rate: Float, of a joint fit; None: 0.02 where a few numbers, mostly
-            logarithms, are all that is trained; where there are matrices 0.001, or
-            0.0001 after a greedy fit.
+            logarithms, are all that is trained; where there are matrices 0.001, 0.004
+            for the network of `NAALISTA`, or 0.0001 after a greedy fit.
         batch_size: Integer, the samples of an update.
         n_samples: Integer, the samples to search on, and again those to choose on.
         start: A fitted `ALISTA`, in place of the one, without a ridge, that a greedy
@@ -115,7 +117,9 @@ def fit_recovery(
     check_positive_integer("n_updates", n_updates)
     check_positive_integer("batch_size", batch_size)
     check_positive_integer("n_samples", n_samples)
-    loss = loss or ("log" if problem.get("snr") is None else "mse")
+    if loss is None:
+        has_log = problem.get("snr") is None or isinstance(encoder, NAALISTABlock)
+        loss = "log" if has_log else "mse"
     seeds = np.random.default_rng(seed)
     problem = {"nonnegative": encoder.nonnegative, **problem}
     offset = 0.0 if encoder.offset is None else encoder.offset
@@ -172,6 +176,8 @@ def _rate_for(encoder: Encoder, is_begun: bool) -> float:
     n_weights = sum(math.prod(w.shape) for w in encoder.trainable_weights)
     if n_weights <= _FEW_WEIGHTS:
         return 0.02
+    if isinstance(encoder, NAALISTABlock):
+        return 4e-3
     return 1e-4 if is_begun else 1e-3
 
 

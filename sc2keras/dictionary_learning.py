@@ -66,7 +66,8 @@ def learn_dictionary(
             as by `sklearn.decomposition.MiniBatchDictionaryLearning`. `"unrolled"`: the
             codes are those of ten steps of `StepLFISTA`, which are trained together
             with D by the gradient through them. It comes lower sooner where there are
-            thousands of samples, and needs a second to begin.
+            thousands of samples, unless each uses few of many atoms, and needs a second
+            to begin.
         nonnegative: Boolean. If True, of codes >= 0; scikit-learn's `positive_code`.
         nonnegative_dictionary: Boolean. If True, of atoms with entries >= 0;
             scikit-learn's `positive_dict`. With both, and `x` >= 0, it is sparse

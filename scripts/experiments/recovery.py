@@ -97,7 +97,7 @@ _RIDGED = {"ridge_of": "ALISTA, error-based"}
 _UNSELECTED = "ALISTA, no selection"
 _OF_ISTA = {"starts_as": "ISTA"}
 # From there on, hundreds of updates of their matrices gain a decibel at most.
-_OF_ALISTA = {"starts_as": "ALISTA", "n_updates": 40}
+_OF_ALISTA = {"starts_as": "ALISTA", "n_updates": 20}
 _OF_UNSELECTED = _OF_ALISTA | {"starts_as": _UNSELECTED}
 MODELS = {
     "ISTA, best λ": Model("ISTA", starts_as="ISTA", is_fitted=False),
@@ -111,7 +111,7 @@ MODELS = {
     "TiLISTA": Model("TiLISTA", **_OF_ALISTA),
     _UNSELECTED: Model("ALISTA", {"max_support": 0.0}, **_RIDGED),
     "ALISTA": Model("ALISTA", **_RIDGED),
-    "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, **_RIDGED),
+    "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, n_updates=250, **_RIDGED),
     "HyperLISTA": Model("HyperLISTA", **_RIDGED),
     "NA-ALISTA": Model("NAALISTA", **_RIDGED, n_updates=120),
     "LAMP": Model("LAMP"),

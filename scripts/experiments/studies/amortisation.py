@@ -246,10 +246,11 @@ def unexplained(x, reconstruction):
 def draw(groups, path):
     """The error over the steps, a panel for each of the data, a colour a size."""
     names = list(dict.fromkeys(name for name, _ in groups))
+    sizes = sorted({n_atoms for _, n_atoms in CASES})
     figure, axes = panels(len(names), 3.6, 3.8, margin=2.2)
     places = range(len(STEPS))
     for ax, name in zip(axes, names, strict=True):
-        for i, n_atoms in enumerate(dict.fromkeys(size for _, size in CASES)):
+        for i, n_atoms in enumerate(sizes):
             if seeds := groups.get((name, n_atoms)):
                 colour, label = f"C{i}", f"{n_atoms:,} atoms"
                 values = np.array(
@@ -269,7 +270,9 @@ def draw(groups, path):
         ax.yaxis.set_minor_formatter("{x:g}")
         ax.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("variance left unexplained, %")
-    handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=len)
-    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+    shown = [f"{size:,} atoms" for size in sizes if f"{size:,} atoms" in lines]
+    handles = [lines[label] for label in shown]
+    figure.legend(handles, shown, loc="outside right center", fontsize=8)
     figure.suptitle("Codes with as many entries explain more after more steps")
     plotting.save_figure(figure, path)

@@ -287,7 +287,8 @@ def shifted_tests(setting, atoms, matrix):
         if "density" in changes:
             changes["density"] *= setting.n_active / setting.n_atoms
         if level := changes.pop("perturbation", 0.0):
-            rng = np.random.default_rng(matrix)
+            # The matrix itself is drawn with its number as the seed.
+            rng = np.random.default_rng([_TEST_SEED, matrix])
             dictionary = atoms + level * rng.standard_normal(atoms.shape) / np.sqrt(
                 atoms.shape[1]
             )

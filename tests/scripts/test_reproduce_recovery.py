@@ -94,6 +94,21 @@ def test_what_starts_as_a_solver_has_the_l1_that_is_best_for_that(monkeypatch):
         assert options == {"l1": 0.1}
 
 
+def test_a_shift_changes_what_it_names_by_as_much_as_it_says():
+    atoms = TINY.dictionary(3)
+    plain, *_, off = (shifted := recovery.shifted_tests(TINY, atoms, 3)).values()
+    np.testing.assert_array_equal(plain.dictionary, atoms)
+    moved = np.linalg.norm(off.dictionary - atoms, axis=1)
+    # Of each atom, but for what is in its own direction.
+    assert moved.min() > 0.005 and moved.max() < 0.02
+    np.testing.assert_allclose(np.linalg.norm(off.dictionary, axis=1), 1, rtol=1e-6)
+    density = {name: np.mean(data.codes != 0) for name, data in shifted.items()}
+    assert density["density / 2"] < 0.7 * density["none"] < density["density × 1.5"]
+    size = {name: np.abs(data.x).mean() for name, data in shifted.items()}
+    assert size["amplitudes × 10"] == pytest.approx(10 * size["none"], rel=1e-5)
+    assert size["amplitudes / 10"] == pytest.approx(size["none"] / 10, rel=1e-5)
+
+
 def test_least_squares_knows_the_support_alone():
     data = sc2keras.datasets.sparse_recovery(20, 40, 30, snr=30.0)
     codes = recovery.least_squares(data)

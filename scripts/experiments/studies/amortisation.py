@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import math
+import operator
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +88,7 @@ def run(study):
                 for n_steps in STEPS
             }
             made = {n_steps: record for n_steps, record in made.items() if record}
-            if {min(STEPS), max(STEPS)} <= made.keys():
+            if made:
                 groups.setdefault((name, n_atoms), []).append(made)
     names = [*study.datasets, *OTHERS]
     keys = sorted(groups, key=lambda key: (names.index(key[0]), key[1]))
@@ -120,23 +121,32 @@ def row_of(name, n_atoms, seeds, speed):
         middle, half = paired_interval([value(made) for made in seeds])
         return f"{middle:.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
 
-    left = [mean(lambda made, n=n: made.get(n, {}).get("fvu", np.nan)) for n in STEPS]
-    left += [mean(lambda made: made[1]["frozen"]["fvu"])]
-    left += [mean(lambda made, n=n: made[n]["omp_fvu"]) for n in (1, 5)]
+    left = [mean(lambda made, n=n: value_of(made, n, "fvu")) for n in STEPS]
+    left += [mean(lambda made: value_of(made, 1, "frozen", "fvu"))]
+    left += [mean(lambda made, n=n: value_of(made, n, "omp_fvu")) for n in (1, 5)]
     case = CASES[name, n_atoms]
     return [
         *(name, f"{n_atoms:,}", f"{case.k}", f"{case.n_updates:,}", f"{len(seeds)}"),
         *(f"{value:.3f}" for value in left),
-        interval(lambda made: 100 * closed(made[1])),
-        interval(lambda made: 100 * (made[5]["fvu"] / made[5]["omp_fvu"] - 1)),
+        interval(lambda made: 100 * closed(made)),
+        interval(
+            lambda m: 100 * (value_of(m, 5, "fvu") / value_of(m, 5, "omp_fvu") - 1)
+        ),
         *(f"{times(speed, way):,.0f}" if speed else "" for way in OMPS),
     ]
 
 
-def closed(record):
+def value_of(made, n_steps, *path):
+    """A figure of the record of so many steps; NaN without that record."""
+    if n_steps not in made:
+        return math.nan
+    return functools.reduce(operator.getitem, path, made[n_steps])
+
+
+def closed(made):
     """The part of the gap to OMP that more steps close, on the same dictionary."""
-    gap = record["fvu"] - record["omp_fvu"]
-    return (record["fvu"] - record["frozen"]["fvu"]) / gap
+    first, omp = value_of(made, 1, "fvu"), value_of(made, 1, "omp_fvu")
+    return (first - value_of(made, 1, "frozen", "fvu")) / (first - omp)
 
 
 def record_of(study, data, name, n_atoms, n_steps, seed):
@@ -254,9 +264,9 @@ def draw(groups, path):
             if seeds := groups.get((name, n_atoms)):
                 colour, label = f"C{i}", f"{n_atoms:,} atoms"
                 values = np.array(
-                    [[m.get(n, {}).get("fvu", np.nan) for n in STEPS] for m in seeds]
+                    [[value_of(m, n, "fvu") for n in STEPS] for m in seeds]
                 )
-                best = np.mean([m[5]["omp_fvu"] for m in seeds])
+                best = np.mean([value_of(m, 5, "omp_fvu") for m in seeds])
                 mean = values.mean(axis=0)
                 ax.plot(places, 100 * mean, "o-", color=colour, label=label)
                 ax.plot(len(STEPS), 100 * best, "*", markersize=12, color=colour)

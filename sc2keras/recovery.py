@@ -122,12 +122,13 @@ def fit_recovery(
         loss = "log" if has_log else "mse"
     seeds = np.random.default_rng(seed)
     problem = {"nonnegative": encoder.nonnegative, **problem}
-    offset = 0.0 if encoder.offset is None else encoder.offset
+    # Now: during a fit on JAX the weight holds nothing.
+    offset = 0.0 if encoder.offset is None else ops.convert_to_numpy(encoder.offset)
 
     def draw(n: int) -> tuple[NDArray, NDArray]:
         how = {"seed": int(seeds.integers(2**62)), **problem}
         found = sparse_recovery(n_samples=n, dictionary=atoms, **how)
-        return (found.x + ops.convert_to_numpy(offset)).astype("float32"), found.codes
+        return (found.x + offset).astype("float32"), found.codes
 
     methods = _methods(method, encoder)
     if start is not None:

@@ -219,7 +219,7 @@ def test_losses_are_their_formulas(kind, tmp_path):
     assert np.isfinite(float(loss(truth, truth)))
 
 
-@pytest.mark.parametrize("method", with_slow(["greedy"], ["joint"]))
+@pytest.mark.parametrize("method", with_slow(["joint"], ["greedy"]))
 def test_codes_of_one_sign_are_recovered_from_signals_with_an_offset(method):
     data = sparse_recovery(n_samples=300, dictionary=ATOMS, nonnegative=True, seed=3)
     assert data.codes.min() >= 0

@@ -34,16 +34,16 @@ def main(argv=None):
 def make(store, name, matrix, args):
     """The records of a matrix of a setting, each after those that it needs."""
     asked = set(args.models)
-    while more := {recovery.needs(label) for label in asked} - asked - {""}:
+    while more := {recovery.needs(name, label) for label in asked} - asked - {""}:
         asked |= more
     parallel = joblib.Parallel(args.jobs, return_as="generator")
     waiting = [label for label in recovery.MODELS if label in asked]
-    needed = [recovery.needs(label) for label in waiting]
+    needs = {label: recovery.needs(name, label) for label in waiting}
     with tqdm(total=len(waiting), desc=name, unit="model") as bar:
         while waiting:
-            ready = [each for each in waiting if recovery.needs(each) not in waiting]
-            # Those that others wait for first, and the short ones at the end.
-            ready.sort(key=lambda each: (-needed.count(each), is_short(each)))
+            ready = [label for label in waiting if needs[label] not in waiting]
+            # The long ones first, so that no process waits for another one.
+            ready.sort(key=lambda label: -length_of(label))
             calls = [(store, name, matrix, label) for label in ready]
             made = parallel(joblib.delayed(recovery.record_of)(*call) for call in calls)
             for _ in made:
@@ -51,8 +51,9 @@ def make(store, name, matrix, args):
             waiting = [label for label in waiting if label not in ready]
 
 
-def is_short(label):
-    return not recovery.MODELS[label].is_fitted
+def length_of(label):
+    model = recovery.MODELS[label]
+    return model.n_updates if model.is_fitted else 0
 
 
 def parse_arguments(argv):

@@ -131,11 +131,13 @@ SHIFTS = {
 }
 
 
-def needs(label):
+def needs(name, label):
     """The model whose record is needed first, for a start or a ridge; or none."""
     model = MODELS[label]
-    start = model.starts_as if model.starts_as in MODELS else model.ridge_of
-    return start if start != label else ""
+    if model.starts_as in MODELS:
+        return model.starts_as
+    has_ridge = SETTINGS[name].snr is not None
+    return model.ridge_of if has_ridge and model.ridge_of != label else ""
 
 
 def record_of(store, name, matrix, label):
@@ -145,7 +147,7 @@ def record_of(store, name, matrix, label):
     key = f"{name}, {label}, matrix {matrix}"
     record = store.find(key, settings=settings)
     if not record:
-        needed = needs(label)
+        needed = needs(name, label)
         needed = record_of(store, name, matrix, needed) if needed else {}
         # What is chosen is so on the first matrix.
         first = record_of(store, name, 0, label) if matrix else {}

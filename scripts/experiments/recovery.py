@@ -147,8 +147,8 @@ def record_of(store, name, matrix, label):
     key = f"{name}, {label}, matrix {matrix}"
     record = store.find(key, settings=settings)
     if not record:
-        needed = needs(name, label)
-        needed = record_of(store, name, matrix, needed) if needed else {}
+        other = needs(name, label)
+        needed = record_of(store, name, matrix, other) if other else {}
         # What is chosen is so on the first matrix.
         first = record_of(store, name, 0, label) if matrix else {}
         record = {"dataset": "sparse recovery", "note": "", "setting": name}

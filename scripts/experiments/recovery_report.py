@@ -58,8 +58,8 @@ def markdown(records):
         "failed: samples above −20 dB. Fit: seconds of a processor, with "
         "those of the ALISTA that it goes on from; encode: "
         f"{recovery.N_TEST:,} samples, while other processes fit. Published: ratio "
-        f"of sums, and of 256 x 512 the mean: {sources}. {hardware}; Keras {machine['keras']} on "
-        f"{machine['backend']} {machine['backend_version']}.\n"
+        f"of sums, and of 256 x 512 the mean: {sources}. {hardware}; Keras "
+        f"{machine['keras']} on {machine['backend']} {machine['backend_version']}.\n"
     )
 
 

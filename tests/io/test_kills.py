@@ -36,11 +36,14 @@ transfer.SAVE_EVERY = 0.01
 def run(arguments, wait=None, signal_number=signal.SIGKILL):
     # Its exit code; a signal reaches it after seconds, or once `wait()` is true.
     sys.stdout.flush()
+    # What Python itself does after a fork is no part of the command.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     pid = os.fork()
     if not pid:
         os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
         signal.signal(signal.SIGINT, cli.interrupted)
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             cli.run(parse_arguments(arguments))
         except SystemExit as error:
             print(error, file=sys.stderr, flush=True)

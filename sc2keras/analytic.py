@@ -2,12 +2,15 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
 
 from sc2keras.signals import as_array
 from sc2keras.validation import check_non_negative
 
 _SMALLEST_NORM = 1e-8
 _TINY = 1e-12
+# Of the eigenvalues of a Gram matrix, the smallest over the largest.
+_WELL_CONDITIONED = 1e-6
 
 
 def analytic_weights(
@@ -21,26 +24,28 @@ def analytic_weights(
 
     The solution is P = D (DᵀD + ridge·I)⁺ with each row over p_i · d_i. Without a ridge
     these are the columns of the pseudo-inverse of D, rescaled. A ridge makes the
-    rows shorter, which multiply noise: about 0.3 suits 40 dB, 3 suits 20 dB (250
+    rows shorter, which multiply noise: about 1 suits 40 dB, 3 suits 20 dB (250
     features, 500 Gaussian atoms). A very large one gives D, its rows over ‖d_i‖².
 
     A dictionary of any rank has them, by the pseudo-inverse. Atoms that are equal up to
     their sign have equal rows: nothing tells them apart.
 
     Args:
-        dictionary: Array `(n_atoms, n_features)`, D, its atoms of any norm.
+        dictionary: Array `(n_atoms, n_features)`, D, its atoms of any norm that does
+            not vanish beside the others'.
         ridge: Float >= 0.
         symmetric: Boolean. If True, the best W = D M with a symmetric positive
             semidefinite M, so that a step descends in the norm of M: the form that
             HyperLISTA's analysis takes. The ridge then adds 2·ridge·‖W‖² +
-            ridge²·‖M‖².
+            ridge²·‖M‖². Atoms of one norm always have it; where the closed form is no
+            M >= 0, which may be with fewer features than a dozen, it is searched.
 
     Returns:
         Float64 array `(n_atoms, n_features)`.
 
     Raises:
-        ValueError: If the dictionary is not finite or holds an atom of zeros, or if it
-            has no symmetric form.
+        ValueError: If the dictionary is not finite or holds an atom of zeros, or one
+            that vanishes beside the others, or if it has no symmetric form.
 
     Example:
 
@@ -56,25 +61,68 @@ def analytic_weights(
     atoms = as_array("dictionary", dictionary).astype("float64")
     ridge = check_non_negative("ridge", ridge)
     _check_atoms(atoms)
+    if symmetric:
+        return _symmetric(atoms, ridge)
     projected = _filtered(atoms, ridge)
-    if not symmetric:
-        return projected / np.sum(projected * atoms, axis=1, keepdims=True)
-    # M = Pᵀ diag(ν) P: of d_i M d_i = 1 remain as many equations as atoms.
-    squared = np.square(projected @ atoms.T)
+    scales = np.sum(projected * atoms, axis=1, keepdims=True)
+    if scales.min() < _TINY:
+        least = int(scales.argmin())
+        raise ValueError(
+            "dictionary must have no atom that vanishes beside the others; received "
+            f"norm {np.linalg.norm(atoms[least]):.1e} in atom {least}. Divide each "
+            "atom by its norm, or leave it out."
+        )
+    return projected / scales
+
+
+def _symmetric(atoms: NDArray, ridge: float) -> NDArray:
+    """D M, of the M >= 0 that is smallest in the norm of DᵀD + ridge·I."""
+    # With K the root of that, of N = K M K: min ‖N‖², q_i N q_i = 1, and N >= 0.
+    values, vectors = _spectrum(atoms)
+    root = vectors / np.sqrt(values + ridge)
+    rows = atoms @ root
+    # N = Qᵀ diag(ν) Q, of as many equations as atoms, where that is no negative one.
+    squared = np.square(rows @ rows.T)
     # Of atoms that are equal the equations are, too: a little on the diagonal shares.
     squared[np.diag_indices(len(atoms))] += _TINY
     scales = np.linalg.solve(squared, np.ones(len(atoms)))
-    metric = projected.T @ (scales[:, None] * projected)
-    weights = atoms @ metric
-    smallest = np.linalg.eigvalsh(metric)[0] / np.abs(metric).max()
-    error = np.abs(np.sum(weights * atoms, axis=1) - 1).max()
-    if smallest < -1e-8 or error > 1e-6:
+    if not _is_semidefinite(_weighted(rows, scales)):
+        scales = _dual(rows, scales)
+    metric = _positive_part(_weighted(rows, scales))
+    error = np.abs(np.sum((rows @ metric) * rows, axis=1) - 1).max()
+    if error > 1e-6:
         raise ValueError(
             "dictionary must have weights of the symmetric form; received one of which "
-            f"w_i · d_i = 1 is missed by {error:.1e}, with an eigenvalue of "
-            f"{smallest:.1e} of M. Use symmetric=False."
+            f"w_i · d_i = 1 is missed by {error:.1e}. Use symmetric=False, or atoms of "
+            "one norm, which always have them."
         )
-    return weights
+    return rows @ metric @ root.T
+
+
+def _weighted(rows: NDArray, scales: NDArray) -> NDArray:
+    return rows.T @ (scales[:, None] * rows)
+
+
+def _is_semidefinite(matrix: NDArray) -> bool:
+    return bool(np.linalg.eigvalsh(matrix)[0] >= -1e-8 * np.abs(matrix).max())
+
+
+def _positive_part(matrix: NDArray) -> NDArray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.maximum(values, 0)) @ vectors.T
+
+
+def _dual(rows: NDArray, scales: NDArray) -> NDArray:
+    """The ν of the N >= 0 that is smallest: N is the positive part of Qᵀ diag(ν) Q."""
+
+    def negative_dual(scales: NDArray) -> tuple[float, NDArray]:
+        part = _positive_part(_weighted(rows, scales))
+        gradient = np.sum((rows @ part) * rows, axis=1) - 1
+        return 0.5 * float(np.sum(np.square(part))) - scales.sum(), gradient
+
+    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 0, "gtol": 1e-9, "maxcor": 50}
+    how = {"jac": True, "method": "L-BFGS-B", "options": options}
+    return np.asarray(minimize(negative_dual, scales, **how).x)
 
 
 def _check_atoms(atoms: NDArray) -> None:
@@ -98,14 +146,19 @@ def _check_atoms(atoms: NDArray) -> None:
 
 
 def _filtered(atoms: NDArray, ridge: float) -> NDArray:
-    """D (DᵀD + ridge·I)⁺, from the smaller of the two Gram matrices."""
+    """D (DᵀD + ridge·I)⁺."""
+    values, vectors = _spectrum(atoms)
+    return (atoms @ (vectors / (values + ridge))) @ vectors.T
+
+
+def _spectrum(atoms: NDArray) -> tuple[NDArray, NDArray]:
+    """The eigenvalues of DᵀD that are not zero, and its eigenvectors as columns."""
     n_atoms, n_features = atoms.shape
-    is_wide = n_atoms > n_features
-    gram = atoms.T @ atoms if is_wide else atoms @ atoms.T
-    values, vectors = np.linalg.eigh(gram)
-    is_kept = values > len(gram) * np.finfo(float).eps * values[-1]
-    values, vectors = values[is_kept], vectors[:, is_kept]
-    scaled = vectors / (values + ridge)
-    if is_wide:
-        return (atoms @ scaled) @ vectors.T
-    return scaled @ (vectors.T @ atoms)
+    if n_atoms >= n_features:
+        values, vectors = np.linalg.eigh(atoms.T @ atoms)
+        if values[0] > _WELL_CONDITIONED * values[-1]:
+            return values, vectors
+    # A Gram matrix has the square of the condition, and half of the digits.
+    _, singular, rows = np.linalg.svd(atoms, full_matrices=False)
+    is_kept = singular > max(atoms.shape) * np.finfo(float).eps * singular[0]
+    return np.square(singular[is_kept]), rows[is_kept].T

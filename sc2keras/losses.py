@@ -6,12 +6,15 @@ from typing import Any, Literal, get_args
 import keras
 from keras import ops
 
-from sc2keras.objective import l1_norm, reconstruction_error
+from sc2keras.objective import code_difference, l1_norm, reconstruction_error
 from sc2keras.validation import Tensor, check_non_negative
 
 RecoveryKind = Literal["mse", "log"]
-# Of the squared error of an entry: under it a code is exact to float32.
-_EXACT = 1e-11
+# Of the squared error over the mean square of the codes: under it a code is exact to
+# float32.
+_EXACT = 1e-10
+# The logarithm of zero is not finite.
+_TINY = 1e-30
 
 
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -113,9 +116,9 @@ class RecoveryLoss(keras.losses.Loss):
     """The error of codes, as one of the two measures of recovery has it.
 
     Args:
-        kind: `"mse"`, mean squares, for `sc2keras.metrics.NMSE`; `"log"`, the logarithm
-            of each sample's, for `MeanNMSE`. A fit by the one is up to 16 dB worse by
-            the other.
+        kind: `"mse"`, mean squares, what `sc2keras.metrics.NMSE` is of; `"log"`, the
+            logarithm of each sample's, what `MeanNMSE` is of. A gradient of mean
+            squares is that of the few samples that fail, of logarithms that of all.
         **kwargs: Of `keras.losses.Loss`.
 
     Example:
@@ -135,8 +138,11 @@ class RecoveryLoss(keras.losses.Loss):
         self.kind = kind
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        error = ops.mean(ops.square(y_pred - ops.cast(y_true, y_pred.dtype)), axis=-1)
-        return error if self.kind == "mse" else ops.log(error + _EXACT)
+        error = ops.mean(ops.square(code_difference(y_true, y_pred)), axis=-1)
+        if self.kind == "mse":
+            return error
+        power = ops.mean(ops.square(ops.cast(y_true, error.dtype)))
+        return ops.log(error + _EXACT * power + _TINY)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kind": self.kind}

@@ -15,6 +15,7 @@ from sc2keras.code_metrics import ExplainedVariance as ExplainedVariance
 from sc2keras.code_metrics import FiringFrequency as FiringFrequency
 from sc2keras.losses import flatten_samples
 from sc2keras.objective import (
+    code_difference,
     l1_norm,
     reconstruction_error,
     recovery_error,
@@ -212,7 +213,8 @@ class NMSE(keras.metrics.Metric):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         y_true, y_pred = (ops.cast(y, self.dtype) for y in (y_true, y_pred))
-        for variable, y in ((self.error, y_pred - y_true), (self.power, y_true)):
+        difference = code_difference(y_true, y_pred)
+        for variable, y in ((self.error, difference), (self.power, y_true)):
             squares = ops.sum(ops.square(y), axis=-1)
             if sample_weight is not None:
                 squares *= ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
@@ -231,6 +233,7 @@ class MeanNMSE(keras.metrics.Mean):
     Means of squares over the atoms have 1e-10 added, so that a sample whose code is
     exact counts with a finite figure (−90 dB where a tenth of the entries is of
     variance one): the definition of Open-L2O. The many samples that are easy rule it.
+    A sample whose true code is zero counts as 0 dB if its code is, too.
 
     Example:
 
@@ -285,7 +288,7 @@ class FailureRate(keras.metrics.Mean):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         y_true, y_pred = (ops.cast(y, self.dtype) for y in (y_true, y_pred))
-        error = ops.sum(ops.square(y_pred - y_true), axis=-1)
+        error = ops.sum(ops.square(code_difference(y_true, y_pred)), axis=-1)
         power = ops.sum(ops.square(y_true), axis=-1)
         # Not `>`: an error that is no number is a failure.
         succeeds = error <= 10 ** (self.limit / 10) * power

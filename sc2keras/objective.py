@@ -217,6 +217,26 @@ def _largest_magnitude(x: Tensor) -> Tensor:
     return ops.max(ops.abs(x), axis=-1, keepdims=True, initial=0)
 
 
+def code_difference(truth: Tensor, codes: Tensor) -> Tensor:
+    """s − s*, in the dtype of the codes s.
+
+    Raises:
+        ValueError: If they are of different numbers of atoms, which would be broadcast.
+
+    Example:
+
+    >>> code_difference(ops.ones((1, 4)), 0.5 * ops.ones((1, 4))).tolist()
+    [[-0.5, -0.5, -0.5, -0.5]]
+    """
+    codes = ops.convert_to_tensor(codes)
+    if np.shape(truth)[-1] != codes.shape[-1]:
+        raise ValueError(
+            "The true codes must have as many atoms as the codes; received shapes "
+            f"{tuple(np.shape(truth))} and {tuple(codes.shape)}."
+        )
+    return codes - ops.cast(truth, codes.dtype)
+
+
 def recovery_error(truth: Tensor, codes: Tensor, floor: float = 0.0) -> Tensor:
     """The normalised squared error of each code in dB, 10·log₁₀(‖s − s*‖²/‖s*‖²).
 
@@ -230,6 +250,6 @@ def recovery_error(truth: Tensor, codes: Tensor, floor: float = 0.0) -> Tensor:
     >>> round(float(recovery_error(ops.ones((1, 4)), 0.9 * ops.ones((1, 4)))[0]), 3)
     -20.0
     """
-    error = ops.mean(ops.square(ops.subtract(codes, truth)), axis=-1) + floor
-    power = ops.mean(ops.square(truth), axis=-1) + floor
+    error = ops.mean(ops.square(code_difference(truth, codes)), axis=-1) + floor
+    power = ops.mean(ops.square(ops.cast(truth, error.dtype)), axis=-1) + floor
     return 10.0 * ops.log10((error + _TINY) / (power + _TINY))

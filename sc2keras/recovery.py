@@ -21,6 +21,7 @@ from sc2keras.losses import RecoveryKind, RecoveryLoss
 from sc2keras.models import SparseCoder, compile_forward
 from sc2keras.models.streaming import NonFiniteCodeError
 from sc2keras.recovery_fits import (
+    BestWeights,
     Forward,
     Problem,
     check_start,
@@ -28,20 +29,23 @@ from sc2keras.recovery_fits import (
     search,
     truncated,
 )
-from sc2keras.synthetic import sparse_recovery
-from sc2keras.validation import check_positive_integer
+from sc2keras.recovery_samples import samples_for
+from sc2keras.signals import as_array
+from sc2keras.validation import check_positive, check_positive_integer
 
 Method = Literal["auto", "greedy", "search", "joint", "stages"]
 
 _FEW_WEIGHTS = 1000
-# Rates of the stages of a step, after Chen et al.: its own weights, then all so far.
-_STAGES = (("own", 5e-4), ("all", 1e-4), ("all", 1e-5))
+# Stages of a step, after Chen et al., and their shares of the rate: its own weights,
+# then all so far.
+_STAGES = (("own", 1.0), ("all", 0.2), ("all", 0.02))
 
 
 def fit_recovery(
     model: SparseCoder,
     dictionary: ArrayLike | None = None,
     *,
+    pairs: tuple[ArrayLike, ArrayLike] | None = None,
     method: Method = "auto",
     loss: RecoveryKind | None = None,
     n_updates: int = 250,
@@ -57,35 +61,42 @@ def fit_recovery(
 
     Its dictionary is known, and stays. Samples are drawn from it, fresh ones for every
     update, so that nothing can be overfitted; what is best on others, drawn once, is
-    kept. For pairs of your own, of whatever operator, it is Keras's way: `compile` with
-    `loss=sc2keras.losses.RecoveryLoss(), objective_weight=0`, and `fit(x, codes)`.
+    kept, also where the fit is interrupted. With `pairs` they are drawn from those. It
+    is Keras's way as well, with its callbacks and its history: `compile` with
+    `loss=sc2keras.losses.RecoveryLoss("log"), objective_weight=0`, and `fit(x, codes)`,
+    of a model that is built with `trainable_dictionary=False`.
 
     Args:
         model: A `SparseCoder`, with the dictionary of the problem.
         dictionary: Array `(n_atoms, n_features)`, to be sure that it is the model's.
+        pairs: Signals `(n, ...)` of your own and their codes `(n, n_atoms)`, in place
+            of samples that are drawn. A fifth of them, at most `n_samples`, are to
+            choose on.
         method: `"greedy"`: the two numbers of each step of `ALISTA`, step after step,
             without a gradient; encoders with matrices, whose weights can be such that
             their codes are ALISTA's, come to be that. `"search"`: the three constants
             of `HyperLISTA`, at random, and on from the best. `"joint"`: all weights by
             the gradient through all steps (Adam, cosine, clipped). `"stages"`: step
             after step by the gradient, the step's own weights first and then all so
-            far, as the authors of LISTA-CP train; slow. `"auto"`: greedy, then joint;
-            search; or joint, as suits the model.
-        loss: `"mse"` or `"log"`, see `RecoveryLoss`; None: `"mse"` with noise, `"log"`
-            without, and for `NAALISTA`, which by the other one stalls where all samples
-            have the same numbers. Greedy fits always take `"mse"`, which gives up no
-            sample.
+            far, as the authors of LISTA-CP and LAMP train; slow. `"auto"`: greedy,
+            then joint; search; or joint, as suits the model.
+        loss: `"mse"` or `"log"`, see `RecoveryLoss`. None: `"log"`, which a gradient
+            follows to smaller errors by both measures, as few samples do not rule it;
+            but `"mse"` for a search with noise. Greedy fits always take `"mse"`, which
+            gives up no sample.
         n_updates: Integer, the updates of a joint fit, or at most of each stage.
-        learning_rate: Float, of a joint fit; None: 0.02 where a few numbers, mostly
-            logarithms, are all that is trained; where there are matrices 0.001, 0.004
-            for the network of `NAALISTA`, or 0.0001 after a greedy fit.
+        learning_rate: Float, of a gradient; None: the encoder's own, where one matrix
+            serves all steps (0.01 for LAMP and TiLISTA, 0.06 for ELISTA, 0.004 for
+            NA-ALISTA); else 0.05 where a few numbers, mostly logarithms, are all that
+            is trained, and with a matrix a step 0.0005, or 0.0001 after a greedy fit.
         batch_size: Integer, the samples of an update.
         n_samples: Integer, the samples to search on, and again those to choose on.
         start: A fitted `ALISTA`, in place of the one, without a ridge, that a greedy
             fit of an encoder with matrices makes for itself.
         seed: Integer.
         verbose: Integer, 1 for a progress bar, 0 for none.
-        **problem: Of ``sc2keras.datasets.sparse_recovery``, such as `density`, `snr`.
+        **problem: Of ``sc2keras.datasets.sparse_recovery``: `density`, `support_size`,
+            `amplitudes`, `scale`, `nonnegative`, `snr`, `noise`.
 
     Returns:
         The `sc2keras.evaluation.RecoveryQuality` on the samples to choose on.
@@ -112,36 +123,31 @@ def fit_recovery(
         Practical Weights and Thresholds, 2018. Chen, Liu, Wang and Yin, Hyperparameter
         Tuning is All You Need for LISTA, 2021.
     """
+    if not isinstance(model, SparseCoder):
+        raise ValueError(f"model must be a SparseCoder; received {model!r}.")
     encoder = model.encoder
     atoms = _dictionary_of(model, dictionary)
     check_positive_integer("n_updates", n_updates)
     check_positive_integer("batch_size", batch_size)
     check_positive_integer("n_samples", n_samples)
-    if loss is None:
-        has_log = problem.get("snr") is None or isinstance(encoder, NAALISTABlock)
-        loss = "log" if has_log else "mse"
-    seeds = np.random.default_rng(seed)
-    problem = {"nonnegative": encoder.nonnegative, **problem}
-    # Now: during a fit on JAX the weight holds nothing.
-    offset = 0.0 if encoder.offset is None else ops.convert_to_numpy(encoder.offset)
-
-    def draw(n: int) -> tuple[NDArray, NDArray]:
-        how = {"seed": int(seeds.integers(2**62)), **problem}
-        found = sparse_recovery(n_samples=n, dictionary=atoms, **how)
-        return (found.x + offset).astype("float32"), found.codes
-
+    if learning_rate is not None:
+        check_positive("learning_rate", learning_rate)
     methods = _methods(method, encoder)
     if start is not None:
-        check_start(encoder, start.encoder)
+        check_start(encoder, start)
         if "greedy" not in methods:
             raise ValueError(
                 f"start is of a greedy fit; received {method=!r}. Use method='auto'."
             )
+    if loss is None:
+        is_noisy = problem.get("snr") is not None
+        loss = "mse" if methods == ["search"] and is_noisy else "log"
+    error_of = RecoveryLoss(loss)
+    draw, train, choice = samples_for(model, atoms, pairs, n_samples, seed, problem)
     with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
-        drawn = draw(n_samples), draw(n_samples)
-        task = Problem(draw, *drawn, RecoveryLoss(loss), batch_size, seed, bar)
+        task = Problem(draw, train, choice, error_of, batch_size, seed, bar)
         if isinstance(encoder, NAALISTABlock) and not encoder.is_adapted():
-            encoder.adapt(task.train[0])
+            encoder.adapt(train[0])
         coder = truncated(encoder, encoder.n_steps)
 
         def forward(x: NDArray) -> NDArray:
@@ -154,37 +160,38 @@ def fit_recovery(
             return codes
 
         for each in methods:
-            before, kept = task.error(forward), encoder.get_weights()
-            if each == "greedy":
-                fit_greedily(encoder, task, start)
-            elif each == "search":
-                search(encoder, task, forward)
-            elif each == "stages":
-                _fit_in_stages(encoder, task, n_updates)
-            else:
-                rate = learning_rate
-                if rate is None:
-                    rate = _rate_for(encoder, "greedy" in methods)
-                _train(encoder, coder, forward, task, n_updates, rate)
             # A fit by another measure, or of few samples, may be worse than the start.
-            if task.error(forward) > before:
-                encoder.set_weights(kept)
-        x, truth = task.validation
-        return recovery_quality(forward(x), truth)
+            with BestWeights(encoder, task.error(forward)) as best:
+                rate = learning_rate or _rate_for(encoder, "greedy" in methods)
+                if each == "greedy":
+                    fit_greedily(encoder, task, start)
+                elif each == "search":
+                    search(encoder, task, forward)
+                elif each == "stages":
+                    _fit_in_stages(encoder, task, n_updates, rate)
+                else:
+                    _train(encoder, coder, forward, task, n_updates, rate)
+                best.offer(task.error(forward))
+        return recovery_quality(forward(choice[0]), choice[1])
 
 
 def _rate_for(encoder: Encoder, is_begun: bool) -> float:
+    if encoder.recovery_rate is not None:
+        return encoder.recovery_rate
     n_weights = sum(math.prod(w.shape) for w in encoder.trainable_weights)
     if n_weights <= _FEW_WEIGHTS:
-        return 0.02
-    if isinstance(encoder, NAALISTABlock):
-        return 4e-3
-    return 1e-4 if is_begun else 1e-3
+        return 0.05
+    return 1e-4 if is_begun else 5e-4
 
 
 def _dictionary_of(model: SparseCoder, dictionary: ArrayLike | None) -> NDArray:
     atoms = model.dictionary.astype("float64")
-    given = atoms if dictionary is None else np.asarray(dictionary, "float64")
+    if dictionary is None:
+        return atoms
+    given = as_array("dictionary", dictionary).astype("float64")
+    # As the model holds it, which may be in half of the bits.
+    held = ops.cast(given, model.encoder.dictionary.dtype)
+    given = ops.convert_to_numpy(ops.cast(held, "float32"))
     if given.shape != atoms.shape or not np.allclose(given, atoms, atol=1e-5):
         raise ValueError(
             "dictionary must be that of the model, whose matrices are made for it; "
@@ -202,12 +209,25 @@ def _methods(method: Method, encoder: Encoder) -> list[str]:
     fits = {
         "greedy": isinstance(encoder, ALISTABlock) or encoder.can_take_steps,
         "search": isinstance(encoder, HyperLISTABlock),
-        "stages": bool(_weights_of_step(encoder, encoder.n_steps - 1)),
     }
-    if not encoder.is_trained or not fits.get(method, True):
+    if not encoder.is_trained:
+        raise ValueError(
+            f"{type(encoder).__name__} is a solver, of which nothing is fitted. Use "
+            "StepLISTA, or ALISTA."
+        )
+    if not encoder.trainable_weights:
+        raise ValueError(
+            f"{encoder.name!r} has no trainable weights. Set model.trainable = True."
+        )
+    if not fits.get(method, True):
         raise ValueError(
             f"method={method!r} does not suit {type(encoder).__name__}. Use "
-            "method='auto', and no solver."
+            "method='auto'."
+        )
+    if not np.any(encoder.l1):
+        raise ValueError(
+            "l1 must be > 0, as the thresholds that are fitted are multiples of it; "
+            "received a model with l1=0. Build it with any other: the fit is the same."
         )
     if method != "auto":
         return [method]
@@ -256,25 +276,23 @@ def _train(
     trainer.compile(optimizer, loss=task.loss)
     # Else TensorFlow traces the first update twice.
     optimizer.build(trainer.trainable_variables)
-    best, kept, waited = task.error(forward), encoder.get_weights(), 0
+    waited = 0
     task.bar.reset(n_updates)
-    for done in range(0, n_updates, every):
-        n_batches = min(every, n_updates - done)
-        with warnings.catch_warnings():
-            # A step that is not there yet has weights without gradients.
-            warnings.filterwarnings("ignore", "Gradients do not exist")
-            trainer.fit(_Fresh(task, n_batches), shuffle=False, verbose=0)
-        value, waited = task.error(forward), waited + 1
-        if value < best:
-            best, kept, waited = value, encoder.get_weights(), 0
-        task.bar.update(n_batches)
-        task.bar.set_postfix_str(f"{task.loss.kind} {best:.3g}")
-        if patience is not None and waited > patience:
-            break
-    encoder.set_weights(kept)
+    with BestWeights(encoder, task.error(forward)) as best:
+        for done in range(0, n_updates, every):
+            n_batches = min(every, n_updates - done)
+            with warnings.catch_warnings():
+                # A step that is not there yet has weights without gradients.
+                warnings.filterwarnings("ignore", "Gradients do not exist")
+                trainer.fit(_Fresh(task, n_batches), shuffle=False, verbose=0)
+            waited = 0 if best.offer(task.error(forward)) else waited + 1
+            task.bar.update(n_batches)
+            task.bar.set_postfix_str(f"{task.loss.kind} {best.error:.3g}")
+            if patience is not None and waited > patience:
+                break
 
 
-def _fit_in_stages(encoder: Any, task: Problem, n_updates: int) -> None:
+def _fit_in_stages(encoder: Any, task: Problem, n_updates: int, rate: float) -> None:
     """One step more after the other; its own weights first, and then all so far."""
     n_steps = encoder.n_steps
     later = [_weights_of_step(encoder, t) for t in range(n_steps)]
@@ -282,15 +300,17 @@ def _fit_in_stages(encoder: Any, task: Problem, n_updates: int) -> None:
     for t in range(n_steps):
         trainer = truncated(encoder, t + 1)
         forward = compile_forward(trainer)
-        unused = list(itertools.chain.from_iterable(later[t + 1 :]))
-        for scope, rate in _STAGES:
-            own = later[t] if scope == "own" else trained
-            chosen = {id(w) for w in own} - {id(w) for w in unused}
+        unused = {id(w) for w in itertools.chain.from_iterable(later[t + 1 :])}
+        for scope, share in _STAGES:
+            # Numbers of all steps may be in one weight, of which none is a step's own.
+            own = later[t] if scope == "own" and later[t] else trained
+            chosen = {id(w) for w in own} - unused
             idle = [w for w in trained if id(w) not in chosen]
             with contextlib.ExitStack() as stack:
                 for weight in idle:
                     stack.enter_context(_frozen(weight))
-                _train(encoder, trainer, forward, task, n_updates, rate, patience=2)
+                how = task, n_updates, share * rate
+                _train(encoder, trainer, forward, *how, patience=2)
 
 
 def _weights_of_step(encoder: Encoder, t: int) -> list[keras.Variable]:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -21,8 +21,8 @@ from sc2keras.layers.recovery import (
 )
 from sc2keras.losses import RecoveryLoss
 from sc2keras.models import SparseCoder
-from sc2keras.models.variables import centered
-from sc2keras.validation import Tensor
+from sc2keras.models.variables import assign, centered, values
+from sc2keras.validation import Tensor, at_least_float32
 
 _GREEDY_SAMPLES, _GREEDY_EVALUATIONS = 500, 40
 _N_DRAWS, _SEARCH_SAMPLES, _N_FINALISTS, _SEARCH_EVALUATIONS = 120, 256, 6, 45
@@ -49,6 +49,30 @@ class Problem(NamedTuple):
         x, truth = self.validation
         value = float(self.loss(truth, forward(x)))
         return value if math.isfinite(value) else np.inf
+
+
+class BestWeights:
+    """The weights of an encoder's smallest error, which it gets at a block's end.
+
+    Also where a block is interrupted, which on JAX leaves nothing of the weights.
+    """
+
+    def __init__(self, encoder: Encoder, error: float) -> None:
+        self.encoder, self.error = encoder, error
+        self._weights = values(encoder.weights)
+
+    def offer(self, error: float) -> bool:
+        """Takes the weights as they are now, if their error is smaller."""
+        is_better = error < self.error
+        if is_better:
+            self.error, self._weights = error, values(self.encoder.weights)
+        return is_better
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assign(self.encoder.weights, self._weights)
 
 
 def fit_greedily(encoder: Any, task: Problem, start: SparseCoder | None) -> None:
@@ -84,15 +108,16 @@ def _options_of_alista(encoder: Any) -> dict[str, Any]:
     }
 
 
-def check_start(encoder: Encoder, start: Encoder) -> None:
+def check_start(encoder: Encoder, start: Any) -> None:
     """Raises a ValueError unless the encoder can begin with the steps of `start`."""
-    if not encoder.can_take_steps or not isinstance(start, ALISTABlock):
+    begun = getattr(start, "encoder", start)
+    if not encoder.can_take_steps or not isinstance(begun, ALISTABlock):
         raise ValueError(
             "start must be a model of ALISTA, for an encoder whose weights can be such "
-            f"that its codes are ALISTA's; received one of {type(start).__name__} for "
+            f"that its codes are ALISTA's; received one of {type(begun).__name__} for "
             f"{type(encoder).__name__}. Leave start out."
         )
-    wanted, held = _options_of_alista(encoder), _options_of_alista(start)
+    wanted, held = _options_of_alista(encoder), _options_of_alista(begun)
     if not wanted["max_support"]:
         del wanted["support_step"]
     if held["error_based"]:
@@ -112,18 +137,28 @@ def _fit_numbers(encoder: ALISTABlock, task: Problem) -> None:
     x, truth = (a[:_GREEDY_SAMPLES] for a in task.train)
     trainer = truncated(encoder, encoder.n_steps)
 
+    # Outside of a call weights are not cast to another dtype.
+    dtype = encoder.variable_dtype
+    wide = at_least_float32(dtype)
+
     def correct(x, codes):
-        correction = encoder.correct(encoder.residual(x, codes))
+        x, codes = (ops.cast(a, dtype) for a in (x, codes))
+        correction = ops.cast(encoder.correct(encoder.residual(x, codes)), wide)
         return correction, mean_magnitude(correction)
 
     def advance(codes, correction, truth, numbers, count):
-        size, scale = ops.split(ops.exp(numbers), 2, axis=-1)
+        sizes = ops.split(ops.exp(numbers), 2, axis=-1)
+        codes, correction, size, scale = (
+            ops.cast(a, dtype) for a in (codes, correction, *sizes)
+        )
         found = encoder.advance(codes, correction, size, scale, count)
-        return found, ops.mean(ops.square(found - truth), axis=-1)
+        found = ops.cast(found, wide)
+        return found, ops.mean(ops.square(found - ops.cast(truth, wide)), axis=-1)
 
     correct = backend.compile_function(trainer, correct, True)
     advance = backend.compile_function(trainer, advance, True)
-    unit = float(ops.convert_to_numpy(encoder.threshold(ops.ones((1, 1)), 1.0)).max())
+    one = ops.ones((1, 1), dtype)
+    unit = ops.convert_to_numpy(ops.cast(encoder.threshold(one, 1.0), "float32")).max()
     scales = np.log(encoder.error_scales())
     pair = centered(encoder, x), truth
     x, truth = (encoder.in_unit(each).astype("float32") for each in pair)
@@ -139,7 +174,7 @@ def _fit_numbers(encoder: ALISTABlock, task: Problem) -> None:
 
         usual = np.array([0.0, scales[t]])
         if not encoder.error_based:
-            usual[1] += math.log(float(magnitude.mean()) / max(unit, 1e-30))
+            usual[1] += math.log(float(magnitude.mean()) / max(float(unit), 1e-30))
         starts = [usual] if t == 0 else [usual, best]
         best = _lowest(lambda n: float(step(n)[1].mean()), starts, _GREEDY_EVALUATIONS)
         found, errors = step(best)
@@ -153,9 +188,9 @@ def _fit_numbers(encoder: ALISTABlock, task: Problem) -> None:
 
 
 def _assign_entry(weight: keras.Variable, index: int, value: float) -> None:
-    values = np.array(ops.convert_to_numpy(weight))
-    values[index] = value
-    weight.assign(values)
+    (entries,) = values([weight])
+    entries[index] = value
+    weight.assign(entries)
 
 
 def _lowest(

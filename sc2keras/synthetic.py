@@ -6,7 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sc2keras.signals import as_array
-from sc2keras.validation import check_non_negative, check_positive_integer
+from sc2keras.validation import (
+    check_finite,
+    check_non_negative,
+    check_non_negative_integer,
+    check_positive,
+    check_positive_integer,
+)
 
 Amplitudes = Literal["normal", "signs", "uniform"]
 Noise = Literal["sample", "fixed"]
@@ -72,7 +78,9 @@ def sparse_recovery(
         condition: Float >= 1. If given, the dictionary that is drawn gets singular
             values from 1 down to 1/condition, evenly on a logarithmic scale.
         normalize: Boolean, whether its atoms are then made of unit norm (which changes
-            the condition a little).
+            the condition a little), as encoders want them. For others there are
+            `norms = np.linalg.norm(dictionary, axis=1)`, `dictionary / norms[:, None]`
+            for the encoder, and its codes over `norms`.
         seed: Integer, of samples and dictionary, which do not depend on each other's
             sizes.
 
@@ -91,6 +99,7 @@ def sparse_recovery(
         Practical Weights and Thresholds, 2018, section 4. Borgerding, Schniter and
         Rangan, AMP-Inspired Deep Networks for Sparse Linear Inverse Problems, 2017.
     """
+    seed = check_non_negative_integer("seed", seed)
     if dictionary is None:
         atoms = _dictionary(
             check_positive_integer("n_features", n_features),
@@ -102,6 +111,9 @@ def sparse_recovery(
     else:
         atoms = _given(dictionary)
     n_atoms, n_features = atoms.shape
+    scale = check_positive("scale", scale)
+    if snr is not None:
+        snr = check_finite("snr", snr)
     n_samples = check_positive_integer("n_samples", n_samples)
     rng = np.random.default_rng((seed, 1))
     support = _supports(n_samples, n_atoms, density, support_size, rng)
@@ -136,7 +148,7 @@ def _dictionary(
 ) -> NDArray:
     atoms = rng.standard_normal((n_atoms, n_features)) / np.sqrt(n_features)
     if condition is not None:
-        if not 1 <= condition < np.inf:
+        if check_finite("condition", condition) < 1:
             raise ValueError(f"condition must be >= 1; received {condition=!r}.")
         left, values, right = np.linalg.svd(atoms, full_matrices=False)
         values = np.logspace(0, -np.log10(condition), len(values))

@@ -23,6 +23,21 @@ def check_positive_integer(name: str, value: int) -> int:
     return int(value)
 
 
+def check_non_negative_integer(name: str, value: int) -> int:
+    """`value` as an int, or a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{name} must be an integer >= 0; received {name}={value!r}.")
+    return int(value)
+
+
+def check_finite(name: str, value: float) -> float:
+    """`value` as a float, or a ValueError that names it."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not np.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; received {name}={value!r}.")
+    return float(value)
+
+
 def check_non_negative(name: str, value: float) -> float:
     """`value` as a float, or a ValueError that names it."""
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

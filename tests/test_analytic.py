@@ -6,6 +6,7 @@ from helpers import unit_atoms
 from scipy.optimize import minimize
 
 from sc2keras import analytic_weights
+from sc2keras.datasets import sparse_recovery
 
 WIDE, TALL = unit_atoms(20, 12), unit_atoms(6, 12)
 OPTIONS = [{}, {"ridge": 0.3}, {"symmetric": True}]
@@ -166,3 +167,34 @@ def test_a_dictionary_without_a_symmetric_form_is_refused():
     with pytest.raises(ValueError, match=r"received one of which.*symmetric=False"):
         analytic_weights(atoms, symmetric=True)
     assert np.isfinite(analytic_weights(atoms)).all()
+
+
+@pytest.mark.parametrize(("shape", "seed"), [((8, 4), 0), ((10, 5), 1), ((12, 6), 3)])
+def test_atoms_of_one_norm_always_have_the_symmetric_form(shape, seed):
+    # A common mean makes the closed form of a few features an indefinite one.
+    atoms = np.random.default_rng(seed).standard_normal(shape) + 2
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    weights = analytic_weights(atoms, symmetric=True)
+    np.testing.assert_allclose(np.sum(weights * atoms, axis=1), 1, atol=1e-6)
+    metric = np.linalg.pinv(atoms) @ weights
+    np.testing.assert_allclose(metric, metric.T, atol=1e-6)
+    assert np.linalg.eigvalsh(metric)[0] > -1e-6
+    # The problem is convex: towards another such matrix it grows.
+    size = np.sum(np.square(weights @ atoms.T))
+    for share in (0.1, 0.5):
+        mixed = (1 - share) * metric + share * np.eye(shape[1])
+        assert np.sum(np.square(atoms @ mixed @ atoms.T)) > size
+
+
+@pytest.mark.parametrize("condition", [1e6, 1e8])
+def test_a_square_dictionary_is_inverted_to_float64(condition):
+    atoms = sparse_recovery(20, 20, 1, condition=condition).dictionary
+    others = analytic_weights(atoms) @ atoms.T
+    np.testing.assert_allclose(others, np.eye(20), atol=1e-16 * condition)
+
+
+def test_an_atom_that_is_small_beside_the_others_has_weights():
+    atoms = np.eye(60)
+    atoms[3] *= 5e-8
+    weights = analytic_weights(atoms)
+    np.testing.assert_allclose(np.sum(weights * atoms, axis=1), 1)

@@ -57,6 +57,8 @@ class ELISTABlock(LearnedEncoder):
         Coding, 2021.
     """
 
+    recovery_rate = 0.06
+
     def __init__(
         self, n_atoms: int, n_steps: int = 10, *, firm: bool = False, **kwargs: Any
     ) -> None:

@@ -27,6 +27,8 @@ class Encoder(keras.layers.Layer):
 
     Attributes:
         recipe: `sc2keras.Recipe`, how the encoder is trained by default.
+        recovery_rate: Float, of Adam where `sc2keras.fit_recovery` trains all weights;
+            None: one by the number of weights.
         is_trained: Boolean, False for solvers, which have nothing to train.
         updated_weights: Set of the names of weights that are not trainable, but that a
             training moves.
@@ -41,6 +43,7 @@ class Encoder(keras.layers.Layer):
     """
 
     recipe: ClassVar[Recipe] = Recipe()
+    recovery_rate: ClassVar[float | None] = None
     is_trained: ClassVar[bool] = True
     updated_weights: ClassVar[frozenset[str]] = frozenset()
     n_steps: int

@@ -10,7 +10,7 @@ from sc2keras.layers.coupled_steps import CoupledSteps
 from sc2keras.layers.recovery import LearnedEncoder
 from sc2keras.layers.support_selection import SelectsSupport
 from sc2keras.registry import register_encoder
-from sc2keras.validation import Shape, Tensor
+from sc2keras.validation import Shape, Tensor, at_least_float32
 
 Gain = Literal["inverse", "relu"]
 _GAIN_SCALE, _GAIN_FLOOR = 0.2, 0.001
@@ -102,8 +102,8 @@ class GLISTABlock(SelectsSupport, LearnedEncoder):
         threshold = self.threshold_of(ops.exp(self.log_threshold[t]))
         found = self.select(total, self.shrink(total, threshold), t)
         change = found if codes is None else found - codes
-        over = self.overshoot[t] * threshold / (ops.abs(change) + _OVERSHOOT_FLOOR)
-        codes = found + over * change
+        over = _over(threshold, ops.abs(change) + _OVERSHOOT_FLOOR)
+        codes = found + self.overshoot[t] * over * change
         # The overshoot may lead below zero.
         return (self.shrink(codes, 0.0) if self.nonnegative else codes,)
 
@@ -113,7 +113,7 @@ class GLISTABlock(SelectsSupport, LearnedEncoder):
         if self.gain == "relu":
             fall = ops.relu(1.0 - ops.relu(scale * ops.abs(codes)))
         else:
-            fall = _GAIN_SCALE / (ops.abs(scale * codes) + _GAIN_FLOOR)
+            fall = _over(_GAIN_SCALE, ops.abs(scale * codes) + _GAIN_FLOOR)
         return codes + gate * fall * codes
 
     @property
@@ -129,3 +129,10 @@ class GLISTABlock(SelectsSupport, LearnedEncoder):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gain": self.gain}
+
+
+def _over(numerator: Tensor | float, denominator: Tensor) -> Tensor:
+    """A quotient whose gradient may have no room in half precision."""
+    wide = at_least_float32(keras.backend.standardize_dtype(denominator.dtype))
+    quotient = ops.cast(numerator, wide) / ops.cast(denominator, wide)
+    return ops.cast(quotient, denominator.dtype)

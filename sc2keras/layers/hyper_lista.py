@@ -11,7 +11,7 @@ from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.layers.recovery import AnalyticEncoder, log_size, mean_magnitude
 from sc2keras.layers.support_selection import support_selection
 from sc2keras.registry import register_encoder
-from sc2keras.validation import Shape, Tensor, check_positive
+from sc2keras.validation import Shape, Tensor, at_least_float32, check_positive
 
 _TINY = 1e-30
 
@@ -96,19 +96,26 @@ class HyperLISTABlock(AnalyticEncoder):
         codes, previous, first_error = state
         threshold, momentum, growth = ops.split(ops.exp(self.log_constants), 3)
         correction = self.correct(self.residual(prepared, codes))
-        error = mean_magnitude(correction)
+        # Half precision has no room for the ratio of a large to a small one.
+        wide = at_least_float32(self.compute_dtype)
+        error = mean_magnitude(ops.cast(correction, wide))
         if codes is None:
-            return self.shrink(correction, threshold * error), None, error
+            return self._shrink(correction, threshold, error), None, error
         active = ops.cast(ops.not_equal(codes, 0.0), codes.dtype)
         weight = momentum * ops.mean(active, axis=-1, keepdims=True)
         y = extrapolated(codes, 0.0 if previous is None else previous, weight)
         fall = ops.log((first_error + _TINY) / (error + _TINY))
+        growth = ops.cast(growth, fall.dtype)
         count = self.n_atoms * ops.clip(growth * fall, 0.0, 1.0)
         total = y + correction
-        shrunk = self.shrink(total, threshold * error)
+        shrunk = self._shrink(total, threshold, error)
         count = ops.stop_gradient(count)
         selected = support_selection(total, shrunk, count, nonnegative=self.nonnegative)
         return selected, codes, first_error
+
+    def _shrink(self, codes: Tensor, threshold: Tensor, error: Tensor) -> Tensor:
+        limit = ops.cast(threshold, error.dtype) * error
+        return self.shrink(codes, ops.cast(limit, codes.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "constants": self.constants}

@@ -12,6 +12,7 @@ from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.recovery import AnalyticEncoder
 from sc2keras.layers.support_selection import check_fraction, support_selection
 from sc2keras.registry import register_encoder
+from sc2keras.signals import as_array
 from sc2keras.validation import Shape, Tensor, check_positive_integer
 
 # softplus of it is one.
@@ -64,6 +65,8 @@ class NAALISTABlock(AnalyticEncoder):
         Behrens, Sauder and Jung, Neurally Augmented ALISTA, 2021.
     """
 
+    recovery_rate = 0.004
+
     def __init__(
         self,
         n_atoms: int,
@@ -98,7 +101,11 @@ class NAALISTABlock(AnalyticEncoder):
             for name in ("first_hidden", "first_cell")
         )
         self.lstm = keras.layers.LSTMCell(
-            size, name="lstm", dtype=self.dtype_policy, trainable=self.trainable
+            size,
+            recurrent_initializer=_orthogonal,
+            name="lstm",
+            dtype=self.dtype_policy,
+            trainable=self.trainable,
         )
         self.hidden = keras.layers.Dense(
             size,
@@ -124,9 +131,20 @@ class NAALISTABlock(AnalyticEncoder):
 
     def adapt(self, x: ArrayLike) -> None:
         """Takes what features and thresholds are relative to from signals, in rows."""
-        x = ops.cast(ops.convert_to_tensor(x), self.compute_dtype)
-        x = self.in_unit(self.center(x))
-        found = ops.convert_to_numpy(self._features(x, self.correct(x)))
+        rows = as_array("x", x)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features or not len(rows):
+            raise ValueError(
+                f"x must have shape (n_samples, n_features) with n_features="
+                f"{self.n_features}; received {rows.shape}."
+            )
+        if not np.isfinite(rows).all() or not rows.any():
+            raise ValueError(
+                "x must be finite signals that are not all zero; received "
+                f"{'zeros' if not rows.any() else 'a NaN or an infinity'}."
+            )
+        x = self.in_unit(self.center(ops.cast(rows, self.compute_dtype)))
+        features = self._features(x, self.correct(x))
+        found = ops.convert_to_numpy(ops.cast(features, "float32"))
         self.feature_mean.assign(found.mean(axis=0))
         self.feature_deviation.assign(np.maximum(found.std(axis=0), 1e-6))
         usual = np.mean(self.l1) / self.unit * ops.convert_to_numpy(self.step_size)
@@ -157,11 +175,14 @@ class NAALISTABlock(AnalyticEncoder):
         correction = self.correct(residual)
         features = self._features(residual, correction) - self.feature_mean
         features = features / self.feature_deviation
+        # The cell takes rows.
+        rows = ops.reshape(features, (-1, 2))
         if memory is None:
-            zeros = ops.zeros_like(features[..., :1])
+            zeros = ops.zeros_like(rows[:, :1])
             memory = [zeros + self.first_hidden, zeros + self.first_cell]
-        _, memory = self.lstm(features, memory)
+        _, memory = self.lstm(rows, memory)
         numbers = self.numbers(self.hidden(memory[1]))
+        numbers = ops.reshape(numbers, ops.shape(features))
         total = numbers[..., :1] * correction
         if codes is not None:
             total = codes + total
@@ -174,3 +195,8 @@ class NAALISTABlock(AnalyticEncoder):
     def get_config(self) -> dict[str, Any]:
         config = {"n_units": self.n_units, "max_support": self.max_support}
         return {**super().get_config(), **config}
+
+
+def _orthogonal(shape: Shape, dtype: Any = None) -> Tensor:
+    """Keras's start of a recurrent kernel, which has no form in half precision."""
+    return ops.cast(keras.initializers.Orthogonal()(shape, "float32"), dtype)

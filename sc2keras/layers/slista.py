@@ -7,6 +7,8 @@ import keras
 from sc2keras.layers.step_lista import StepLISTABlock
 from sc2keras.registry import register_encoder
 
+_FIXED = ("per_atom", "warm_start", "preconditioned")
+
 
 @register_encoder("SLISTA", reference="Ablin, Moreau, Massias and Gramfort 2019")
 @keras.saving.register_keras_serializable(package="sc2keras")
@@ -38,11 +40,16 @@ class SLISTABlock(StepLISTABlock):
     trains_thresholds = False
 
     def __init__(self, n_atoms: int, n_steps: int = 10, **kwargs: Any) -> None:
-        numbers = {"per_atom": False, "warm_start": False, "preconditioned": False}
-        super().__init__(n_atoms, n_steps, **numbers, **kwargs)
+        for name in _FIXED:
+            if kwargs.get(name):
+                raise ValueError(
+                    f"{name} must be False, as a step has one number; received "
+                    f"{name}={kwargs[name]!r}. Use StepLISTA."
+                )
+        super().__init__(n_atoms, n_steps, **{**kwargs, **dict.fromkeys(_FIXED, False)})
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        for name in ("per_atom", "warm_start", "preconditioned"):
+        for name in _FIXED:
             del config[name]
         return config

@@ -48,6 +48,8 @@ class TiLISTABlock(ScalarSteps, LearnedEncoder):
         in LISTA, 2019.
     """
 
+    recovery_rate = 0.01
+
     @property
     def can_take_steps(self) -> bool:
         return True

@@ -13,7 +13,13 @@ from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.recovery import FixedKernelEncoder
 from sc2keras.layers.support_selection import check_fraction
 from sc2keras.registry import register_encoder
-from sc2keras.validation import Shape, Tensor, check_non_negative, check_positive
+from sc2keras.validation import (
+    Shape,
+    Tensor,
+    at_least_float32,
+    check_non_negative,
+    check_positive,
+)
 
 _MIN_VARIANCE = 1e-9
 
@@ -121,14 +127,20 @@ class TISTABlock(FixedKernelEncoder):
         total = size * self.correct(residual)
         if state[0] is not None:
             total = state[0] + total
-        noise, odds, power = ops.split(self.prior, 3)
+        # Half precision has no room for variances.
+        wide = at_least_float32(self.compute_dtype)
+        noise, odds, power = ops.split(ops.cast(self.prior, wide), 3)
         noise, power = ops.exp(noise), ops.exp(power)
-        energy = ops.sum(ops.square(residual), axis=-1, keepdims=True)
+        size, of_atoms, of_kernel = (
+            ops.cast(a, wide) for a in (size, of_atoms, of_kernel)
+        )
+        energy = ops.sum(ops.square(ops.cast(residual, wide)), axis=-1, keepdims=True)
         left = ops.maximum((energy - n_features * noise) / of_atoms, _MIN_VARIANCE)
         share = 1.0 + (size * size - 2.0 * size) * (n_features / self.n_atoms)
         variance = left * share + size * size * noise * of_kernel / self.n_atoms
         variance = ops.maximum(variance, _MIN_VARIANCE)
-        return (posterior_mean(total, variance, odds, power),)
+        codes = posterior_mean(ops.cast(total, wide), variance, odds, power)
+        return (ops.cast(codes, total.dtype),)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -159,7 +159,8 @@ def draw_layers(groups, path):
             if len(steps) == 1:
                 ax.axhline(steps[0], linestyle=":", **style)
             else:
-                ax.plot(np.arange(1, len(steps) + 1), steps, ".-", **style)
+                width = _width(label)
+                ax.plot(np.arange(1, len(steps) + 1), steps, linewidth=width, **style)
         ax.set(title=name, xlabel="steps", ylabel="NMSE of sums, dB")
         ax.grid(alpha=0.3)
     _legend(figure, axes)
@@ -177,7 +178,8 @@ def draw_noise(groups, path):
             else np.nan
             for group in groups.values()
         ]
-        ax.plot(names, values, "o-", label=label, color=_colour(label))
+        style = {"label": label, "color": _colour(label)}
+        ax.plot(names, values, linewidth=_width(label), **style)
     ax.set(ylabel="NMSE of sums, dB")
     ax.grid(alpha=0.3)
     _legend(figure, [ax])
@@ -190,23 +192,32 @@ def draw_shifts(groups, path):
     group = {label: r for label, r in group.items() if "shifts" in r[0]}
     if not group:
         return
-    figure, (ax,) = panels(1, 7.0, 4.2, margin=2.5)
-    for label, chosen in group.items():
-        values = [
-            _mean(r["shifts"][shift]["failures"] for r in chosen)
-            for shift in recovery.SHIFTS
-        ]
-        ax.plot(list(recovery.SHIFTS), values, "o-", label=label, color=_colour(label))
-    ax.set(title=f"fitted on {name}", ylabel="samples above −20 dB", ylim=(-0.02, 1.02))
-    ax.tick_params(axis="x", rotation=20)
-    ax.grid(alpha=0.3)
-    _legend(figure, [ax])
+    shifts = list(recovery.SHIFTS)
+    failures = [
+        [100 * _mean(r["shifts"][shift]["failures"] for r in chosen) for shift in shifts]
+        for chosen in group.values()
+    ]
+    figure, (ax,) = panels(1, 7.0, 0.28 * len(group) + 1.5)
+    ax.imshow(failures, cmap="Reds", vmin=0, vmax=150, aspect="auto")
+    for (i, j), value in np.ndenumerate(failures):
+        # So that none looks like zero that is not.
+        text = f"{value:.1f}" if 0 < value < 1 else f"{value:.0f}"
+        ax.text(j, i, text, ha="center", va="center", fontsize=8)
+    ax.set(title=f"samples above −20 dB, in %; fitted on {name}")
+    ax.set_xticks(range(len(shifts)), shifts, fontsize=8, rotation=20)
+    ax.set_yticks(range(len(group)), list(group), fontsize=8)
     plotting.save_figure(figure, path)
 
 
 def _colour(label):
     # Neighbours of the map are a dark and a light one of a colour.
     return plt.get_cmap("tab20").colors[list(recovery.MODELS).index(label) % 20]
+
+
+def _width(label):
+    """Later lines are thinner, so that of several on one another all are seen."""
+    labels = list(recovery.MODELS)
+    return 1 + 6 * (1 - labels.index(label) / len(labels))
 
 
 def _legend(figure, axes):

@@ -86,7 +86,7 @@ def fit_recovery(
             gives up no sample.
         n_updates: Integer, the updates of a joint fit, or at most of each stage.
         learning_rate: Float, of a gradient; None: the encoder's own, where one matrix
-            serves all steps (0.01 for LAMP and TiLISTA, 0.06 for ELISTA, 0.004 for
+            serves all steps (0.01 for LAMP and TiLISTA, 0.04 for ELISTA, 0.004 for
             NA-ALISTA); else 0.05 where a few numbers, mostly logarithms, are all that
             is trained, and with a matrix a step 0.0005, or 0.0001 after a greedy fit.
         batch_size: Integer, the samples of an update.

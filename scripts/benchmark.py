@@ -53,7 +53,9 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    parser = arguments.make_parser(__doc__.split("\n\n")[0], "out/benchmark")
+    parser = arguments.make_parser(
+        __doc__.split("\n\n")[0], "out/benchmark", has_data=True
+    )
     add = parser.add_argument
     add("--dataset", choices=datasets.NAMES, default="mnist")
     add("--n-atoms", type=positive_integer, default=100, help="k")

@@ -29,7 +29,7 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    parser = arguments.make_parser(__doc__.split("\n\n")[0], "out/fit")
+    parser = arguments.make_parser(__doc__.split("\n\n")[0], "out/fit", has_data=True)
     add = parser.add_argument
     add("--repeats", type=arguments.positive_integer, default=5)
     return parser.parse_args(argv)

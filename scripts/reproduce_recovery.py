@@ -61,7 +61,8 @@ def parse_arguments(argv):
     names, labels = list(recovery.SETTINGS), list(recovery.MODELS)
     named = {"nargs": "+", "metavar": "NAME"}
     add = parser.add_argument
-    add("--settings", choices=names, help="; ".join(names), **named)
+    settings = f"{'; '.join(names)}; by default the first, whole: all"
+    add("--settings", choices=names, help=settings, **named)
     add("--models", choices=labels, default=labels, help="; ".join(labels), **named)
     cores = joblib.cpu_count()
     add("--jobs", type=arguments.positive_integer, default=cores, help="processes")

@@ -59,7 +59,9 @@ def table_of_all(args):
 
 
 def parse_arguments(argv):
-    parser = arguments.make_parser(__doc__.split("\n\n")[0], "out/table1")
+    parser = arguments.make_parser(
+        __doc__.split("\n\n")[0], "out/table1", has_data=True
+    )
     arguments.add_experiment(parser)
     add = parser.add_argument
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))

@@ -17,7 +17,7 @@ from experiments.studies.study import Study
 
 def main(argv=None):
     studies = "\n".join(f"{name:<13}{study.__doc__}" for name, study in STUDIES.items())
-    parser = make_parser(f"{__doc__}\n{studies}", "out/studies")
+    parser = make_parser(f"{__doc__}\n{studies}", "out/studies", has_data=True)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_experiment(parser)
     parser.add_argument("sections", nargs="*", default=list(STUDIES), metavar="section")

@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(argv=None):
-    parser = make_parser(__doc__.split("\n\n")[0], ROOT / "sc2keras" / "weights")
+    parser = make_parser(
+        __doc__.split("\n\n")[0], ROOT / "sc2keras" / "weights", has_data=True
+    )
     add = parser.add_argument
     add("--datasets", nargs="+", choices=datasets.NAMES, default=list(TRAINING))
     add("--builders", nargs="+", choices=BUILDERS, default=list(BUILDERS))

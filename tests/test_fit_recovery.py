@@ -1,9 +1,12 @@
 """Fits of sparse recovery: each improves on its start, and leaves the rest alone."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 from helpers import EXHAUSTIVE, to_numpy, with_slow
+from tqdm import tqdm
 
 import sc2keras
 from sc2keras import applications, fit_recovery
@@ -14,6 +17,9 @@ from sc2keras.losses import RecoveryLoss
 ATOMS = sparse_recovery(20, 40, 1).dictionary
 QUICK = {"n_samples": 120, "n_updates": 20, "batch_size": 32, "verbose": 0}
 TEST = sparse_recovery(n_samples=300, dictionary=ATOMS, seed=99)
+
+
+FAMILY = ["HyperLISTA", "NAALISTA", "TISTA", "TiLISTA", "GLISTA", "ELISTA", "SLISTA"]
 
 
 def build(name, n_steps=4, **options):
@@ -179,17 +185,140 @@ def test_units_are_the_models(tmp_path):
         ("ALISTA", {"dictionary": ATOMS[:3]}, r"received another, of shape \(3, 20\)"),
         ("LAMP", {"method": "greedy"}, "'greedy' does not suit LAMPBlock"),
         ("LAMP", {"method": "search"}, "'search' does not suit LAMPBlock"),
-        ("ALISTA", {"method": "stages"}, "'stages' does not suit ALISTABlock"),
-        ("ISTA", {}, "does not suit ISTA.*no solver"),
+        ("ISTA", {}, "ISTA is a solver"),
         ("ALISTA", {"method": "best"}, "method must be one of .*received 'best'"),
         ("ALISTA", {"loss": "l1"}, "loss must be one of .*received 'l1'"),
         ("ALISTA", {"n_updates": 0}, "n_updates must be .*received n_updates=0"),
         ("ALISTA", {"density": 3}, "density must be at most 1"),
+        ("ALISTA", {"scale": 0}, "scale must be a finite number > 0"),
+        ("ALISTA", {"condition": 50.0}, "received condition=50.0.*model's dictionary"),
+        ("ALISTA", {"learning_rate": -1}, "learning_rate must be .*learning_rate=-1"),
+        ("ALISTA", {"start": "x"}, "start must be a model of ALISTA.*one of str"),
+        ("ALISTA", {"pairs": TEST.x}, r"pairs must be \(x, codes\); received ndarray"),
+        ("ALISTA", {"pairs": (TEST.x, TEST.x)}, r"received \(300, 20\) and"),
+        ("ALISTA", {"pairs": (np.nan * TEST.x, TEST.codes)}, r"infinity in pairs\[0\]"),
+        ("ALISTA", {"pairs": (TEST.x, TEST.codes), "snr": 1.0}, "received snr as well"),
     ],
 )
 def test_what_cannot_be_fitted_is_named(name, arguments, match):
     with pytest.raises(ValueError, match=match):
         fit_recovery(build(name), **{"verbose": 0, **arguments})
+
+
+def test_models_of_which_nothing_can_be_fitted_are_named():
+    with pytest.raises(ValueError, match=r"l1 must be > 0.*received a model with l1=0"):
+        fit_recovery(build("ALISTA", l1=0.0), verbose=0)
+    frozen = build("LISTACP")
+    frozen.trainable = False
+    with pytest.raises(ValueError, match=r"no trainable weights.*trainable = True"):
+        fit_recovery(frozen, method="greedy", verbose=0)
+    with pytest.raises(ValueError, match="model must be a SparseCoder; received None"):
+        fit_recovery(None)
+
+
+@pytest.mark.parametrize("method", ["greedy", "search", "joint"])
+def test_pairs_take_the_place_of_samples(method):
+    name = {"search": "HyperLISTA", "greedy": "ALISTA", "joint": "LAMP"}[method]
+    model = build(name, n_steps=3)
+    # Of the operator's own units, which no argument describes.
+    data = sparse_recovery(n_samples=400, dictionary=ATOMS, support_size=2, seed=7)
+    train, test = slice(300), slice(300, None)
+    before = recovery_quality(model.encode(data.x[test]), data.codes[test])
+    pairs = data.x[train], data.codes[train]
+    found = fit_recovery(model, pairs=pairs, method=method, **QUICK)
+    after = recovery_quality(model.encode(data.x[test]), data.codes[test])
+    assert after.mean < before.mean
+    assert found.median == pytest.approx(after.median, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("TISTA", "joint"), ("HyperLISTA", "search"), ("ALISTA", "greedy")],
+)
+def test_an_interrupted_fit_leaves_nothing_that_is_worse(
+    name, method, monkeypatch, tmp_path
+):
+    model = build(name, n_steps=3)
+    is_trainable = model.encoder.dictionary.trainable
+    before, calls = quality(model), itertools.count()
+
+    def interrupted(function, at):
+        def call(*args, **kwargs):
+            if next(calls) == at:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return call
+
+    if method == "joint":  # Within `fit` of Keras, which on JAX holds the weights.
+        callbacks = keras.callbacks.CallbackList
+        end = interrupted(callbacks.on_train_batch_end, 8)
+        monkeypatch.setattr(callbacks, "on_train_batch_end", end)
+    else:
+        monkeypatch.setattr(tqdm, "update", interrupted(tqdm.update, 2))
+    with pytest.raises(KeyboardInterrupt):
+        # A rate that ruins it.
+        fit_recovery(model, method=method, learning_rate=3.0, **QUICK)
+    assert quality(model).mean <= before.mean + 1e-3
+    model.save(tmp_path / "model.keras")
+    assert model.encoder.dictionary.trainable == is_trainable
+
+
+@pytest.mark.parametrize("dtype", with_slow(["float64"], ["bfloat16", "mixed_float16"]))
+@pytest.mark.parametrize("name", with_slow(["ALISTA", "LAMP"], FAMILY))
+def test_a_fit_is_in_the_dtype_of_the_model(name, dtype):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless it is told to")
+    model = build(name, n_steps=3, dtype=dtype)
+    found = fit_recovery(model, ATOMS, **QUICK)
+    assert np.isfinite(found.ratio)
+    codes = model.encode(TEST.x)
+    assert recovery_quality(codes, TEST.codes).mean < 0
+
+
+@pytest.mark.parametrize("name", with_slow(["LAMP"], FAMILY))
+def test_every_model_is_fitted_in_stages(name):
+    model = build(name, n_steps=2)
+    before = quality(model)
+    fit_recovery(model, method="stages", **{**QUICK, "n_updates": 8})
+    assert quality(model).mean < before.mean
+
+
+def test_the_count_of_lamp_has_the_gradient_of_its_mean():
+    """Else the gradient of a threshold leads past where the error is smallest."""
+    layer = build("LAMP", n_steps=6).encoder
+    data = sparse_recovery(n_samples=4000, dictionary=ATOMS, density=0.05, seed=5)
+    start, loss = to_numpy(layer.log_threshold), RecoveryLoss("log")
+
+    def error(shift):
+        layer.log_threshold.assign(start + shift)
+        return float(loss(data.codes, layer(data.x)))
+
+    slope = (error(0.02) - error(-0.02)) / 0.04
+    layer.log_threshold.assign(start)
+    model = keras.Sequential([keras.Input((20,)), layer])
+    layer.dictionary.trainable = layer.kernel.trainable = False
+    # A step of gradient descent is the gradient.
+    model.compile(keras.optimizers.SGD(1.0), loss=loss)
+    model.train_on_batch(data.x, data.codes)
+    gradient = np.sum(start - to_numpy(layer.log_threshold))
+    assert gradient == pytest.approx(slope, rel=0.15)
+
+
+def test_codes_of_other_sizes_are_no_targets():
+    for measure in (RecoveryLoss(), RecoveryLoss("log")):
+        with pytest.raises(ValueError, match=r"\(5, 1\) and \(5, 40\)"):
+            measure(TEST.codes[:5, :1], TEST.codes[:5])
+    for metric in (sc2keras.metrics.NMSE(), sc2keras.metrics.FailureRate()):
+        with pytest.raises(ValueError, match="as many atoms as the codes"):
+            metric.update_state(TEST.codes[:5, :1], TEST.codes[:5])
+
+
+def test_the_logarithmic_loss_is_the_same_in_every_unit():
+    loss = RecoveryLoss("log")
+    truth, codes = TEST.codes[:5], TEST.codes[:5] + 1e-3 * TEST.codes[5:10]
+    one, small = (float(loss(c * truth, c * codes)) for c in (1.0, 1e-6))
+    assert small - one == pytest.approx(2 * np.log(1e-6), abs=1e-3)
 
 
 def test_pairs_of_ones_own_train_by_plain_fit():
@@ -214,7 +343,8 @@ def test_losses_are_their_formulas(kind, tmp_path):
     truth, codes = TEST.codes[:5], TEST.codes[5:10]
     loss = RecoveryLoss.from_config(RecoveryLoss(kind).get_config())
     errors = np.mean((codes - truth) ** 2, axis=1)
-    expected = np.mean(errors if kind == "mse" else np.log(errors + 1e-11))
+    floor = 1e-10 * np.mean(truth**2)
+    expected = np.mean(errors if kind == "mse" else np.log(errors + floor))
     assert float(loss(truth, codes)) == pytest.approx(expected, rel=1e-5)
     assert np.isfinite(float(loss(truth, truth)))
 

@@ -42,7 +42,7 @@ class ALISTABlock(ScalarSteps, AnalyticEncoder):
         l1: Float >= 0, λ, the weight of the ℓ1 term; thresholds are relative to it.
         dictionary: Array `(n_atoms, n_features)`, D; its atoms have a norm of at most
             1. None: random atoms of unit norm.
-        ridge: Float >= 0, of `sc2keras.analytic_weights`: about 0.3 for signals with 40
+        ridge: Float >= 0, of `sc2keras.analytic_weights`: about 1 for signals with 40
             dB of noise, 3 for 20 dB.
         error_based: Boolean, whether thresholds follow each sample's error.
         support_step, max_support: See `LISTASSBlock`.

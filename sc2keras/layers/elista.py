@@ -57,7 +57,7 @@ class ELISTABlock(LearnedEncoder):
         Coding, 2021.
     """
 
-    recovery_rate = 0.06
+    recovery_rate = 0.04
 
     def __init__(
         self, n_atoms: int, n_steps: int = 10, *, firm: bool = False, **kwargs: Any

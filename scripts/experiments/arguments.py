@@ -8,13 +8,14 @@ from pathlib import Path
 from sc2keras import datasets
 
 
-def make_parser(description, output):
+def make_parser(description, output, has_data=False):
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
-    add("--output", type=Path, default=Path(output))
+    if has_data:
+        add("--data-dir", help="where TensorFlow Datasets keeps its prepared datasets")
+    add("--output", type=Path, default=Path(output), help="a folder")
     return parser
 
 

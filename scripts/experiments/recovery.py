@@ -38,8 +38,18 @@ class Setting:
         kappa = "" if self.condition is None else f", κ = {self.condition:g}"
         return f"{self.n_features} x {self.n_atoms}{kappa}, {noise}"
 
+    @property
+    def density(self):
+        return self.n_active / self.n_atoms
+
+    @property
+    def noise(self):
+        """The deviation of the noise, of a signal of mean power."""
+        power = self.n_active / self.n_features
+        return 0.0 if self.snr is None else math.sqrt(power) * 10 ** (-self.snr / 20)
+
     def draw(self, n_samples, seed, dictionary, **changes):
-        problem = {"density": self.n_active / self.n_atoms, "snr": self.snr, **changes}
+        problem = {"density": self.density, "snr": self.snr, **changes}
         return sc2keras.datasets.sparse_recovery(
             n_samples=n_samples, dictionary=dictionary, seed=seed, **problem
         )
@@ -96,7 +106,7 @@ _ERROR_BASED = {"error_based": True}
 _RIDGED = {"ridge_of": "ALISTA, error-based"}
 _UNSELECTED = "ALISTA, no selection"
 _OF_ISTA = {"starts_as": "ISTA"}
-# From there on, hundreds of updates of their matrices gain a decibel at most.
+# From there on, hundreds of updates of a matrix a step gain a decibel at most.
 _OF_ALISTA = {"starts_as": "ALISTA", "n_updates": 20}
 _OF_UNSELECTED = _OF_ALISTA | {"starts_as": _UNSELECTED}
 MODELS = {
@@ -108,15 +118,15 @@ MODELS = {
     "LISTA-SS": Model("LISTASS", **_OF_ALISTA),
     "LISTA-CPSS": Model("LISTACPSS", **_OF_ALISTA),
     "SLISTA": Model("SLISTA", **_OF_ISTA),
-    "TiLISTA": Model("TiLISTA", **_OF_ALISTA),
+    "TiLISTA": Model("TiLISTA", starts_as="ALISTA", n_updates=50),
     _UNSELECTED: Model("ALISTA", {"max_support": 0.0}, **_RIDGED),
-    "ALISTA": Model("ALISTA", **_RIDGED),
-    "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, n_updates=250, **_RIDGED),
+    "ALISTA": Model("ALISTA", n_updates=150, **_RIDGED),
+    "ALISTA, error-based": Model("ALISTA", _ERROR_BASED, n_updates=120, **_RIDGED),
     "HyperLISTA": Model("HyperLISTA", **_RIDGED),
     "NA-ALISTA": Model("NAALISTA", **_RIDGED, n_updates=120),
-    "LAMP": Model("LAMP"),
+    "LAMP": Model("LAMP", n_updates=120),
     "GLISTA": Model("GLISTA", **_OF_ALISTA),
-    "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}, **_OF_ISTA),
+    "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}, n_updates=120, **_OF_ISTA),
     "TISTA": Model("TISTA"),
     "least squares on the true support": Model("", is_fitted=False),
 }
@@ -197,7 +207,7 @@ def fit(coder, setting, model, matrix, start):
         coder,
         start=begun,
         n_updates=model.n_updates,
-        density=setting.n_active / setting.n_atoms,
+        density=setting.density,
         snr=setting.snr,
         seed=matrix,
         verbose=0,
@@ -226,11 +236,13 @@ def build(model, atoms, options):
 
 
 def chosen_options(setting, model, needed):
-    """The ridge, or the λ, of the smallest error on samples to choose on."""
+    """The ridge or λ of the smallest error, on samples to choose on; or the prior."""
     if model.ridge_of and setting.snr is not None:
         return needed.get("options") or {"ridge": best_ridge(setting)}
     if model.starts_as in ("ISTA", "FISTA"):
         return {"l1": best_l1(setting, model.starts_as)}
+    if model.builder == "TISTA":
+        return {"noise": setting.noise, "density": setting.density}
     return {}
 
 
@@ -249,7 +261,7 @@ def best_l1(setting, builder):
 
 def best_ridge(setting):
     atoms, choice = choice_of(setting)
-    problem = {"density": setting.n_active / setting.n_atoms, "snr": setting.snr}
+    problem = {"density": setting.density, "snr": setting.snr}
 
     def error(ridge):
         coder = build(Model("ALISTA", _ERROR_BASED), atoms, {"ridge": ridge})
@@ -287,7 +299,7 @@ def shifted_tests(setting, atoms, matrix):
     for name, shift in SHIFTS.items():
         changes, dictionary = dict(shift), atoms
         if "density" in changes:
-            changes["density"] *= setting.n_active / setting.n_atoms
+            changes["density"] *= setting.density
         if level := changes.pop("perturbation", 0.0):
             # The matrix itself is drawn with its number as the seed.
             rng = np.random.default_rng([_TEST_SEED, matrix])

@@ -194,7 +194,10 @@ def draw_shifts(groups, path):
         return
     shifts = list(recovery.SHIFTS)
     failures = [
-        [100 * _mean(r["shifts"][shift]["failures"] for r in chosen) for shift in shifts]
+        [
+            100 * _mean(r["shifts"][shift]["failures"] for r in chosen)
+            for shift in shifts
+        ]
         for chosen in group.values()
     ]
     figure, (ax,) = panels(1, 7.0, 0.28 * len(group) + 1.5)

@@ -307,7 +307,19 @@ def test_a_first_call_in_reverse_is_refused(cls):
         cls(5)(signals(2, 5), reverse=True)
 
 
-def test_encoders_take_signals_of_further_axes():
+@pytest.mark.parametrize("cls, options", VARIANTS)
+def test_encoders_take_signals_of_further_axes(cls, options):
+    if issubclass(cls, keras.layers.RNN):
+        pytest.skip("a further axis is time")
+    x = signals(6, 8)
+    layer = cls(6, n_steps=2, **options)
+    flat = to_numpy(layer(x))
+    folded, one = layer(x.reshape(2, 3, 8)), layer(x[0])
+    np.testing.assert_allclose(to_numpy(folded), flat.reshape(2, 3, 6), atol=1e-5)
+    assert one.shape == (6,)
+
+
+def test_codes_of_all_steps_take_signals_of_further_axes():
     x = signals(6, 8)
     layer = LISTABlock(5, n_steps=2, return_sequences=True)
     flat = to_numpy(layer(x))

@@ -28,6 +28,7 @@ from sc2keras.layers import (
     TiLISTABlock,
     TISTABlock,
 )
+from sc2keras.losses import RecoveryLoss
 
 K, D, T = 12, 8, 4
 SELECTING = {"support_step": 0.2, "max_support": 0.45}
@@ -381,6 +382,33 @@ def test_statistics_of_features_are_adapted_and_saved(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        (np.ones((5, D + 1)), rf"n_features={D}; received \(5, {D + 1}\)"),
+        (np.ones(D), rf"received \({D},\)"),
+        (np.zeros((5, D)), "not all zero; received zeros"),
+        (np.full((5, D), np.nan), "received a NaN or an infinity"),
+    ],
+)
+def test_what_features_cannot_be_adapted_to_is_named(x, match):
+    layer = NAALISTABlock(K)
+    layer.build((None, D))
+    with pytest.raises(ValueError, match=match):
+        layer.adapt(x)
+
+
+@pytest.mark.parametrize("name", ["TISTA", "GLISTA", "LAMP", "HyperLISTA", "NAALISTA"])
+def test_half_precision_trains(name):
+    model = applications.build(name, K, (D,), n_steps=3, dtype="mixed_float16")
+    model.compile("adam", loss=RecoveryLoss("log"), objective_weight=0)
+    # A row of zeros has the smallest of everything.
+    x = np.concatenate([signals(15, D), np.zeros((1, D), "float32")])
+    truth = np.random.default_rng(0).standard_normal((16, K)).astype("float32")
+    model.fit(x, truth, epochs=2, verbose=0)
+    assert all(np.isfinite(to_numpy(w)).all() for w in model.weights)
+
+
 def test_the_sizes_are_those_of_the_papers():
     def n_trainable(name, **options):
         model = applications.build(
@@ -411,6 +439,7 @@ def test_unusable_arguments_are_named():
         (TISTABlock, {"density": 1.0}, r"density must be between .*density=1\.0"),
         (TISTABlock, {"noise": -1}, "noise must be .*received noise=-1"),
         (TISTABlock, {"scale": 0}, "scale must be .*received scale=0"),
+        (SLISTABlock, {"per_atom": True}, "per_atom must be False.*per_atom=True"),
     ]:
         with pytest.raises(ValueError, match=match):
             cls(5, **options)

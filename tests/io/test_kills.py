@@ -82,14 +82,15 @@ def run_apart(code, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("command", "kind", "suffix"),
+    ("command", "kind", "suffix", "n_kills"),
     [
-        ("encode", "npy", ".npy"),
-        pytest.param("encode", "images", ".npz", marks=EXHAUSTIVE),
-        pytest.param("decode", "npz", ".npy", marks=EXHAUSTIVE),
+        ("encode", "npy", ".npy", 6),
+        pytest.param("encode", "npy", ".npy", 20, marks=EXHAUSTIVE),
+        pytest.param("encode", "images", ".npz", 20, marks=EXHAUSTIVE),
+        pytest.param("decode", "npz", ".npy", 20, marks=EXHAUSTIVE),
     ],
 )
-def test_twenty_kills_lose_and_double_nothing(saved, tmp_path, command, kind, suffix):
+def test_kills_lose_and_double_nothing(saved, tmp_path, command, kind, suffix, n_kills):
     if command == "decode":
         x = encode(
             saved[1], save_npy(tmp_path / "x.npy", floats(3001)), tmp_path / "x.npz"
@@ -117,8 +118,8 @@ assert run(arguments) == 0
 assert open(output, "rb").read() == expected
 print("whole", n_whole + 1)
 """
-    out = run_apart(code, command, saved[1], x, tmp_path / f"codes{suffix}", 20)
-    assert int(out.split()[-1]) > 1
+    out = run_apart(code, command, saved[1], x, tmp_path / f"codes{suffix}", n_kills)
+    assert n_kills < 20 or int(out.split()[-1]) > 1
     assert_nothing_unfinished(tmp_path)
 
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse
-from helpers import eagerly, signals, unit_atoms, with_slow
+from helpers import EXHAUSTIVE, eagerly, signals, unit_atoms, with_slow
 from sklearn.base import clone
 from sklearn.decomposition import PCA, DictionaryLearning, sparse_encode
 from sklearn.exceptions import NotFittedError
@@ -57,9 +57,14 @@ OPTIONS = [
     {"activation": "double_tanh"},
     {"trainable_dictionary": False},
 ]
+NAMES = {
+    "nonnegative": "positive_code",
+    "nonnegative_dictionary": "positive_dict",
+    "trainable_offset": "offset",  # The first that is another.
+}
 
 
-@pytest.mark.parametrize("builder", with_slow(FAST, [], REST))
+@pytest.mark.parametrize("builder", with_slow(FAST, REST, EXHAUSTIVE))
 def test_learning_goes_on_with_the_same_model_or_says_so(builder, x, atoms):
     """Whatever the builder takes: from its default, and back to it."""
     atoms = np.abs(atoms)
@@ -73,8 +78,7 @@ def test_learning_goes_on_with_the_same_model_or_says_so(builder, x, atoms):
             continue  # The builder has no such option.
         taken += 1
         (name,) = options
-        name = {"nonnegative": "positive_code"}.get(name, name)
-        name = {"nonnegative_dictionary": "positive_dict"}.get(name, name)
+        name = NAMES.get(name, name)
         other.fit(x[:4])
         for coder, kwargs in ((clone_of(plain), options), (other, None)):
             for method in ("fit", "partial_fit"):
@@ -98,7 +102,7 @@ def test_a_trained_offset_goes_on_from_where_it_is(x, atoms):
     how = {"builder_kwargs": {"trainable_offset": True}, "learning_rate": 0.1}
     coder = coder_of(atoms, "LISTA", warm_start=True, center=True, **how).fit(x)
     moved = coder.offset_
-    assert np.abs(moved - x.mean(axis=0)).max() > 1e-3
+    assert np.abs(moved - x.mean(axis=0)).max() > 1e-4
     assert np.abs(coder.set_params(learning_rate=0.0).fit(x).offset_ - moved).max() == 0
 
 
@@ -108,21 +112,21 @@ def test_a_trained_offset_goes_on_from_where_it_is(x, atoms):
 @pytest.mark.parametrize("algorithm", [None, "lasso", "threshold"])
 @pytest.mark.parametrize("change", [{"l1": 0.4}, {"positive_code": True}, {}])
 def test_transform_reads_what_it_reads_in_scikit_learn(algorithm, change, x, atoms):
-    x = x - x.mean(axis=0)
+    x = (x - x.mean(axis=0)).astype("float64")
     coder = coder_of(atoms, transform_algorithm=algorithm).fit(x)
     coder.transform(x)
     name = "threshold" if algorithm == "threshold" else "lasso_cd"
-    peer = DictionaryLearning(6, alpha=0.1, transform_algorithm=name, max_iter=1).fit(x)
-    peer.components_ = atoms.astype("float64")
+    peer = DictionaryLearning(6, alpha=0.1, transform_algorithm=name, max_iter=1)
+    peer.fit(x).components_ = atoms.astype("float64")
     ours = {"l1": "alpha"}
     peer.set_params(**{ours.get(key, key): value for key, value in change.items()})
     peer.set_params(transform_max_iter=10_000)
     found = coder.set_params(**change).transform(x)
-    np.testing.assert_allclose(found, peer.transform(x.astype("float64")), atol=2e-3)
+    np.testing.assert_allclose(found, peer.transform(x), atol=2e-3)
     # `transform_alpha` comes before, and what is set back is as before.
     coder.set_params(transform_alpha=0.2)
     signs = change.get("positive_code", False)
-    best = sparse_encode(x, atoms, algorithm=name, alpha=0.2, positive=signs)
+    best = sparse_encode(x, peer.components_, algorithm=name, alpha=0.2, positive=signs)
     np.testing.assert_allclose(coder.transform(x), best, atol=2e-3)
 
 
@@ -210,10 +214,10 @@ def test_a_warm_fit_keeps_its_mean(x, atoms):
     before = coder.offset_
     np.testing.assert_array_equal(coder.fit(x + 1).offset_, before)
     np.testing.assert_array_equal(clone_of(coder).fit(x + 1).offset_, before)
-    with pytest.raises(ValueError, match="center=False differs.*has center=True"):
+    with pytest.raises(ValueError, match=r"center=False differs.*has center=True"):
         coder.set_params(center=False).fit(x)
     own = coder_of(atoms, warm_start=True, builder_kwargs={"offset": 0.0}).fit(x)
-    with pytest.raises(ValueError, match="center=True differs.*has center=False"):
+    with pytest.raises(ValueError, match=r"center=True differs.*has center=False"):
         own.set_params(center=True, builder_kwargs=None).fit(x)
     assert clone(coder).get_params()["center"] is False
 

@@ -79,6 +79,8 @@ def test_learning_goes_on_with_the_same_model_or_says_so(builder, x, atoms):
         taken += 1
         (name,) = options
         name = NAMES.get(name, name)
+        if (builder, name) == ("SparseAutoencoder", "positive_code"):
+            continue  # Its codes are >= 0 in any case.
         other.fit(x[:4])
         for coder, kwargs in ((clone_of(plain), options), (other, None)):
             for method in ("fit", "partial_fit"):

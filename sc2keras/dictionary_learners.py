@@ -248,8 +248,8 @@ def mean_of(x: Any, weight: NDArray | None = None) -> NDArray:
 
     Example:
 
-    >>> mean_of(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([3.0, 1.0])).tolist()
-    [2.5, 3.0]
+    >>> mean_of(np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([2.0, 1.0])).tolist()
+    [2.0, 3.0]
     """
     weight = np.ones(len(x)) if weight is None else weight / weight.max()
     # Of the same parts where x is sparse: the sum is the same to the last bit.

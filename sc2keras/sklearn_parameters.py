@@ -39,7 +39,7 @@ class Parameters(BaseEstimator):
     builder_kwargs: dict[str, Any] | None
     positive_code: bool
     positive_dict: bool
-    center: bool
+    center: bool = False  # Of pickles of before it.
     start: Any
     epochs: int
     batch_size: int | None

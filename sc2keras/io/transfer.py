@@ -283,9 +283,8 @@ class Transfer:
             "threshold": self.threshold,
             **({} if self.tol is None else {"tol": self.tol}),
         }
-        if os.path.exists(self.name):
-            # Files may be moved: dates and content tell them apart.
-            del self.identity["input"]
+        if self.source.known_by_content:
+            del self.identity["input"]  # Files may be moved.
         shape = (self.source.n_rows, *self.way.gives)
         self.store = self.kind_of_store(self.folder, shape, self.threshold)
         activation = model.encoder.last_activation()

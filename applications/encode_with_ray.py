@@ -23,13 +23,17 @@ except ImportError:
 import sc2keras
 
 parser = argparse.ArgumentParser(description="Codes of a folder of arrays, with Ray.")
-parser.add_argument("model", type=Path, help="a .keras file")
+parser.add_argument("model", help="a .keras file, or a name such as SC2Net/digits")
 parser.add_argument("source", type=Path, help="a folder of .npy files of vectors")
 parser.add_argument("target", type=Path, help="a folder for files of the same names")
 parser.add_argument("--sparse", action="store_true", help="write .npz, CSR arrays")
+parser.add_argument("--threshold", type=float, help="leave out what is at most it")
+parser.add_argument("--overwrite", action="store_true", help="replace other targets")
 parser.add_argument("--workers", type=int, default=1, help="models at a time")
 parser.add_argument("--cpus", type=float, default=1, help="of Ray, for one of them")
 args = parser.parse_args()
+if args.threshold is not None and not args.sparse:
+    parser.error("--threshold leaves entries out of CSR arrays: give --sparse as well.")
 
 # %%
 # A task: its source, and its target
@@ -56,14 +60,16 @@ args.target.mkdir(parents=True, exist_ok=True)
 
 
 class Encoder:
-    def __init__(self, path):
-        self.model, _ = sc2keras.io.load_model(path)
+    def __init__(self, model, **options):
+        (self.model, _), self.options = sc2keras.io.load_model(model), options
 
     def __call__(self, task):
         try:
-            done = sc2keras.io.encode_shard(self.model, task["source"], task["target"])
+            files = task["source"], task["target"]
+            done = sc2keras.io.encode_shard(self.model, *files, **self.options)
         except (sc2keras.io.TransferError, OSError) as error:
-            return {**task, "rows": 0, "said": f"error: {error}", "failed": True}
+            said = f"error: {error}".replace("overwrite=True", "--overwrite")
+            return {**task, "rows": 0, "said": said, "failed": True}
         said = "was done" if done.was_done else f"{done.seconds:.1f} s"
         return {**task, "rows": done.rows, "said": said, "failed": False}
 
@@ -71,11 +77,14 @@ class Encoder:
 # %%
 # All of them
 # -----------
+# Workers are in folders of their own.
+model = str(Path(args.model).resolve()) if os.path.exists(args.model) else args.model
 began, n_rows, n_failed = time.monotonic(), 0, 0
 ray.data.DataContext.get_current().enable_progress_bars = False
 shards = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
     Encoder,
-    fn_constructor_args=(str(args.model.resolve()),),
+    fn_constructor_args=(model,),
+    fn_constructor_kwargs={"threshold": args.threshold, "overwrite": args.overwrite},
     compute=ray.data.ActorPoolStrategy(size=args.workers),
     num_cpus=args.cpus,
 )

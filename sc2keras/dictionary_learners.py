@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -225,23 +225,39 @@ def shuffled_batches(
             yield order[start : start + batch_size]
 
 
-def centred(x: Any, options: Mapping[str, Any] | None) -> Any:
-    """x − b with an encoder's options, which is what its dictionary is learned from.
+def centred(x: Any, offset: ArrayLike | None) -> Any:
+    """x − b with the offset of an encoder: what its dictionary is learned from.
 
     An offset that does not fit is left to the encoder, which refuses it.
 
     Example:
 
-    >>> centred(np.array([[3.0, 4.0]]), {"offset": 1}).tolist()
+    >>> centred(np.array([[3.0, 4.0]]), 1).tolist()
     [[2.0, 3.0]]
     """
-    offset = (options or {}).get("offset")
     start = check_offset(0.0 if offset is None else offset)
     if not start.any() or start.size not in (1, x.shape[1]):
         return x
     if isinstance(x, SparseRows):
         return x.minus(start)
     return (x - start).astype(x.dtype)
+
+
+def mean_of(x: Any, weight: NDArray | None = None) -> NDArray:
+    """Σ w_i x_i / Σ w_i over samples `(n_samples, n_features)`, in float64.
+
+    Example:
+
+    >>> mean_of(np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([2.0, 1.0])).tolist()
+    [2.0, 3.0]
+    """
+    weight = np.ones(len(x)) if weight is None else weight / weight.max()
+    # Of the same parts where x is sparse: the sum is the same to the last bit.
+    parts = (
+        weight[start : start + len(rows)] @ rows.astype("float64")
+        for start, rows in chunks(x)
+    )
+    return sum(parts, np.zeros(x.shape[1])) / weight.sum()
 
 
 def typical_norm(x: Any) -> float:

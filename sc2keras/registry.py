@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
-import numpy as np
 
 if TYPE_CHECKING:
     from sc2keras.layers.encoder import Encoder
@@ -127,21 +126,3 @@ def get_entry(name: str) -> Entry:
 
 def _path(layer: type) -> str:
     return f"{layer.__module__}.{layer.__qualname__}"
-
-
-def check_same(encoder: "Encoder", arguments: Mapping[str, Any]) -> None:
-    """Raises a ValueError unless an encoder that goes on to train has these arguments.
-
-    Args:
-        encoder: An encoder.
-        arguments: Mapping, `builder` among them; those that are None are open.
-    """
-    builders = {entry.layer: entry.name for entry in entries()}
-    for name, value in arguments.items():
-        held: Any = getattr(encoder, name, builders.get(type(encoder)))
-        if value is not None and not np.array_equal(value, held):
-            raise ValueError(
-                f"{name}={value!r} differs from the model that learning goes on with, "
-                f"which has {name}={held!r}. Call fit with warm_start=False, or set it "
-                "back."
-            )

@@ -11,7 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sc2keras.models import SparseCoder
-from sc2keras.models.variables import old_state_unless_done
+from sc2keras.models.variables import offset_of, old_state_unless_done
 from sc2keras.signals import as_array, check_numbers, is_sparse
 from sc2keras.sklearn_learning import LearnedModel
 from sc2keras.sparse_rows import SparseRows
@@ -36,6 +36,10 @@ class SparseCodeTransformer(
     Codes are float32 whatever `X` was, unless `builder_kwargs` has another dtype. `X`
     may be sparse: what is dense of it is a batch at a time.
 
+    As in scikit-learn `transform` looks at `l1` and `positive_code` as they are when it
+    is called. They may be set after `fit`, except of a network, which codes as it was
+    trained: its `transform` then asks for another `fit`.
+
     Parameters
     ----------
     n_atoms : int, default=None
@@ -58,6 +62,9 @@ class SparseCodeTransformer(
         Whether codes are >= 0; the builder's `nonnegative`.
     positive_dict : bool, default=False
         Whether atoms are >= 0; the builder's `nonnegative_dictionary`.
+    center : bool, default=False
+        Whether codes are of X less its mean, which is learned by `fit`, or by the first
+        `partial_fit` of its part: the builder's `offset`. Of sparse `X` as well.
     start : {"classical", "samples", "random"} or array (n_atoms, n_features), \
 default="classical"
         Where the dictionary starts: from `sc2keras.learn_dictionary`, from
@@ -66,8 +73,8 @@ default="classical"
         start is learned by `fit`.
     warm_start : bool, default=False
         Whether `fit` goes on with the dictionary or network of the `fit` or
-        `partial_fit` before, in place of `start`. Parameters of the problem stay what
-        they were.
+        `partial_fit` before, in place of `start`, and with its mean. What a model is
+        built with stays as it was: the parameters up to `center`.
     epochs : int, default=20
         Passes of the training of a network over the data. A dictionary is learned in
         three, but at least 300 updates.
@@ -97,9 +104,9 @@ default="classical"
     verbose : {0, 1, 2}, default=0
         As in `keras.Model.fit`.
     model : SparseCoder, str or path, default=None
-        A trained model, or the path of its `.keras` file. If given, it makes the codes
-        as it is: `fit` and `partial_fit` check the number of features, and all
-        parameters above are unused.
+        A trained model, the path of its `.keras` file, or a name of weights such as
+        `"SC2Net/digits"`. If given, it makes the codes as it is: `fit` and
+        `partial_fit` check the number of features, and all parameters above are unused.
     transform_algorithm : {"network", "lasso", "omp", "threshold"}, default=None
         How `transform` makes codes for the dictionary: by the network; as minima of the
         LASSO, by a solver, to a gap of 1e-4 (`lasso_cd` and `lasso_lars` of
@@ -109,9 +116,10 @@ default="classical"
         Entries of a code of "omp". None means a tenth of the features, at least one.
     transform_alpha : float, default=None
         In place of `l1` in "lasso" (also of a solver), and the threshold of
-        "threshold"; others do not use it. None means `l1`.
+        "threshold"; others do not use it. None means `l1`, or that of `model`.
     sparse_output : bool, default=False
-        Whether `transform` gives a `scipy.sparse.csr_matrix`, made batch by batch.
+        Whether `transform` gives a `scipy.sparse.csr_matrix`, made batch by batch. It
+        fits in no frame: leave `set_output` at "default" with it.
 
     Attributes
     ----------
@@ -119,6 +127,9 @@ default="classical"
         The model that makes the codes.
     components_ : float32 ndarray of shape (n_atoms, n_features)
         The dictionary, its atoms as rows.
+    offset_ : float32 ndarray of shape (n_features_in_,)
+        What is added to `codes @ components_`, as the `mean_` of `PCA` is: the mean of
+        `center`, another offset of the model, or zeros.
     n_iter_ : int
         Updates of the dictionary or network by `fit`, and by `partial_fit` since; 0 if
         there was nothing to learn.
@@ -158,6 +169,7 @@ default="classical"
         builder_kwargs: dict[str, Any] | None = None,
         positive_code: bool = False,
         positive_dict: bool = False,
+        center: bool = False,
         start: Literal["classical", "samples", "random"] | ArrayLike = "classical",
         warm_start: bool = False,
         epochs: int = 20,
@@ -181,6 +193,7 @@ default="classical"
         self.builder_kwargs = builder_kwargs
         self.positive_code = positive_code
         self.positive_dict = positive_dict
+        self.center = center
         self.start = start
         self.warm_start = warm_start
         self.epochs = epochs
@@ -250,7 +263,8 @@ default="classical"
             else:
                 self._check_transform(self._is_trained, self._n_atoms)
                 if is_first:
-                    model = self._untrained_model(x, self._random_state())
+                    offset = self._offset_of(x, weight)
+                    model = self._untrained_model(x, self._random_state(), offset)
                 else:
                     model = self.model_
                     self._check_goes_on(model)
@@ -302,12 +316,12 @@ default="classical"
             _rows(self._checked(X)),
             self.transform_algorithm,
             n_nonzero=self.transform_n_nonzero_coefs,
-            alpha=self.transform_alpha,
             sparse=self.sparse_output,
+            **self._codes_wanted(),
         )
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """The signals that codes stand for, `X @ components_`.
+        """The signals that codes stand for, `X @ components_ + offset_`.
 
         Parameters
         ----------
@@ -326,7 +340,13 @@ default="classical"
 
     @property
     def components_(self) -> NDArray[np.float32]:
+        check_is_fitted(self)
         return self.model_.dictionary
+
+    @property
+    def offset_(self) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        return offset_of(self.model_.encoder)
 
     @property
     def _n_features_out(self) -> int:

@@ -3,19 +3,22 @@
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
 from sc2keras.applications import build
 from sc2keras.backend import make_deterministic
-from sc2keras.dictionary_learners import Beginning, OnlineLearner, centred, typical_norm
+from sc2keras.dictionary_learners import (
+    Beginning,
+    OnlineLearner,
+    centred,
+    mean_of,
+    typical_norm,
+)
 from sc2keras.dictionary_learning import (
     n_usable,
     sampled_atoms,
@@ -23,111 +26,19 @@ from sc2keras.dictionary_learning import (
     trained_learner,
     unit_rows,
 )
-from sc2keras.models import SparseCoder, saving
+from sc2keras.io.models import load_model
+from sc2keras.models import SparseCoder
 from sc2keras.models.variables import all_or_nothing
-from sc2keras.registry import check_same, get_entry
-from sc2keras.signals import as_array
+from sc2keras.sklearn_parameters import Parameters
 from sc2keras.stopping import Monitor, MonitoredEpochs
-from sc2keras.training import USUAL_NORM, Batches, Recipe
-from sc2keras.transform_algorithms import TOL, check_algorithm
-from sc2keras.validation import check_non_negative, check_positive_integer
-
-_STARTS = ("classical", "samples", "random")
-_N_ATOMS = 100
-# Of a solver whose steps are not given: until the gap is at most `TOL`, or so many.
-_N_STEPS = {"ISTA": 10_000, "FISTA": 10_000, "ActiveSet": 1_000}
-_NOT_OF_THE_BUILDER = {"n_atoms", "input_shape", "l1", "dictionary", "classes"}
-# By scikit-learn's names, the options of builders.
-_SIGNS = {"positive_code": "nonnegative", "positive_dict": "nonnegative_dictionary"}
+from sc2keras.training import USUAL_NORM, Batches
 
 
-class LearnedModel(BaseEstimator):
-    """Base of `SparseCodeTransformer`, whose parameters it has: how it learns."""
+class LearnedModel(Parameters):
+    """Base of `SparseCodeTransformer`: how it learns."""
 
-    n_atoms: int | None
-    l1: float
-    builder: str
-    n_steps: int | None
-    builder_kwargs: dict[str, Any] | None
-    positive_code: bool
-    positive_dict: bool
-    start: Any
-    epochs: int
-    batch_size: int | None
-    learning_rate: float | None
-    tol: float
-    max_no_improvement: int | None
-    callback: Callable[[dict[str, Any]], Any] | None
-    random_state: Any
-    verbose: int
-    model: SparseCoder | str | os.PathLike[str] | None
-    transform_algorithm: str | None
-    transform_n_nonzero_coefs: int | None
-    transform_alpha: float | None
-    model_: SparseCoder
-    n_features_in_: int
     # Of a solver's dictionary, what more samples go on with.
     _learner: OnlineLearner | None = None
-
-    def _check_parameters(self) -> None:
-        """What the builder does not check."""
-        check_positive_integer("n_atoms", self._n_atoms)
-        get_entry(self.builder)
-        kwargs = self.builder_kwargs or {}
-        if not isinstance(kwargs, Mapping) or kwargs.keys() & _NOT_OF_THE_BUILDER:
-            raise ValueError(
-                "builder_kwargs must be a dict, without what parameters here say or "
-                f"classes; received {kwargs!r}. Use n_atoms=, l1= and start=."
-            )
-        if isinstance(self.start, str | None) and self.start not in _STARTS:
-            raise ValueError(
-                f"start must be one of {_STARTS} or an array (n_atoms, n_features); "
-                f"received start={self.start!r}."
-            )
-        check_non_negative("tol", self.tol)
-        patience = self.max_no_improvement
-        if patience is not None and patience != 0:
-            check_positive_integer("max_no_improvement", patience)
-        if self.callback is not None and not callable(self.callback):
-            raise ValueError(
-                "callback must be a function of one dictionary, or None; received "
-                f"callback={self.callback!r}."
-            )
-        self._builder_options()
-        self._recipe()
-
-    def _check_transform(self, is_trained: bool, n_atoms: int) -> None:
-        check_algorithm(
-            self.transform_algorithm,
-            self.transform_n_nonzero_coefs,
-            self.transform_alpha,
-            is_trained,
-            (n_atoms, self.n_features_in_),
-        )
-
-    @property
-    def _n_atoms(self) -> int:
-        if self.n_atoms is not None:
-            return self.n_atoms
-        if isinstance(self.start, str | None):
-            return _N_ATOMS
-        shape = as_array("start", self.start).shape
-        return shape[0] if shape else 1
-
-    @property
-    def _is_trained(self) -> bool:
-        return get_entry(self.builder).is_trained
-
-    def _builder_options(self) -> dict[str, Any]:
-        """`builder_kwargs`, and what other parameters say of the builder's options."""
-        options = dict(self.builder_kwargs or {})
-        for parameter, name in _SIGNS.items():
-            if getattr(self, parameter) and not options.setdefault(name, True):
-                raise ValueError(
-                    f"{parameter}=True and builder_kwargs={self.builder_kwargs!r} "
-                    f"contradict each other. Leave {name!r} out."
-                )
-        return options
 
     def _random_state(self) -> np.random.RandomState:
         if self.random_state is not None:
@@ -152,7 +63,8 @@ class LearnedModel(BaseEstimator):
             if not self._is_trained and self._starts_by("classical"):
                 self._learn_more(model, x, weight, monitor, random_state)
         else:
-            model = self._untrained_model(x, random_state, weight, monitor)
+            offset = self._offset_of(x, weight)
+            model = self._untrained_model(x, random_state, offset, weight, monitor)
         if model.trainable_weights:
             self._compile(model, len(x))
             batches = Batches(x, self._recipe().batch_size, random_state, weight)
@@ -192,7 +104,7 @@ class LearnedModel(BaseEstimator):
     def _learn_part(
         self, model: SparseCoder, x: Any, weight: NDArray | None, monitor: Monitor
     ) -> None:
-        x = centred(x, self.builder_kwargs)
+        x = centred(x, model.encoder.offset)
         learner, batch_size = self._online_learner(model, x), self._size_of_updates
         starts = range(0, len(x), batch_size)
         for start in tqdm(starts, "Dictionary", disable=not self.verbose):
@@ -210,7 +122,7 @@ class LearnedModel(BaseEstimator):
         random_state: np.random.RandomState,
     ) -> None:
         """As many updates as a first fit makes, from the dictionary of a model on."""
-        x = centred(x, self.builder_kwargs)
+        x = centred(x, model.encoder.offset)
         learner = self._online_learner(model, x)
         size = min(self._size_of_updates, len(x))
         n_updates = OnlineLearner.n_updates(len(x), size)
@@ -237,26 +149,17 @@ class LearnedModel(BaseEstimator):
         model.encoder.dictionary.assign(unit_rows(learner.dictionary))
         self._learner = learner
 
-    def _check_goes_on(self, model: SparseCoder) -> None:
-        """Raises a ValueError unless the parameters are those of a model."""
-        names = ("builder", "n_atoms", "l1", "n_steps")
-        asked = {name: getattr(self, name) for name in names}
-        signs = Beginning.signs_of(self._builder_options())
-        check_same(model.encoder, asked | {k: v for k, v in signs.items() if v})
-
     def _starts_by(self, name: str) -> bool:
         return isinstance(self.start, str) and self.start == name
 
     def _given_model(self) -> SparseCoder:
         model = self.model
         if isinstance(model, (str, os.PathLike)):
-            is_preset = saving.is_preset(str(model))
-            load = saving.load_preset if is_preset else keras.saving.load_model
-            model = load(str(model))
+            model, _ = load_model(model)
         if not isinstance(model, SparseCoder):
             raise ValueError(
-                "model must be a sc2keras.SparseCoder or the path of its .keras file; "
-                f"received model={self.model!r}."
+                "model must be a sc2keras.SparseCoder, the path of its .keras file or a"
+                f" name of weights; received model={self.model!r}."
             )
         n_features = math.prod(model.input_shape[1:])
         if n_features != self.n_features_in_:
@@ -272,14 +175,15 @@ class LearnedModel(BaseEstimator):
         self,
         x: Any,
         random_state: np.random.RandomState,
+        offset: ArrayLike | None,
         weight: NDArray | None = None,
         monitor: Monitor | None = None,
     ) -> SparseCoder:
         """A model where it starts; of a monitored solver with its dictionary."""
-        self._learner = None
-        x = centred(x, self.builder_kwargs)
+        self._learner, self._found = None, self._to_be_found()
+        x = centred(x, offset)
         if not isinstance(self.start, str):
-            return self._build(x, self.start)
+            return self._build(x, self.start, offset)
         n_atoms = self._n_atoms
         dictionary = random_state.standard_normal((n_atoms, x.shape[1]))
         dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
@@ -288,7 +192,7 @@ class LearnedModel(BaseEstimator):
         if is_positive:
             dictionary = np.abs(dictionary)
         # Before a dictionary is learned, so that a wrong argument shows at once.
-        model = self._build(x, dictionary)
+        model = self._build(x, dictionary, offset)
         # A single feature has room for one direction.
         n_found = min(n_atoms, n_usable(x, is_positive))
         n_found = min(n_found, 1) if x.shape[1] == 1 else n_found
@@ -315,29 +219,24 @@ class LearnedModel(BaseEstimator):
             dictionary[:n_found] = unit_rows(learner.dictionary)
             if n_found == n_atoms and not self._is_trained:
                 self._learner = learner
-        return self._build(x, dictionary)
+        return self._build(x, dictionary, offset)
 
-    def _build(self, x: Any, dictionary: ArrayLike) -> SparseCoder:
-        # Whatever the global policy is.
-        kwargs: dict[str, Any] = {"dtype": "float32", **self._builder_options()}
-        if self.n_steps is not None:
-            kwargs["n_steps"] = self.n_steps
-        if self._is_trained:
+    def _offset_of(self, x: Any, weight: NDArray | None) -> ArrayLike | None:
+        if self.center:
+            return mean_of(x, weight)
+        return (self.builder_kwargs or {}).get("offset")
+
+    def _build(
+        self, x: Any, dictionary: ArrayLike, offset: ArrayLike | None
+    ) -> SparseCoder:
+        kwargs = self._builder_arguments() | {"offset": offset}
+        if offset is None:
+            del kwargs["offset"]  # An encoder of a user's own may have none.
+        if "unit" in self._to_be_found():
             # The recipe suits such signals, and so signals of any scale.
-            kwargs.setdefault("unit", typical_norm(x) / USUAL_NORM)
-        elif "n_steps" not in kwargs:
-            n_steps = _N_STEPS.get(self.builder, max(_N_STEPS.values()))
-            kwargs = {"tol": TOL, "n_steps": n_steps} | kwargs
-        own: dict[str, Any] = {"l1": self.l1, "dictionary": dictionary}
-        return build(self.builder, self._n_atoms, (x.shape[1],), **own, **kwargs)
-
-    def _recipe(self) -> Recipe:
-        recipe = get_entry(self.builder).layer.recipe
-        if self.learning_rate is not None:
-            recipe = recipe.replace(learning_rate=self.learning_rate)
-        if self.batch_size is not None:
-            recipe = recipe.replace(batch_size=self.batch_size)
-        return recipe.replace(epochs=self.epochs)
+            kwargs["unit"] = typical_norm(x) / USUAL_NORM
+        kwargs["dictionary"] = dictionary
+        return build(self.builder, self._n_atoms, (x.shape[1],), **kwargs)
 
     def _compile(self, model: SparseCoder, n_samples: int | None = None) -> None:
         # The objective in the model's unit.

@@ -23,8 +23,13 @@ ALGORITHMS = ("network", "lasso", "omp", "threshold")
 # Of a solver whose steps are not given: until the gap is at most `TOL`, or so many.
 TOL, N_STEPS = 1e-4, 1_000
 _ROWS_AT_A_TIME = 1024
-# The solvers beside models, by their λ.
+# The solvers beside models, by their λ and their sign.
 _SOLVERS: WeakKeyDictionary[SparseCoder, dict[Any, SparseCoder]] = WeakKeyDictionary()
+
+
+def chosen_algorithm(algorithm: str | None, is_trained: bool) -> str:
+    """What None stands for: as the model's encoder does."""
+    return algorithm or ("network" if is_trained else "lasso")
 
 
 def check_algorithm(
@@ -70,7 +75,8 @@ def encode_by(
     algorithm: str | None = None,
     *,
     n_nonzero: int | None = None,
-    alpha: float | None = None,
+    alpha: float | NDArray | None = None,
+    nonnegative: bool | None = None,
     sparse: bool = False,
 ) -> Any:
     """Codes for a model's dictionary, offset and signs, `(n_samples, n_atoms)`.
@@ -89,6 +95,8 @@ def encode_by(
         n_nonzero: Integer, the entries of a code of OMP; None: a tenth of n_features,
             but at least 1 and at most n_atoms.
         alpha: Float >= 0, the α of lasso and threshold; None: the λ of the model.
+        nonnegative: Boolean, whether codes are >= 0, of all but the network; None: as
+            those of the model.
         sparse: Boolean, whether the codes are a `scipy.sparse.csr_matrix`.
 
     Example:
@@ -101,24 +109,25 @@ def encode_by(
     [[2.0, 0.0]]
     """
     encoder = model.encoder
-    if algorithm is None:
-        algorithm = "network" if encoder.is_trained else "lasso"
+    algorithm = chosen_algorithm(algorithm, encoder.is_trained)
+    l1 = encoder.l1 if alpha is None else alpha
+    signs = encoder.nonnegative if nonnegative is None else nonnegative
     if algorithm == "threshold":
         return _by_parts(
-            model, x, lambda rows: _thresholded(model, rows, alpha), sparse
+            model, x, lambda rows: _thresholded(model, rows, l1, signs), sparse
         )
     if algorithm == "omp":
         size = n_nonzero
         if size is None:
             size = int(min(max(x.shape[1] / 10, 1), encoder.n_atoms))
-        signs = encoder.nonnegative
 
         def pursued(rows: NDArray) -> NDArray:
             return orthogonal_matching_pursuit(rows, model, size, signs)
 
         return _by_parts(model, x, pursued, sparse)
-    if algorithm == "lasso" and (encoder.is_trained or alpha is not None):
-        model = _solver(model, encoder.l1 if alpha is None else alpha)
+    is_own = alpha is None and signs == encoder.nonnegative and not encoder.is_trained
+    if algorithm == "lasso" and not is_own:
+        model = _solver(model, l1, signs)
     return model.encode(x.reshape(len(x), *model.input_shape[1:]), sparse=sparse)
 
 
@@ -136,21 +145,21 @@ def _by_parts(
     return collect(parts(), len(x), (n_atoms,), dtype, None)
 
 
-def _thresholded(model: SparseCoder, x: NDArray, alpha: float | None) -> NDArray:
-    encoder = model.encoder
-    products = centered(encoder, x) @ model.dictionary.T
-    threshold = encoder.l1 if alpha is None else alpha
-    if encoder.nonnegative:
-        return np.maximum(products - threshold, 0.0)
-    return np.sign(products) * np.maximum(np.abs(products) - threshold, 0.0)
+def _thresholded(
+    model: SparseCoder, x: NDArray, l1: float | NDArray, nonnegative: bool
+) -> NDArray:
+    products = centered(model.encoder, x) @ model.dictionary.T
+    if nonnegative:
+        return np.maximum(products - l1, 0.0)
+    return np.sign(products) * np.maximum(np.abs(products) - l1, 0.0)
 
 
-def _solver(model: SparseCoder, l1: float | NDArray) -> SparseCoder:
+def _solver(model: SparseCoder, l1: float | NDArray, nonnegative: bool) -> SparseCoder:
     """A solver for a model's dictionary, as it is now."""
     encoder: Any = model.encoder
     shape = encoder.n_atoms, encoder.n_features
     solvers = _SOLVERS.setdefault(model, {})
-    key = np.asarray(l1).tobytes()
+    key = np.asarray(l1).tobytes(), nonnegative
     if key not in solvers:
         solvers[key] = build(
             "ActiveSet",
@@ -164,7 +173,8 @@ def _solver(model: SparseCoder, l1: float | NDArray) -> SparseCoder:
             dictionary=np.full(shape, shape[1] ** -0.5),
             offset=None if encoder.offset is None else 0.0,
             dtype=at_least_float32(encoder.compute_dtype),
-            **encoder.penalty_options(),
+            l2=encoder.l2,
+            nonnegative=nonnegative,
         )
     own: Any = solvers[key].encoder
     own.dictionary.assign(value(encoder.dictionary))

@@ -54,7 +54,7 @@ def test_the_page_names_every_parameter():
         assert f"`{name}" in section, name
     # What has another name there, or is there alone, is listed as well.
     assert theirs & ours >= {"tol", "callback", "positive_code", "positive_dict"}
-    for name in ("n_atoms", "l1", "start", "epochs", "warm_start", "sparse_output"):
+    for name in ("n_atoms", "l1", "start", "epochs", "warm_start", "center"):
         assert name in ours and f"`{name}" in section
 
 
@@ -102,6 +102,21 @@ def test_the_lasso_of_spams(theirs, ours, x, atoms):
     # Transposed, its CSC is CSR.
     assert found.T.format == codes.format == "csr"
     np.testing.assert_allclose(found.T.toarray(), codes.toarray(), atol=1e-5)
+
+
+@needs_float64
+def test_the_elastic_net_of_spams_ends_at_as_many_entries_as_features():
+    spams = pytest.importorskip("spams")
+    rng = np.random.default_rng(0)
+    x, atoms = rng.standard_normal((40, 12)), rng.standard_normal((20, 12))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    weights = {"lambda1": 0.3, "lambda2": 0.3}
+    found = spams.lasso(*columns(x, atoms), mode=2, **weights).T.toarray()
+    codes = solver_of(atoms, dictionary=atoms, l1=0.3, l2=0.3).encode(x)
+    n_entries = np.count_nonzero(codes, axis=1)
+    is_same = np.abs(found - codes).max(axis=1) < 1e-5
+    np.testing.assert_array_equal(is_same, n_entries <= 12)
+    assert 0 < is_same.mean() < 1 and np.count_nonzero(found, axis=1).max() == 12
 
 
 def best_fits(x, atoms, n_nonzero):

@@ -153,7 +153,7 @@ def test_a_transformer_takes_an_address_and_a_folder(hub, folder, model, x):
     for name in (ADDRESS, folder):
         coder = SparseCodeTransformer(model=name).fit(rows)
         np.testing.assert_array_equal(coder.transform(rows), model.encode(x))
-    with pytest.raises(OSError, match="hf://someone/else cannot be loaded"):
+    with pytest.raises(ValueError, match="hf://someone/else cannot be loaded"):
         SparseCodeTransformer(model="hf://someone/else").fit(rows)
 
 

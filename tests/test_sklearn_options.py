@@ -557,7 +557,7 @@ def test_a_warm_fit_on_few_samples(digits):
         ({"l1": 0.7}, r"l1=0\.7 differs.*has l1=0\.1.*warm_start=False"),
         ({"n_atoms": 9}, r"n_atoms=9 differs"),
         ({"builder": "FISTA"}, r"builder='FISTA' differs"),
-        ({"positive_code": True}, r"nonnegative=True differs"),
+        ({"positive_code": True}, r"positive_code=True differs"),
     ],
 )
 def test_a_warm_fit_goes_on_with_the_same_problem_or_says_so(change, message, digits):

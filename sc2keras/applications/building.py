@@ -72,16 +72,16 @@ def build(
     >>> model.encode(np.zeros((3, 8, 8, 1), "float32")).shape
     (3, 20)
     """
-    entry = get_entry(builder)
+    layer = get_entry(builder).layer
     dictionary: ArrayLike | None = kwargs.pop("dictionary", None)
-    given = {"n_atoms": n_atoms, **kwargs}
-    given = {k: v for k, v in given.items() if v is not None or k not in _OPEN}
-    saved = None if weights is None else open_weights(builder, entry.layer, weights)
-    arguments = {**_DEFAULTS, **entry.defaults, **given}
-    if saved is not None and saved.config is not None:
-        arguments = saved.config | given
-    # From its config, which of weights holds more than arguments.
-    encoder: Encoder = entry.layer.from_config({**arguments, "dictionary": dictionary})
+    given = _given(n_atoms, kwargs)
+    saved = None if weights is None else open_weights(builder, layer, weights)
+    if saved is None or saved.config is None:
+        encoder = build_encoder(builder, **given, dictionary=dictionary)
+    else:
+        # From its config, which of weights holds more than arguments.
+        config = {**saved.config, **given, "dictionary": dictionary}
+        encoder = layer.from_config(config)
     name = builder.lower() if name is None else name
     if saved is not None:
         with saved.named_misfit(name, encoder, input_shape):
@@ -94,6 +94,24 @@ def build(
     if saved is not None:
         saved.put_into(model)
     return model
+
+
+def build_encoder(builder: str, n_atoms: int | None = None, **kwargs: Any) -> Encoder:
+    """The encoder alone of a model that `build` makes with these arguments.
+
+    Example:
+
+    >>> build_encoder("LISTA", l1=0.2).n_steps
+    5
+    """
+    entry = get_entry(builder)
+    given = _given(n_atoms, kwargs)
+    return entry.layer.from_config({**_DEFAULTS, **entry.defaults, **given})
+
+
+def _given(n_atoms: int | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    given = {"n_atoms": n_atoms, **kwargs}
+    return {k: v for k, v in given.items() if v is not None or k not in _OPEN}
 
 
 def _around(

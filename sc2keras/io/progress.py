@@ -24,7 +24,15 @@ class Unfinished:
     What a kill left beyond that is cut off when the next run of these settings goes on.
     """
 
-    def __init__(self, store: Store, settings: dict, batch_rows: int, listing: Listing):
+    def __init__(
+        self,
+        store: Store,
+        settings: dict,
+        batch_rows: int,
+        listing: Listing,
+        anew: bool = False,
+    ) -> None:
+        """`anew`: work of other settings, or damaged, gives way and is no error."""
         self.store, self.folder, self.settings = store, store.folder, settings
         self.batch_rows, self.listing = batch_rows, listing
         # The record is the first that is made and the last that is deleted.
@@ -41,9 +49,13 @@ class Unfinished:
             )
         content = store.start()
         self.starts = {name: len(content[name]) for name in content}
-        self.n_done, self.checksums = (
-            self._found() if "progress.json" in held else (0, {})
-        )
+        self.n_done = 0
+        if "progress.json" in held:
+            try:
+                self.n_done, self.checksums = self._found()
+            except UnfinishedError:
+                if not anew:
+                    raise
         if not self.n_done:
             self.checksums = dict.fromkeys(content, 0)
             self._record(self.starts)

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sc2keras.applications.pretrained import file_sha256
 from sc2keras.files import real_path, whole_file
 from sc2keras.io.errors import (
     InUseError,
@@ -25,6 +26,8 @@ from sc2keras.models import SparseCoder
 
 # Between two looks at what another run is writing, in seconds.
 _PATIENCE = 0.5
+# The date of a source in one file, and what tells whether another date means much.
+_DATE, _WHOLE = "input_mtime_ns", "input_sha256"
 _REMEDY = "Name another target, or have it replaced with overwrite=True."
 
 
@@ -60,7 +63,12 @@ def encode_shard(
       locks: `flock`);
     - what was killed goes on where it was.
 
-    A target of another model, source or option is an error, unless `overwrite`.
+    A target of another model, source or option is an error, unless `overwrite`. An
+    array is another source if its content is: with the same date its size and a sample
+    of it are compared, with another, as of a copy or a touched file, all of it. Where
+    it lies does not count. Of images the name, the size and the date of each file do.
+    What is unfinished goes on only beside a source of the same date, as `mv` and
+    `cp -p` leave it.
 
     Args:
         model: As in `encode_file`. Workers of many shards load it once, and pass the
@@ -70,7 +78,7 @@ def encode_shard(
             or in `.npz`, for a SciPy CSR array of those that are not zero.
         threshold, tol, batch_rows, **options: As in `encode_file`.
         overwrite: Boolean, whether a target of another model, source or option is
-            replaced. One that is done is not encoded again.
+            replaced, unfinished or not. One that is done is not encoded again.
 
     Returns:
         A `ShardResult`, `(rows, seconds, was_done)`.
@@ -98,6 +106,8 @@ def encode_shard(
 
 
 class _Shard(Transfer):
+    replaces_work = True
+
     def settle(self) -> bool:
         """Sees to it that the target is done; whether it was."""
         self.check()
@@ -137,6 +147,9 @@ class _Shard(Transfer):
                 return False
             raise
         asked = self._content(self.target)
+        if _DATE in asked:
+            has_date = found.pop(_DATE, None) == asked.pop(_DATE)
+            asked[_WHOLE] = found.get(_WHOLE) if has_date else file_sha256(self.name)
         differences = [
             f"{name} was {found.get(name)!r} and is {asked.get(name)!r}"
             for name in {**asked, **found}
@@ -156,17 +169,18 @@ class _Shard(Transfer):
         """What the record of a target says that is what is asked for."""
         content = {**self.identity, "rows": self.source.n_rows}
         content["listing"] = self.source.listing(self.source.n_rows)
-        if os.path.exists(self.name):
-            # A folder of shards may be moved: dates and content tell files apart.
-            del content["input"]
         sample = file_sample(target)
         return content | {f"target_{name}": value for name, value in sample.items()}
 
     def put(self, finished: Path) -> None:
         # First: a target without its record would be nobody's. One that is not there,
         # or is another than the record says, is not done.
+        content = self._content(finished)
+        if _DATE in content:
+            content[_WHOLE] = file_sha256(self.name)
+            self.source.check()
         with whole_file(self.record) as path:
-            path.write_text(json.dumps(self._content(finished), indent=1) + "\n")
+            path.write_text(json.dumps(content, indent=1) + "\n")
         super().put(finished)
 
     def _tidy(self) -> None:

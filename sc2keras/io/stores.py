@@ -33,6 +33,8 @@ class Store(abc.ABC):
     summary: ClassVar[str]
     # Whether it is for codes alone, and may leave entries out.
     only_codes: ClassVar[bool] = False
+    # Whether the codes are of an activation without exact zeros.
+    is_never_zero = False
 
     def __init__(self, folder: Path, shape: Shape, threshold: float | None = None):
         self.folder, self.shape, self.threshold = folder, shape, threshold
@@ -106,10 +108,12 @@ class CSRStore(Store):
         fraction = n_kept.sum() / kept.size
         if fraction > 0.5 and not self.warned:
             self.warned = True
+            small = "A double tanh makes small codes, but never an exact zero: "
             tell(
                 f"{fraction:.0%} of the entries are kept; above 50% a CSR array is "
-                "larger than an .npy of all codes. A double tanh makes small codes, but"
-                " never an exact zero: threshold=T leaves out those of magnitude <= T."
+                "larger than an .npy of all codes. "
+                f"{small * self.is_never_zero}threshold=T leaves out those of magnitude"
+                " <= T."
             )
         indptr = n_entries(sizes) + np.cumsum(n_kept)
         found = {"data": rows[kept], "indices": np.nonzero(kept)[1], "indptr": indptr}

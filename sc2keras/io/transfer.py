@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -32,6 +32,7 @@ from sc2keras.io.progress import Unfinished
 from sc2keras.io.sources import Progress, Source, kind_of_input
 from sc2keras.io.stores import kind_of_output
 from sc2keras.io.work import kept_in, locked, unfinished_folder
+from sc2keras.layers import DoubleTanh
 from sc2keras.models import SparseCoder
 from sc2keras.models.proven import check_provable
 from sc2keras.validation import check_positive, check_positive_integer
@@ -75,7 +76,8 @@ def encode_file(
     """The codes of any number of signals, from one file into another.
 
     Memory does not grow with their number. A call that is stopped, by a kill too, is
-    taken up by the same call where it was, also if images were added at the end.
+    taken up by the same call where it was, also if images were added at the end, or if
+    all of it was moved to another folder with the dates of the files (`cp -p`).
     `target` is there only once it is whole, and only if `source` did not change.
 
     Args:
@@ -231,6 +233,8 @@ class Transfer:
     options: dict[str, Any]
     threshold: float | None = None
     tol: float | None = None
+    # Whether `overwrite` is of unfinished work as well as of what is at the target.
+    replaces_work: ClassVar[bool] = False
 
     def run(self) -> Result:
         self.check()
@@ -279,8 +283,12 @@ class Transfer:
             "threshold": self.threshold,
             **({} if self.tol is None else {"tol": self.tol}),
         }
+        if self.source.known_by_content:
+            del self.identity["input"]  # Files may be moved.
         shape = (self.source.n_rows, *self.way.gives)
         self.store = self.kind_of_store(self.folder, shape, self.threshold)
+        activation = model.encoder.last_activation()
+        self.store.is_never_zero = isinstance(activation, DoubleTanh)
 
     def write(self) -> Result:
         """All rows, or those that an earlier run left, into the target."""
@@ -290,7 +298,7 @@ class Transfer:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samefile(second_name, self.target):
                     second_name.unlink()  # A kill left it.
-            work = self.unfinished()
+            work = self.unfinished(self.replaces_work and self.overwrite)
             try:
                 work.check_disk()
                 n_before = work.n_done
@@ -309,8 +317,8 @@ class Transfer:
                     work.discard()
         return Result(self.target, self.source.n_rows, n_before, description)
 
-    def unfinished(self) -> Unfinished:
-        """What is done of it, in a folder that is locked."""
+    def unfinished(self, anew: bool = False) -> Unfinished:
+        """What is done of it, in a folder that is locked; `anew` as in `Unfinished`."""
         settings = {
             **self.identity,
             "batch_rows": self.rows_held,
@@ -318,7 +326,7 @@ class Transfer:
             "backend": keras.backend.backend(),
         }
         listing = self.source.listing
-        return Unfinished(self.store, settings, self.rows_held, listing)
+        return Unfinished(self.store, settings, self.rows_held, listing, anew)
 
     def put(self, finished: Path) -> None:
         put_file(finished, self.target, self.overwrite)

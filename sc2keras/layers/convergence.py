@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from sc2keras.layers.notes import note, noted
 from sc2keras.validation import Tensor, depth_of_caller
 
+_IN_FLOAT32 = (
+    " Where l1 is small beside the signals, float32 ends it and more steps do nothing: "
+    "dtype='float64' goes on."
+)
+
 
 def warn_if_open(gaps: NDArray, solver: Any) -> None:
     """Warns of rows that a solver left above its tolerance; a gap of NaN is none."""
@@ -21,10 +26,13 @@ def warn_if_open(gaps: NDArray, solver: Any) -> None:
 def warn_of(n_open: int, n_rows: int, largest: float, solver: Any) -> None:
     """The warning of `warn_if_open`, from the numbers of rows and the largest gap."""
     if n_open:
+        # What float32 rounds of a residual weighs against l1, whatever steps follow.
+        in_float64 = solver.compute_dtype == "float64"
         warnings.warn(
             f"{n_open} of {n_rows} rows have not reached tol={solver.tol:g} after "
             f"n_steps={solver.n_steps} steps; their largest relative duality gap is "
-            f"{largest:.2g}. Raise n_steps, or tol.",
+            f"{largest:.2g}. Raise n_steps, or tol.{'' if in_float64 else _IN_FLOAT32} "
+            "The gap is an upper bound: the objective may be far nearer to the least.",
             _category(),
             stacklevel=depth_of_caller(),
         )

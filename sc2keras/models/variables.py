@@ -21,6 +21,13 @@ def centered(encoder: Any, x: NDArray) -> NDArray:
     return x.astype("float64") - value(encoder.offset)
 
 
+def offset_of(encoder: Any) -> NDArray:
+    """What an encoder adds to s D, `(n_features,)` in float32; zeros without one."""
+    # What codes of zero stand for: an encoder may hold its offset in another unit.
+    codes = ops.zeros((1, encoder.n_atoms), encoder.compute_dtype)
+    return value(ops.cast(encoder.decode(codes), "float32"))[0].copy()
+
+
 def check_finite_weights(model: keras.Model, consequence: str) -> None:
     """Raises a ValueError that names the first weight with a NaN or an infinity."""
     weight = first_not_finite(model.weights)

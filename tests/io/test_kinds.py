@@ -65,3 +65,14 @@ def test_another_kind_of_input_is_a_class_and_a_place(saved, tmp_path, monkeypat
     np.savetxt(tmp_path / "x.csv", floats().reshape(21, -1), delimiter=",")
     found = np.load(encode(saved[1], tmp_path / "x.csv", tmp_path / "codes.npy"))
     np.testing.assert_allclose(found, saved[0].encode(floats()), atol=1e-6)
+
+
+def test_another_kind_of_input_is_known_by_its_path(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SOURCES", [CommaSource, *io.SOURCES])
+    target = tmp_path / "codes.npy"
+    for name in ("x.csv", "y.csv"):
+        np.savetxt(tmp_path / name, floats().reshape(21, -1), delimiter=",")
+    io.encode_shard(saved[0], tmp_path / "x.csv", target)
+    assert io.encode_shard(saved[0], tmp_path / "x.csv", target).was_done
+    with pytest.raises(io.OutputError, match=r"input was .*x\.csv' and is .*y\.csv'"):
+        io.encode_shard(saved[0], tmp_path / "y.csv", target)

@@ -106,7 +106,7 @@ def test_unfinished_work_of_other_settings_is_an_error(saved, tmp_path, monkeypa
     other = tmp_path / "other.keras"
     small_model(other, l1=0.2)
     refused(other, x, "model_sha256 was '[0-9a-f]+' and is '[0-9a-f]+'")
-    refused(path, save_npy(tmp_path / "y.npy", floats()), r"input was '.*x\.npy'")
+    refused(path, save_npy(tmp_path / "y.npy", floats()), "input_mtime_ns was")
     save_npy(x, floats() / 2)
     refused(path, x, "input_mtime_ns was")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,56 @@ def test_without_ray_the_program_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(SystemExit, match=r"Ray is not installed.*sc2keras\[ray\]"):
         runpy.run_path(str(PROGRAM), run_name="__main__")
+
+
+class Rows:
+    """What the program asks of a data set of Ray, in this process."""
+
+    def __init__(self, tasks):
+        self.tasks = tasks
+
+    def map(self, kind, fn_constructor_args, fn_constructor_kwargs, **_):
+        worker = kind(*fn_constructor_args, **fn_constructor_kwargs)
+        return Rows([worker(task) for task in self.tasks])
+
+    def iter_rows(self):
+        return iter(self.tasks)
+
+
+def run_here(monkeypatch, *arguments):
+    ray, data = ModuleType("ray"), ModuleType("ray.data")
+    ray.data = data
+    data.DataContext = SimpleNamespace(get_current=SimpleNamespace)
+    data.from_items = lambda tasks, **_: Rows(tasks)
+    data.ActorPoolStrategy = lambda size: None
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", data)
+    monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, arguments)])
+    runpy.run_path(str(PROGRAM), run_name="__main__")
+
+
+@pytest.mark.filterwarnings("ignore::sc2keras.io.TransferWarning")
+def test_other_targets_are_replaced_where_it_is_asked_for(
+    tmp_path, monkeypatch, capsys
+):
+    source, target = tmp_path / "x", tmp_path / "codes"
+    source.mkdir()
+    np.save(source / "0.npy", np.random.default_rng(0).random((9, 64), "float32"))
+    arguments = "SC2Net/digits", source, target, "--sparse"
+    run_here(monkeypatch, *arguments)
+    n_all = sparse.load_npz(target / "0.npz").nnz
+    capsys.readouterr()
+    arguments = *arguments, "--threshold", "0.2"
+    with pytest.raises(SystemExit, match="1 of 1 shards failed"):
+        run_here(monkeypatch, *arguments)
+    said = capsys.readouterr().out
+    assert "threshold was None and is 0.2" in said and "with --overwrite." in said
+    run_here(monkeypatch, *arguments, "--overwrite")
+    found = sparse.load_npz(target / "0.npz")
+    assert 0 < found.nnz < n_all and np.abs(found.data).min() > 0.2
+    with pytest.raises(SystemExit):
+        run_here(monkeypatch, *arguments[:3], "--threshold", "0.2")
+    assert "--sparse" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +176,13 @@ def test_a_shard_that_fails_does_not_stop_the_others(shards):
     lines = finish(start(folder, target, "--sparse", "--workers", "2"), code=1)
     assert len(lines) == N_SHARDS + 1
     (failure,) = (line for line in lines if "error" in line)
-    assert "4.npz: 0 rows, error: " in failure and "overwrite=True" in failure
+    assert "4.npz: 0 rows, error: " in failure and "with --overwrite" in failure
     assert (target / "4.npz").read_text() == "precious"
+    options = ("--sparse", "--overwrite", "--threshold", "0.5")
+    assert finish(start(folder, target, *options))[-1].startswith("24,015 rows in ")
+    codes = sparse.load_npz(target / "4.npz")
+    assert codes.nnz > 0 and np.abs(codes.data).min() > 0.5
+    finish(start(folder, target, "--sparse", "--overwrite"))
     codes = sparse.load_npz(target / "3.npz").toarray()
     expected = model.encode(np.load(folder / "x/3.npy").reshape(-1, 8, 8, 1))
     np.testing.assert_array_equal(codes, expected)

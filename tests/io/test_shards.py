@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,7 +28,15 @@ from transfers import (
 
 import sc2keras
 from sc2keras import io
-from sc2keras.io import OutputError, TransferWarning, encode_shard, shards, transfer
+from sc2keras.io import (
+    OutputError,
+    TransferWarning,
+    UnfinishedError,
+    encode_shard,
+    shards,
+    transfer,
+)
+from sc2keras.io.sources import arrays
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,6 +106,89 @@ def test_a_folder_of_shards_may_be_moved(shard, tmp_path, monkeypatch):
     assert run((model, folder / source.name, folder / target.name)).was_done
 
 
+def test_a_copy_without_dates_is_done(shard, tmp_path, monkeypatch):
+    model, source, target = shard
+    run(shard)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for path in (source, target, Path(f"{target}.json")):
+        shutil.copy(path, folder / path.name)
+    os.utime(source, (0, 0))
+    os.utime(folder / source.name, (1, 1))
+    fail_to_encode(monkeypatch)
+    assert run(shard).was_done
+    assert run((model, folder / source.name, folder / target.name)).was_done
+
+
+def test_of_another_date_all_of_a_source_counts(shard, monkeypatch):
+    def no_sample(path):
+        return {"bytes": os.path.getsize(path), "sample_sha256": "of none"}
+
+    monkeypatch.setattr(arrays, "file_sample", no_sample)
+    run(shard)
+    save_npy(shard[1], floats()[::-1])
+    with pytest.raises(OutputError, match=r"input_sha256 was.*overwrite=True"):
+        run(shard)
+    assert not run(shard, overwrite=True).was_done
+    assert run(shard).was_done
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_unfinished_work_goes_on_in_another_folder(
+    shard, numbered, tmp_path, monkeypatch, is_folder
+):
+    model, source, _ = shard
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    source = (numbered[0] if is_folder else source).rename(here / source.name)
+    calls = interrupt_after(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run((model, source, here / "codes.npy"))
+    here.rename(there)
+    run((model, there / source.name, there / "codes.npy"))
+    n_rows = len(np.load(there / "codes.npy"))
+    # One was done, and one was interrupted.
+    assert len(calls) == 1 + -(-n_rows // BATCH_ROWS)
+    assert_nothing_unfinished(there)
+
+
+def stopped(shard, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(shard)
+    return shard[2].with_name(f"unfinished-{shard[2].name}") / "progress.json"
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_unfinished_work_gives_way_to_what_may_replace_it(shard, monkeypatch, damage):
+    progress = stopped(shard, monkeypatch)
+    if damage:
+        progress.write_text("{")
+    else:
+        shard, _ = other_model(shard)
+    before = progress.read_bytes()
+    with pytest.raises(UnfinishedError):
+        run(shard)
+    assert progress.read_bytes() == before
+    assert not run(shard, overwrite=True).was_done
+    codes = expected_codes(shard[0], floats())
+    np.testing.assert_array_equal(np.load(shard[2]), codes)
+    assert_nothing_unfinished(shard[2].parent)
+
+
+def test_a_target_that_is_done_leaves_the_work_of_others(shard, monkeypatch):
+    run(shard)
+    target = shard[2]
+    kept = target.with_name("kept.npy")
+    target.rename(kept)
+    progress = stopped((other_model(shard)[0][0], *shard[1:]), monkeypatch)
+    kept.rename(target)
+    before = progress.read_bytes()
+    assert run(shard, overwrite=True).was_done
+    assert progress.read_bytes() == before
+
+
 def other_model(shard):
     model = small_model(shard[1].with_name("other.keras"), l1=0.05)
     return (model, *shard[1:]), "model_sha256 was"
@@ -105,11 +197,6 @@ def other_model(shard):
 def other_source(shard):
     write_anew(shard[1])
     return shard, "input_sample_sha256 was"
-
-
-def touched_source(shard):
-    os.utime(shard[1], (0, 0))
-    return shard, "input_mtime_ns was .* and is 0"
 
 
 def changed_target(shard):
@@ -134,7 +221,6 @@ def damaged_record(shard):
     [
         other_model,
         other_source,
-        touched_source,
         changed_target,
         nobodys_target,
         damaged_record,

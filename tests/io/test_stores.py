@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import transfers
 from scipy import sparse
 from transfers import (
@@ -42,6 +43,17 @@ def test_indptr_is_of_int64_where_int32_is_too_small(tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "n_entries", lambda sizes: 2**31)
     with np.load(store.finish(unfinished.sizes)) as found:
         assert (found["indptr"].dtype, found["indices"].dtype) == ("int64", "int32")
+
+
+@pytest.mark.parametrize("activation", ["shrinkage", "double_tanh"])
+def test_a_double_tanh_is_named_where_there_is_one(activation, tmp_path, recwarn):
+    small_model(tmp_path / "model.keras", activation=activation, l1=1e-6)
+    array = save_npy(tmp_path / "x.npy", floats())
+    encode(tmp_path / "model.keras", array, tmp_path / "all.npz")
+    (warning,) = told(recwarn)
+    message = str(warning.message)
+    assert "threshold=T leaves out those of magnitude <= T" in message
+    assert ("double tanh" in message) == (activation == "double_tanh")
 
 
 def test_dense_codes_in_a_csr_array_are_warned_of_once(tmp_path, recwarn):

@@ -215,7 +215,8 @@ def test_an_eager_call_warns_once_of_the_rows_that_did_not_get_there(cls, n_step
     assert f"{n_open} of 90 rows" in message
     assert f"n_steps={n_steps} " in message
     assert f"gap is {largest:.2g}" in message
-    assert "Raise n_steps, or tol" in message
+    assert "Raise n_steps, or tol" in message and "The gap is an upper bound" in message
+    assert ("dtype='float64' goes on" in message) == (layer.compute_dtype == "float32")
     # It points here, not into Keras.
     assert caught[0].filename == __file__
 

@@ -62,6 +62,7 @@ class ArrayFile(Source):
     suffix: ClassVar[str]
     writer: ClassVar[str]
     holds_codes = True
+    known_by_content = True
 
     def __init__(self, name: str, shape: Shape, _: Progress, key: str | None = None):
         self.name, self.key = name, key

@@ -26,6 +26,9 @@ class Source(abc.ABC):
     options: ClassVar[tuple[str, ...]] = ()
     # Whether a row of it may be a code.
     holds_codes: ClassVar[bool] = False
+    # Whether the rest of its fingerprint and its listing tell it from all others, so
+    # that `input`, its path, need not be the same.
+    known_by_content: ClassVar[bool] = False
 
     n_rows: int
     shape: Shape

@@ -28,6 +28,7 @@ class ImageFolder(Source):
     """The images in a folder, in the mode and the size that a model takes."""
 
     options = ("resize",)
+    known_by_content = True
     dtype = np.dtype("uint8")
 
     def __init__(self, name: str, shape: Shape, report: Progress, resize: bool = False):

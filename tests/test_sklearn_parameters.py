@@ -1,0 +1,263 @@
+"""Parameters that are set after `fit`, the mean that it learns, and its attributes."""
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse
+from helpers import EXHAUSTIVE, eagerly, signals, unit_atoms, with_slow
+from sklearn.base import clone
+from sklearn.decomposition import PCA, DictionaryLearning, sparse_encode
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+
+import sc2keras
+from sc2keras import applications
+from sc2keras.registry import entries
+from sc2keras.sklearn import SparseCodeTransformer
+
+FAST = ["ActiveSet", "LISTA"]
+REST = [each.name for each in entries() if each.name not in FAST]
+
+
+@pytest.fixture(autouse=True)
+def untraced():
+    with eagerly():
+        yield
+
+
+@pytest.fixture(scope="module")
+def x():
+    return signals(40, 8) + np.arange(8, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def atoms():
+    return unit_atoms(6, 8)
+
+
+def coder_of(atoms, builder="ActiveSet", **how):
+    how = {"start": atoms, "epochs": 1, "random_state": 0} | how
+    return SparseCodeTransformer(builder=builder, **how)
+
+
+# What learning goes on with
+
+OPTIONS = [
+    {"nonnegative": True},
+    {"nonnegative_dictionary": True},
+    {"offset": 2.0},
+    {"trainable_offset": True},
+    {"l2": 0.1},
+    {"n_steps": 2},
+    {"tol": 1e-2},
+    {"unit": 3.0},
+    {"activation": "double_tanh"},
+    {"trainable_dictionary": False},
+]
+NAMES = {
+    "nonnegative": "positive_code",
+    "nonnegative_dictionary": "positive_dict",
+    "trainable_offset": "offset",  # The first that is another.
+}
+
+
+@pytest.mark.parametrize("builder", with_slow(FAST, REST, EXHAUSTIVE))
+def test_learning_goes_on_with_the_same_model_or_says_so(builder, x, atoms):
+    """Whatever the builder takes: from its default, and back to it."""
+    atoms = np.abs(atoms)
+    plain = coder_of(atoms, builder, warm_start=True).fit(x)
+    taken = 0
+    for options in OPTIONS:
+        try:
+            other = coder_of(atoms, builder, warm_start=True, builder_kwargs=options)
+            other.fit(x[:4])
+        except ValueError:
+            continue  # The builder has no such option.
+        taken += 1
+        (name,) = options
+        name = NAMES.get(name, name)
+        if (builder, name) == ("SparseAutoencoder", "positive_code"):
+            continue  # Its codes are >= 0 in any case.
+        for coder, kwargs in ((clone_of(plain), options), (other, None)):
+            for method in ("fit", "partial_fit"):
+                with pytest.raises(ValueError, match=f"{name}=.* differs from the mod"):
+                    getattr(coder.set_params(builder_kwargs=kwargs), method)(x)
+    assert taken >= 3
+    plain.fit(x).partial_fit(x)
+
+
+def clone_of(fitted):
+    return pickle.loads(pickle.dumps(fitted))
+
+
+def test_a_default_is_the_same_as_its_value(x, atoms):
+    coder = coder_of(atoms, warm_start=True, builder_kwargs={"offset": 2.0}).fit(x)
+    same = {"offset": np.full(8, 2.0), "tol": 1e-4, "l2": 0.0, "nonnegative": False}
+    coder.set_params(builder_kwargs=same, n_atoms=6, n_steps=None).fit(x)
+
+
+def test_a_trained_offset_goes_on_from_where_it_is(x, atoms):
+    how = {"builder_kwargs": {"trainable_offset": True}, "learning_rate": 0.1}
+    coder = coder_of(atoms, "LISTA", warm_start=True, center=True, **how).fit(x)
+    moved = coder.offset_
+    assert np.abs(moved - x.mean(axis=0)).max() > 1e-4
+    assert np.abs(coder.set_params(learning_rate=0.0).fit(x).offset_ - moved).max() == 0
+
+
+# What `transform` reads, as in scikit-learn
+
+
+@pytest.mark.parametrize("algorithm", [None, "lasso", "threshold"])
+@pytest.mark.parametrize("change", [{"l1": 0.4}, {"positive_code": True}, {}])
+def test_transform_reads_what_it_reads_in_scikit_learn(algorithm, change, x, atoms):
+    x = (x - x.mean(axis=0)).astype("float64")
+    coder = coder_of(atoms, transform_algorithm=algorithm).fit(x)
+    coder.transform(x)
+    name = "threshold" if algorithm == "threshold" else "lasso_cd"
+    peer = DictionaryLearning(6, alpha=0.1, transform_algorithm=name, max_iter=1)
+    peer.fit(x).components_ = atoms.astype("float64")
+    ours = {"l1": "alpha"}
+    peer.set_params(**{ours.get(key, key): value for key, value in change.items()})
+    peer.set_params(transform_max_iter=10_000)
+    found = coder.set_params(**change).transform(x)
+    np.testing.assert_allclose(found, peer.transform(x), atol=2e-3)
+    # `transform_alpha` comes before, and what is set back is as before.
+    coder.set_params(transform_alpha=0.2)
+    signs = change.get("positive_code", False)
+    best = sparse_encode(x, peer.components_, algorithm=name, alpha=0.2, positive=signs)
+    np.testing.assert_allclose(coder.transform(x), best, atol=2e-3)
+
+
+def test_omp_reads_the_sign(x, atoms):
+    coder = coder_of(atoms, transform_algorithm="omp", transform_n_nonzero_coefs=2)
+    assert coder.fit(-x).transform(-x).min() < 0
+    assert coder.set_params(positive_code=True).transform(-x).min() >= 0
+
+
+@pytest.mark.parametrize("change", [{"l1": 0.4}, {"positive_code": True}])
+def test_a_network_is_trained_with_its_parameters(change, x, atoms):
+    coder = coder_of(atoms, "LISTA").fit(x)
+    (name,) = change
+    coder.set_params(**change)
+    with pytest.raises(ValueError, match=f"{name}=.* was set after .*Call fit again"):
+        coder.transform(x)
+    assert coder.set_params(transform_algorithm="lasso").transform(x).any()
+    coder.set_params(transform_algorithm=None).fit(x).transform(x)
+
+
+def test_of_a_given_model_its_own_parameters_count(x, atoms):
+    model = applications.ActiveSet(6, (8,), dictionary=atoms, l1=0.3, nonnegative=True)
+    coder = SparseCodeTransformer(model=model, l1=5.0).fit(x)
+    np.testing.assert_array_equal(coder.transform(x), model.encode(x))
+
+
+# The mean, and the offset
+
+
+@pytest.mark.parametrize("builder", with_slow(["ActiveSet"], ["StepLISTA"]))
+def test_codes_with_center_are_those_of_centred_data(builder, x):
+    how = {"n_atoms": 6, "builder": builder, "n_steps": 3, "epochs": 1}
+    coder = SparseCodeTransformer(**how, random_state=0, center=True).fit(x)
+    mean = x.astype("float64").mean(axis=0)
+    np.testing.assert_allclose(coder.offset_, mean, rtol=1e-6)
+    np.testing.assert_allclose(coder.offset_, PCA(2).fit(x).mean_, rtol=1e-5)
+    plain = clone(coder).set_params(center=False).fit(x - mean)
+    assert plain.transform(x - mean).any() and not plain.offset_.any()
+    np.testing.assert_allclose(coder.components_, plain.components_, atol=2e-3)
+    np.testing.assert_allclose(coder.transform(x), plain.transform(x - mean), atol=5e-3)
+
+
+@pytest.mark.parametrize("options", [{"center": True}, {}, {"builder_kwargs": {}}])
+def test_codes_stand_for_their_product_and_the_offset(options, x, atoms):
+    if options.get("builder_kwargs") is not None:
+        options = {"builder_kwargs": {"offset": 3.0}}
+    coder = coder_of(atoms, **options).fit(x)
+    codes = coder.transform(x)
+    signals = codes @ coder.components_ + coder.offset_
+    np.testing.assert_allclose(coder.inverse_transform(codes), signals, rtol=1e-5)
+    assert coder.offset_.shape == (8,) and coder.offset_.dtype == "float32"
+
+
+@pytest.mark.filterwarnings("ignore:Training ended with")
+def test_the_offset_of_an_autoencoder_is_in_the_unit_of_the_data(x):
+    coder = SparseCodeTransformer(6, builder="SparseAutoencoder", epochs=2).fit(x)
+    zero = coder.inverse_transform(np.zeros((1, 6)))
+    assert zero.any()
+    np.testing.assert_allclose(coder.offset_, zero[0], rtol=1e-6)
+
+
+def test_the_mean_counts_samples_as_they_count(x, atoms):
+    weight = np.arange(40) % 3
+    coder = coder_of(atoms, center=True).fit(x, sample_weight=1e300 * weight)
+    np.testing.assert_allclose(
+        coder.offset_, np.average(x, axis=0, weights=weight), rtol=1e-6
+    )
+    first = coder_of(atoms, center=True).partial_fit(x[:10]).partial_fit(x[10:])
+    np.testing.assert_allclose(first.offset_, x[:10].mean(axis=0), rtol=1e-5)
+
+
+def test_sparse_data_are_centred_as_dense_ones(atoms):
+    x = signals(50, 8) * (signals(50, 8) > 0.5)
+    coders = [
+        coder_of(atoms, center=True, start="samples", n_atoms=6).fit(data)
+        for data in (x, scipy.sparse.csr_array(x))
+    ]
+    np.testing.assert_array_equal(*(each.offset_ for each in coders))
+    np.testing.assert_array_equal(*(each.components_ for each in coders))
+    codes = coders[1].transform(scipy.sparse.csr_array(x))
+    np.testing.assert_allclose(codes, coders[0].transform(x), atol=1e-6)
+
+
+def test_a_warm_fit_keeps_its_mean(x, atoms):
+    coder = coder_of(atoms, center=True, warm_start=True).fit(x)
+    before = coder.offset_
+    np.testing.assert_array_equal(coder.fit(x + 1).offset_, before)
+    np.testing.assert_array_equal(clone_of(coder).fit(x + 1).offset_, before)
+    with pytest.raises(ValueError, match=r"center=False differs.*has center=True"):
+        coder.set_params(center=False).fit(x)
+    own = coder_of(atoms, warm_start=True, builder_kwargs={"offset": 0.0}).fit(x)
+    with pytest.raises(ValueError, match=r"center=True differs.*has center=False"):
+        own.set_params(center=True, builder_kwargs=None).fit(x)
+    assert clone(coder).get_params()["center"] is False
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"builder_kwargs": {"offset": 1.0}}, r"center=True and offset=1\.0 .*contrad"),
+        ({"builder": "SparseAutoencoder"}, "center=True .*'SparseAutoencoder'.*b_d"),
+    ],
+)
+def test_one_offset_is_enough(how, message, x):
+    with pytest.raises(ValueError, match=message):
+        SparseCodeTransformer(5, center=True, **how).fit(x)
+
+
+def test_each_fold_has_a_mean_of_its_own():
+    digits = sc2keras.datasets.load("digits")
+    x, y = digits.x_train[:300].reshape(-1, 64), digits.y_train[:300]
+    coder = SparseCodeTransformer(12, center=True, random_state=0)
+    pipeline = make_pipeline(coder, LogisticRegression(max_iter=1000))
+    assert cross_val_score(pipeline, x, y, cv=3).mean() > 0.7
+
+
+# Names of weights, and attributes
+
+
+def test_weights_that_ship_are_taken_by_their_name(x):
+    images = sc2keras.datasets.load("digits").x_test[:5].reshape(-1, 64)
+    coder = SparseCodeTransformer(model="SC2Net/digits").fit(images)
+    expected = applications.SC2Net(weights="digits").encode(images.reshape(-1, 8, 8, 1))
+    np.testing.assert_allclose(coder.transform(images), expected, atol=1e-6)
+    np.testing.assert_array_equal(clone(coder).fit_transform(images), expected)
+
+
+@pytest.mark.parametrize("name", ["components_", "offset_"])
+def test_what_fit_finds_is_not_there_before(name):
+    coder = SparseCodeTransformer()
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(coder, name)
+    assert not hasattr(coder, name)

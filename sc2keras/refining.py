@@ -23,6 +23,8 @@ def refine(
     model: SparseCoder | str | os.PathLike[str],
     n_steps: int = 5,
     x: ArrayLike | None = None,
+    *,
+    apply_b_dec_to_input: bool | None = None,
     **kwargs: Any,
 ) -> SparseCoder:
     """A sparse autoencoder continued for more steps, on its own frozen dictionary.
@@ -40,6 +42,8 @@ def refine(
         n_steps: Integer, T, the number of steps of the result.
         x: Array of samples, on a few of which each γ_t is chosen, by the error that it
             leaves. None: γ_t is 1.
+        apply_b_dec_to_input: Boolean, of a file that does not say whether b_dec is
+            subtracted from the input.
         **kwargs: Of `SparseAutoencoderBlock`, in place of those that it has; of a file
             what it does not say, such as `activation` and `k`.
 
@@ -47,7 +51,8 @@ def refine(
         A new `SparseCoder`. A classifier on the codes of `model` is not taken over.
 
     Raises:
-        ValueError: If `model` is no sparse autoencoder, or of a layout that is unknown.
+        ValueError: If `model` is no sparse autoencoder, or of a layout that is unknown
+            or leaves open what it does, or damaged.
         OSError: If there is no such file, or it is truncated or altered.
 
     Example:
@@ -67,9 +72,14 @@ def refine(
         Hard Thresholding, 2010.
     """
     if isinstance(model, SparseCoder):
+        if apply_b_dec_to_input is not None:
+            raise ValueError(
+                "apply_b_dec_to_input is of files that do not say it; received "
+                f"apply_b_dec_to_input={apply_b_dec_to_input} with a model. Leave it."
+            )
         arguments, weights, shape = _of_model(model)
     else:
-        arguments, weights = read_autoencoder(model, **kwargs)
+        arguments, weights = read_autoencoder(model, apply_b_dec_to_input, **kwargs)
         shape = weights["dictionary"].shape[1:]
     arguments = {**arguments, **kwargs, "n_steps": n_steps}
     arguments["trainable_dictionary"] = False

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
@@ -20,6 +19,7 @@ from sc2keras.layers.encoder import Encoder
 from sc2keras.losses import RecoveryKind, RecoveryLoss
 from sc2keras.models import SparseCoder, compile_forward
 from sc2keras.models.streaming import NonFiniteCodeError
+from sc2keras.models.variables import offset_of
 from sc2keras.recovery_fits import (
     Forward,
     Problem,
@@ -123,7 +123,7 @@ def fit_recovery(
     seeds = np.random.default_rng(seed)
     problem = {"nonnegative": encoder.nonnegative, **problem}
     # Now: during a fit on JAX the weight holds nothing.
-    offset = 0.0 if encoder.offset is None else ops.convert_to_numpy(encoder.offset)
+    offset = offset_of(encoder)
 
     def draw(n: int) -> tuple[NDArray, NDArray]:
         how = {"seed": int(seeds.integers(2**62)), **problem}

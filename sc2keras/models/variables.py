@@ -18,7 +18,15 @@ def centered(encoder: Any, x: NDArray) -> NDArray:
     x = x.reshape(len(x), -1)
     if encoder.offset is None:
         return x
-    return x.astype("float64") - value(encoder.offset)
+    return x.astype("float64") - offset_of(encoder)
+
+
+def offset_of(encoder: Any) -> NDArray:
+    """b, in the unit of the signals; 0 of an encoder without an offset."""
+    if encoder.offset is None:
+        return np.zeros(())
+    zeros = ops.zeros(encoder.n_features, encoder.variable_dtype)
+    return 0.0 - ops.convert_to_numpy(encoder.center(zeros))
 
 
 def check_finite_weights(model: keras.Model, consequence: str) -> None:

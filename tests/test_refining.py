@@ -382,6 +382,52 @@ def test_more_steps_say_more_with_as_many_entries_and_training_still_more():
     assert unexplained(chosen, x) < errors[2]
 
 
+@pytest.mark.parametrize("shared", with_slow([True], [True, False]))
+@pytest.mark.parametrize("start", with_slow(["random"], ["opposite", "large"]))
+@pytest.mark.parametrize("activation", with_slow(["relu", "gated"], NAMES))
+def test_without_samples_codes_stay_bounded_whatever_w_e_is(activation, start, shared):
+    n_steps, x = 20, signals(50, seed=3)
+    model = applications.SparseAutoencoder(N, (D,), activation=activation, k=K)
+    perturb(model.encoder)
+    atoms = unit_atoms(N, D, seed=5)
+    model.encoder.dictionary.assign(atoms)
+    kernel = np.random.default_rng(1).normal(size=(D, N))
+    kernel = {"random": kernel, "opposite": -atoms.T, "large": 30 * atoms.T}[start]
+    model.encoder.kernel.assign(kernel)
+    w = {weight.name: to_numpy(weight) for weight in model.encoder.weights}
+    constant = np.exp(w.get("log_scale", 0)) * ((x - w["offset"]) @ kernel)
+    constant += w.get("bias", 0) * (activation == "relu")
+    refined = sc2keras.refine(model, n_steps, shared=shared)
+    sizes = np.exp(to_numpy(refined.encoder.log_step))
+    first, last = (np.linalg.norm(m.encode(x), axis=1) for m in (model, refined))
+    pushed = sizes.sum() * np.linalg.norm(constant, axis=1)
+    assert (last <= n_steps * (first + pushed) * (1 + 1e-4)).all()
+    norm = np.linalg.norm(w["dictionary"] @ (kernel * np.exp(w.get("log_scale", 0))), 2)
+    np.testing.assert_allclose(sizes[:3], 1 / norm / np.arange(1, 4), rtol=1e-4)
+
+
+def perturbed(activation):
+    """A model whose steps lead away from the signal."""
+    model = applications.SparseAutoencoder(N, (D,), activation=activation, k=K)
+    perturb(model.encoder)
+    atoms = unit_atoms(N, D, seed=5)
+    model.encoder.dictionary.assign(atoms)
+    model.encoder.kernel.assign(-atoms.T)
+    return model
+
+
+@pytest.mark.parametrize("make", with_slow([perturbed], [trained]))
+@pytest.mark.parametrize("activation", with_slow(["batch_top_k"], NAMES))
+def test_on_its_samples_a_refined_model_is_never_worse(activation, make):
+    model = make(activation)
+    x = signals(200, seed=3).reshape(-1, *model.input_shape[1:])
+    errors = [unexplained(sc2keras.refine(model, n, x=x), x) for n in (1, 2, 3, 8)]
+    assert errors[0] == unexplained(model, x)
+    assert (np.diff(errors) <= 1e-6 * errors[0]).all()
+    again = sc2keras.refine(sc2keras.refine(model, 3, x=x), 4, x=x)
+    assert unexplained(again, x) <= errors[2] * (1 + 1e-6)
+
+
 @pytest.mark.slow
 def test_the_threshold_of_a_batch_keeps_as_many_entries_after_every_step():
     model, x = trained("batch_top_k"), signals(400, seed=3).reshape(-1, 2, 5)

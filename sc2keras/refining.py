@@ -146,9 +146,7 @@ def _safe_steps(encoder: Any) -> NDArray:
     n_steps: with a constant γ it may be exponential in them, since D W_e, unlike
     D Dᵀ, need not be symmetric.
     """
-    kernels = [encoder.kernel] * (encoder.n_steps - 1)
-    if not encoder.shared:
-        kernels = encoder.kernels
+    kernels = [encoder.kernel] if encoder.shared else encoder.kernels
     dictionary, *kernels = (
         np.asarray(ops.convert_to_numpy(weight), float)
         for weight in (encoder.dictionary, *kernels)

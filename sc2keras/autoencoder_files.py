@@ -1,7 +1,6 @@
 """Reading the sparse autoencoders that other libraries save, in safetensors."""
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,22 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
-}
-_MAX_HEADER = 100_000_000
-_FILES = ("sae_weights.safetensors", "sae.safetensors", "ae.safetensors")
-_CONFIGS = ("cfg.json", "config.json")
+from sc2keras.safetensors_files import Found, Tensors, read_safetensors
 
-Tensors = dict[str, NDArray]
+_OF_DICTIONARY_LEARNING = "ae.safetensors"
+_FILES = ("sae_weights.safetensors", "sae.safetensors", _OF_DICTIONARY_LEARNING)
+_CONFIGS = ("cfg.json", "config.json")
+# Of which SAELens, in one version or another, writes some; sparsify has none.
+_KEYS_OF_SAE_LENS = {
+    "architecture",
+    "apply_b_dec_to_input",
+    "d_sae",
+    "hook_point",
+    "hook_name",
+    "activation_fn",
+    "activation_fn_str",
+}
+# The norm of an atom of zeros beside 1: its code keeps its place, and adds nothing.
+_NORM_OF_NOTHING = 1e-7
 
 
 class Autoencoder(NamedTuple):
@@ -39,77 +39,40 @@ class Autoencoder(NamedTuple):
     weights: Tensors
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> Tensors:
-    """The arrays of a `.safetensors` file by their names; bfloat16 as float32.
-
-    Raises:
-        OSError: If the file is truncated or altered, or no such file.
-
-    Example:
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "one.safetensors")
-    >>> entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-    >>> header = json.dumps({"w": entry}).encode()
-    >>> data = np.array([1.0, 2.0], "<f4").tobytes()
-    >>> _ = path.write_bytes(len(header).to_bytes(8, "little") + header + data)
-    >>> read_safetensors(path)["w"].tolist()
-    [1.0, 2.0]
-    """
-    content = memoryview(Path(path).read_bytes())
-    size = int.from_bytes(content[:8], "little")
-    try:
-        if not 0 < size <= min(_MAX_HEADER, len(content) - 8):
-            raise ValueError(f"a header of {size} bytes")
-        header = json.loads(bytes(content[8 : 8 + size]))
-        header.pop("__metadata__", None)
-        data = content[8 + size :]
-        return {name: _tensor(entry, data) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OSError(
-            f"{path} is no whole safetensors file: it is truncated or altered "
-            f"({error}). Save or download it again."
-        ) from error
-
-
-def _tensor(entry: dict[str, Any], data: memoryview) -> NDArray:
-    start, stop = entry["data_offsets"]
-    kind, shape = entry["dtype"], entry["shape"]
-    dtype = np.dtype("<u2" if kind == "BF16" else _DTYPES[kind])
-    n_bytes = math.prod(shape) * dtype.itemsize
-    if not 0 <= start <= stop <= len(data) or stop - start != n_bytes:
-        raise ValueError(f"bytes {start} to {stop} for {kind} of shape {shape}")
-    array = np.frombuffer(data[start:stop], dtype).reshape(shape)
-    if kind == "BF16":
-        # The upper half of a float32.
-        array = (array.astype("<u4") << 16).view("<f4")
-    return array.copy()
-
-
-def read_autoencoder(path: str | os.PathLike[str], **arguments: Any) -> Autoencoder:
+def read_autoencoder(
+    path: str | os.PathLike[str],
+    apply_b_dec_to_input: bool | None = None,
+    **arguments: Any,
+) -> Autoencoder:
     """A sparse autoencoder that SAELens, sparsify or dictionary_learning saved.
 
     Norms of decoder rows other than one are moved into the encoder, where that leaves
     the reconstruction as it is: of `"top_k"` and `"batch_top_k"` one factor for all
     atoms, so that the same entries are kept. A bias that the library does not subtract
-    from the input is moved into b_e.
+    from the input is moved into b_e. A decoder row of zeros becomes an atom whose code
+    is always zero; of `"top_k"` and `"batch_top_k"`, where it may take the place of
+    another, one of next to no norm.
 
     Args:
         path: Path of a `.safetensors` file, or of the folder with it. What is not in
             the weights is read from `cfg.json` or `config.json` beside it.
+        apply_b_dec_to_input: Boolean, whether b_dec is subtracted from the input. None:
+            as the file or its config says.
         **arguments: Of `SparseAutoencoderBlock`, where the files do not say: such as
             `activation="batch_top_k"`, `k=32`.
 
     Raises:
-        ValueError: If the weights are of no layout that is known, or do what the layer
-            does not, such as a normalisation of its input at run time.
+        ValueError: If the weights are of no layout that is known, are damaged, or do
+            what the layer does not, such as a normalisation of its input at run time;
+            or if neither the files nor the arguments say what they do.
         OSError: If there is no such file, or it is truncated or altered.
     """
     file = _file_of(Path(path))
     config = _config_beside(file)
-    found = {k: v.astype("float64") for k, v in read_safetensors(file).items()}
-    if "W_skip" in found:
+    tensors = {k: v.astype("float64") for k, v in read_safetensors(file).items()}
+    if "W_skip" in tensors:
         raise ValueError(f"{file} has a skip connection, W_skip, which no layer has.")
+    found = Found(file, tensors)
     if "W_enc" in found:
         read = _read_matrices(found, config)
     elif "encoder.weight" in found and "W_dec" in found:
@@ -118,11 +81,13 @@ def read_autoencoder(path: str | os.PathLike[str], **arguments: Any) -> Autoenco
         read = _read_linear(found, config)
     else:
         raise ValueError(
-            f"{file} holds {sorted(found)}, which is no layout of SAELens, sparsify or "
-            "dictionary_learning. Pass the arrays to SparseAutoencoderBlock's "
+            f"{file} holds {sorted(tensors)}, which is no layout of SAELens, sparsify "
+            "or dictionary_learning. Pass the arrays to SparseAutoencoderBlock's "
             "set_weights yourself."
         )
-    _check_all_used(file, found)
+    found.check_all_taken()
+    if apply_b_dec_to_input is not None:
+        read = read._replace(is_centred=bool(apply_b_dec_to_input))
     return _of_the_layer(file, read, arguments)
 
 
@@ -131,43 +96,52 @@ class _Read(NamedTuple):
 
     arguments: dict[str, Any]
     weights: Tensors
-    # Whether b_d is subtracted from the input.
-    is_centred: bool = True
+    # Whether b_d is subtracted from the input; None where nothing says so.
+    is_centred: bool | None = True
     # Whether an entry is ranked by how much it adds, u_j·‖d_j‖.
     is_rescaled: bool = False
 
 
-def _read_matrices(found: Tensors, config: dict[str, Any]) -> _Read:
+def _read_matrices(found: Found, config: dict[str, Any]) -> _Read:
     """The layout of SAELens, and of two classes of dictionary_learning."""
     weights = {
-        "kernel": found.pop("W_enc"),
-        "dictionary": found.pop("W_dec"),
-        "offset": found.pop("b_dec"),
+        "dictionary": found.take("W_dec", "n", "d"),
+        "kernel": found.take("W_enc", "d", "n"),
+        "offset": found.take("b_dec", "d"),
     }
-    trainer = config.get("trainer", {})
-    is_lens = "architecture" in config or "apply_b_dec_to_input" in config
     _check_plain(config)
+    is_centred = _is_centred(found, config)
     arguments = _activation_of(found, config)
-    if arguments.get("activation") == "gated":
+    activation = arguments["activation"]
+    if activation == "gated":
         weights |= _gate(found, "b_gate", "b_mag", "r_mag")
     else:
-        weights["bias"] = found.pop("b_enc")
-    if arguments.get("activation") == "jump_relu":
+        weights["bias"] = found.take("b_enc", "n")
+    if activation == "jump_relu":
         weights["jump_threshold"] = np.maximum(_threshold(found), 0)
     elif "threshold" in found:
-        weights["batch_threshold"] = np.maximum(found.pop("threshold"), 0)
+        weights["batch_threshold"] = np.maximum(found.take("threshold"), 0)
     if "group_sizes" in found:
-        arguments["nested"] = np.cumsum(found.pop("group_sizes"))[:-1].astype(int)
-        found.pop("active_groups", None)
-    is_jump = arguments.get("activation") == "jump_relu"
-    is_centred = config.get("apply_b_dec_to_input", is_lens or bool(trainer))
-    if not is_lens and is_jump:
-        is_centred = False  # JumpReluAutoEncoder of dictionary_learning.
+        sizes = found.take("group_sizes", "groups")
+        arguments["nested"] = np.cumsum(sizes)[:-1].astype(int)
+        if "active_groups" in found:
+            found.take("active_groups")
     rescaled = bool(config.get("rescale_acts_by_decoder_norm", False))
-    return _Read(arguments, weights, bool(is_centred), rescaled)
+    return _Read(arguments, weights, is_centred, rescaled)
 
 
-def _read_sparsify(found: Tensors, config: dict[str, Any]) -> _Read:
+def _is_centred(found: Found, config: dict[str, Any]) -> bool | None:
+    """Whether an autoencoder with W_enc subtracts b_dec from its input."""
+    if not _KEYS_OF_SAE_LENS.isdisjoint(config):
+        return bool(config.get("apply_b_dec_to_input", True))
+    # Of dictionary_learning MatryoshkaBatchTopKSAE does, and JumpReluAutoEncoder not.
+    if "group_sizes" in found:
+        return True
+    is_other = "trainer" in config or found.file.name == _OF_DICTIONARY_LEARNING
+    return False if is_other and "threshold" in found else None
+
+
+def _read_sparsify(found: Found, config: dict[str, Any]) -> _Read:
     _check_plain(config)
     activation = config.get("activation", "topk")
     if activation != "topk":
@@ -179,46 +153,46 @@ def _read_sparsify(found: Tensors, config: dict[str, Any]) -> _Read:
         name: config[name] for name in ("k",) if name in config
     }
     weights = {
-        "kernel": found.pop("encoder.weight").T,
-        "bias": found.pop("encoder.bias"),
-        "dictionary": found.pop("W_dec"),
-        "offset": found.pop("b_dec"),
+        "dictionary": found.take("W_dec", "n", "d"),
+        "kernel": found.take("encoder.weight", "n", "d").T,
+        "bias": found.take("encoder.bias", "n"),
+        "offset": found.take("b_dec", "d"),
     }
     return _Read(arguments, weights)
 
 
-def _read_linear(found: Tensors, config: dict[str, Any]) -> _Read:
+def _read_linear(found: Found, config: dict[str, Any]) -> _Read:
     """The layouts of dictionary_learning that are made of `nn.Linear`."""
     weights = {
-        "kernel": found.pop("encoder.weight").T,
-        "dictionary": found.pop("decoder.weight").T,
+        "dictionary": found.take("decoder.weight", "d", "n").T,
+        "kernel": found.take("encoder.weight", "n", "d").T,
     }
     if "decoder_bias" in found:
-        weights["offset"] = found.pop("decoder_bias")
+        weights["offset"] = found.take("decoder_bias", "d")
         weights |= _gate(found, "gate_bias", "mag_bias", "r_mag")
         return _Read({"activation": "gated"}, weights)
-    weights["bias"] = found.pop("encoder.bias")
+    weights["bias"] = found.take("encoder.bias", "n")
     if "bias" in found:
-        weights["offset"] = found.pop("bias")
+        weights["offset"] = found.take("bias", "d")
         return _Read({"activation": "relu"}, weights)
     if "decoder.bias" in found:  # AutoEncoderNew
-        weights["offset"] = found.pop("decoder.bias")
+        weights["offset"] = found.take("decoder.bias", "d")
         return _Read({"activation": "relu"}, weights, is_centred=False)
-    weights["offset"] = found.pop("b_dec")
-    arguments: dict[str, Any] = {"k": int(found.pop("k"))} if "k" in found else {}
-    name = config.get("trainer", config).get("dict_class")
-    threshold = found.pop("threshold", None)
+    weights["offset"] = found.take("b_dec", "d")
+    arguments: dict[str, Any] = {"k": int(found.take("k"))} if "k" in found else {}
+    trainer = config.get("trainer")
+    name = (trainer if isinstance(trainer, dict) else config).get("dict_class")
     if name is not None:
         arguments["activation"] = {
             "AutoEncoderTopK": "top_k",
             "BatchTopKSAE": "batch_top_k",
         }.get(name, name)
-    if threshold is not None:
-        weights["batch_threshold"] = np.maximum(threshold, 0)
+    if "threshold" in found:
+        weights["batch_threshold"] = np.maximum(found.take("threshold"), 0)
     return _Read(arguments, weights)
 
 
-def _activation_of(found: Tensors, config: dict[str, Any]) -> dict[str, Any]:
+def _activation_of(found: Found, config: dict[str, Any]) -> dict[str, Any]:
     """Of weights with W_enc: what their names and the config say."""
     named: str | None = config.get("architecture")
     by_name = {
@@ -244,27 +218,33 @@ def _activation_of(found: Tensors, config: dict[str, Any]) -> dict[str, Any]:
             f"has {list(by_name)}."
         )
     # Of files before version 6 of SAELens.
-    kind = config.get("activation_fn_str", config.get("activation_fn"))
+    name = "activation_fn_str" if "activation_fn_str" in config else "activation_fn"
+    kind = config.get(name, "relu")
+    if kind not in ("relu", "topk"):
+        raise ValueError(
+            f"The autoencoder has {name}={kind!r} of SAELens, which the layer has not: "
+            "'relu' and 'topk' alone."
+        )
     if activation == "relu" and kind == "topk":
         activation = "top_k"
     k: Any = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k"))
-    k = found.pop("k", k)
+    k = found.take("k") if "k" in found else k
     keeps_k = activation in ("top_k", "batch_top_k") and k is not None
     return {"activation": activation} | ({"k": int(k)} if keeps_k else {})
 
 
-def _gate(found: Tensors, gate: str, magnitude: str, scale: str) -> Tensors:
+def _gate(found: Found, gate: str, magnitude: str, scale: str) -> Tensors:
     return {
-        "gate_bias": found.pop(gate),
-        "magnitude_bias": found.pop(magnitude),
-        "log_scale": found.pop(scale),
+        "gate_bias": found.take(gate, "n"),
+        "magnitude_bias": found.take(magnitude, "n"),
+        "log_scale": found.take(scale, "n"),
     }
 
 
-def _threshold(found: Tensors) -> NDArray:
+def _threshold(found: Found) -> NDArray:
     if "log_threshold" in found:
-        return np.exp(found.pop("log_threshold"))
-    return found.pop("threshold")
+        return np.exp(found.take("log_threshold", "n"))
+    return found.take("threshold", "n")
 
 
 def _check_plain(config: dict[str, Any]) -> None:
@@ -277,7 +257,8 @@ def _check_plain(config: dict[str, Any]) -> None:
         ("finetuning_scaling_factor", False, "folding it into W_dec"),
     ):
         value = config.get(name, plain)
-        if value not in (plain, None):
+        # False is what old versions of SAELens wrote for "none".
+        if value not in (plain, None, False):
             raise ValueError(
                 f"The autoencoder was saved with {name}={value!r}, which the layer "
                 f"does not do. Save it with {name}={plain!r}, after {remedy}."
@@ -295,23 +276,56 @@ def _of_the_layer(file: Path, read: _Read, arguments: dict[str, Any]) -> Autoenc
             f"{file} does not say which entries are kept. Pass activation='top_k' or "
             "'batch_top_k', and k=..., or put its config beside it."
         )
-    if not read.is_centred:
-        key = "bias" if "bias" in weights else "gate_bias"
-        along = weights["offset"] @ weights["kernel"]
-        weights[key] = weights[key] + along
-        if activation == "gated":
-            scale = np.exp(weights["log_scale"])
-            weights["magnitude_bias"] = weights["magnitude_bias"] + scale * along
+    weights = _centred(file, weights, read.is_centred)
     if activation != "batch_top_k":
         weights.pop("batch_threshold", None)
-    norms = np.linalg.norm(weights["dictionary"], axis=1)
-    if activation in ("top_k", "batch_top_k") and not read.is_rescaled:
-        norms = np.full(len(norms), norms.max())
+    return Autoencoder(arguments, _with_atoms(weights, activation, read.is_rescaled))
+
+
+def _centred(file: Path, weights: Tensors, is_centred: bool | None) -> Tensors:
+    """The same autoencoder with b_d subtracted from the input."""
+    if is_centred or not weights["offset"].any():
+        return weights
+    if is_centred is None:
+        raise ValueError(
+            f"{file} does not say whether its b_dec, which is not zero, is subtracted "
+            "from the input: libraries differ. Pass apply_b_dec_to_input=True or False,"
+            " or put its config beside it."
+        )
+    weights = dict(weights)
+    key = "bias" if "bias" in weights else "gate_bias"
+    along = weights["offset"] @ weights["kernel"]
+    weights[key] = weights[key] + along
+    if "log_scale" in weights:
+        scale = np.exp(weights["log_scale"])
+        weights["magnitude_bias"] = weights["magnitude_bias"] + scale * along
+    return weights
+
+
+def _with_atoms(weights: Tensors, activation: str, is_rescaled: bool) -> Tensors:
+    """The same autoencoder with atoms of a norm that is at most one, and not zero."""
+    weights = {name: value.copy() for name, value in weights.items()}
+    dictionary = weights["dictionary"]
+    norms = np.linalg.norm(dictionary, axis=1)
+    dead = np.flatnonzero(norms == 0)
+    dictionary[dead, dead % dictionary.shape[1]] = 1.0
+    if activation in ("top_k", "batch_top_k") and not is_rescaled:
+        # The entries of a dead latent take the place of others.
+        largest = norms.max() or 1.0
+        small = norms < _NORM_OF_NOTHING * largest
+        rows = dictionary[small]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        dictionary[small] = _NORM_OF_NOTHING * largest * rows
+        norms = np.full(len(norms), largest)
         if "batch_threshold" in weights:
-            weights["batch_threshold"] = weights["batch_threshold"] * norms.max()
-    return Autoencoder(
-        arguments, _scaled(weights, np.maximum(norms, 1e-30), activation)
-    )
+            weights["batch_threshold"] = weights["batch_threshold"] * largest
+    else:
+        norms[dead] = 1.0
+        weights["kernel"][:, dead] = 0.0
+        for name in ("bias", "gate_bias"):
+            if name in weights:
+                weights[name][dead] = -1.0
+    return _scaled(weights, norms, activation)
 
 
 def _scaled(weights: Tensors, norms: NDArray, activation: str) -> Tensors:
@@ -355,15 +369,20 @@ def _remedy(path: Path) -> str:
 
 
 def _config_beside(file: Path) -> dict[str, Any]:
-    for name in _CONFIGS:
-        if (file.parent / name).is_file():
-            return json.loads((file.parent / name).read_text(encoding="utf-8"))
+    for path in (file.parent / name for name in _CONFIGS):
+        if not path.is_file():
+            continue
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is no JSON file: {error}. Save it again, or take it away and "
+                "pass what it says."
+            ) from error
+        if not isinstance(config, dict):
+            raise ValueError(
+                f"{path} holds a {type(config).__name__}, which must be a JSON object. "
+                "Save it again, or take it away and pass what it says."
+            )
+        return config
     return {}
-
-
-def _check_all_used(file: Path, left: Tensors) -> None:
-    if left:
-        raise ValueError(
-            f"{file} also holds {sorted(left)}, of which it is not known what they do. "
-            "Nothing was read."
-        )

@@ -15,7 +15,7 @@ from sc2keras.explorer.facts import sparse_coder
 from sc2keras.explorer.figures import sample_figures
 from sc2keras.layers import DoubleTanh
 from sc2keras.models import SparseCoder
-from sc2keras.models.activity import remedy
+from sc2keras.models.activity import remedy, shares_mean
 from sc2keras.models.variables import centered
 from sc2keras.validation import check_positive
 
@@ -143,7 +143,8 @@ def diagnose(model: Any, x: Any, seed: int = 0) -> Diagnosis:
     x, samples = _choose(model, x, np.random.default_rng(seed), seed)
     codes = model.encode(x)
     found = _figures(model, x, codes, samples)
-    findings = (*_of_features(x), *_findings(model, found, codes))
+    cure = remedy(model.encoder, shares_mean(model.encoder, x))
+    findings = (*_of_features(x), *_findings(model, found, codes, cure))
     return dataclasses.replace(found, findings=findings)
 
 
@@ -311,8 +312,10 @@ def _of_features(x: NDArray) -> Iterator[str]:
         )
 
 
-def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[str]:
-    """What is off, and what helps, the worst first."""
+def _findings(
+    model: SparseCoder, found: Diagnosis, codes: NDArray, cure: str
+) -> Iterator[str]:
+    """What is off, and what helps, the worst first; `cure` of dead atoms."""
     encoder: Any = model.encoder
     sparser = "Take other arguments of the activation, or a larger l1."
     if found.l1:
@@ -322,7 +325,7 @@ def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[
         is_large = 1.0 <= (found.l1_share or 0.0) < math.inf
         other = " Or scale these samples as those of the training." if is_large else ""
         is_solver = is_large and not encoder.is_trained
-        yield f"All codes are zero. {sparser if is_solver else remedy(encoder) + other}"
+        yield f"All codes are zero. {sparser if is_solver else cure + other}"
         return
     if found.error > _NO_ERROR_OF_TRAINING:
         yield (
@@ -333,7 +336,7 @@ def _findings(model: SparseCoder, found: Diagnosis, codes: NDArray) -> Iterator[
         few = "Look at more samples first. " if found.n_samples < found.n_atoms else ""
         yield (
             f"{found.n_dead:,} of {found.n_atoms:,} atoms are dead: no code of these "
-            f"samples uses them. {few}{remedy(encoder)}"
+            f"samples uses them. {few}{cure}"
         )
     if found.gap is not None and found.gap > _MOST_GAP:
         longer = "Train for more updates" if encoder.is_trained else "Give tol=1e-3"

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from sc2keras.layers.encoder import Encoder
 from sc2keras.models import SparseCoder
+from sc2keras.models.variables import offset_of
 from sc2keras.signals import as_array
 from sc2keras.synthetic import sparse_recovery
 
@@ -55,7 +55,7 @@ def _drawn(
         )
     problem = {"nonnegative": encoder.nonnegative, **problem}
     # Now: during a fit on JAX the weight holds nothing.
-    offset = 0.0 if encoder.offset is None else ops.convert_to_numpy(encoder.offset)
+    offset = offset_of(encoder)
 
     def draw(n: int) -> Pairs:
         how = {"seed": int(seeds.integers(2**62)), **problem}

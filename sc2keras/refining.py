@@ -11,35 +11,46 @@ from scipy.optimize import minimize_scalar
 from sc2keras.applications import build
 from sc2keras.autoencoder_files import read_autoencoder
 from sc2keras.layers import SparseAutoencoderBlock
+from sc2keras.layers.dictionary import lipschitz_constant
 from sc2keras.models import SparseCoder
 from sc2keras.signals import as_samples, check_finite
 
 _MOST_SAMPLES = 2048
-# The steps that are tried, as factors of the usual one.
-_RANGE = np.log([0.05, 20.0])
+# The γ that are tried. Of a W_e that makes codes of a signal, 1 makes them of a rest.
+_SIZES = np.log(np.geomspace(1e-3, 10.0, 9))
+_NEAR_ENOUGH = {"xatol": 0.01}
+# e to it is 0 in every dtype: a step that leaves codes as they are.
+_NO_STEP = -1000.0
 
 
 def refine(
     model: SparseCoder | str | os.PathLike[str],
     n_steps: int = 5,
     x: ArrayLike | None = None,
+    *,
+    apply_b_dec_to_input: bool | None = None,
     **kwargs: Any,
 ) -> SparseCoder:
     """A sparse autoencoder continued for more steps, on its own frozen dictionary.
 
     Its first step is the autoencoder as it was trained. Each further one corrects the
     code by what it leaves of the signal, s ← T(s + γ_t (x − b_d − s D) W_e), so that
-    with as many entries the code says more. The result can be used as it is, best with
-    steps chosen on samples, and be trained further, by `compile` and `fit`; D stays
-    what it is. (To train D as well, set `encoder.dictionary.trainable`.)
+    with as many entries the code says more. Choose the γ_t on samples: on these the
+    result is then never worse than with fewer steps. The result can be used as it is,
+    and be trained further, by `compile` and `fit`; D stays what it is. (To train D as
+    well, set `encoder.dictionary.trainable`.)
 
     Args:
         model: A `SparseCoder` of a `SparseAutoencoderBlock`; or the path of a
             `.safetensors` file that SAELens, sparsify or dictionary_learning saved, or
             of its folder.
         n_steps: Integer, T, the number of steps of the result.
-        x: Array of samples, on a few of which each γ_t is chosen, by the error that it
-            leaves. None: γ_t is 1.
+        x: Array of samples, on at most 2,048 of which each γ_t is chosen, by the error
+            that it leaves; where every γ_t would leave more, it is 0, which training
+            does not change. None: γ_t = 1/(t L) with L = ‖D W_e‖, small enough that
+            codes stay bounded whatever W_e is; they may fit less well than the first.
+        apply_b_dec_to_input: Boolean, of a file that does not say whether b_dec is
+            subtracted from the input.
         **kwargs: Of `SparseAutoencoderBlock`, in place of those that it has; of a file
             what it does not say, such as `activation` and `k`.
 
@@ -47,7 +58,8 @@ def refine(
         A new `SparseCoder`. A classifier on the codes of `model` is not taken over.
 
     Raises:
-        ValueError: If `model` is no sparse autoencoder, or of a layout that is unknown.
+        ValueError: If `model` is no sparse autoencoder, or of a layout that is unknown
+            or leaves open what it does, or damaged.
         OSError: If there is no such file, or it is truncated or altered.
 
     Example:
@@ -67,9 +79,14 @@ def refine(
         Hard Thresholding, 2010.
     """
     if isinstance(model, SparseCoder):
+        if apply_b_dec_to_input is not None:
+            raise ValueError(
+                "apply_b_dec_to_input is of files that do not say it; received "
+                f"apply_b_dec_to_input={apply_b_dec_to_input} with a model. Leave it."
+            )
         arguments, weights, shape = _of_model(model)
     else:
-        arguments, weights = read_autoencoder(model, **kwargs)
+        arguments, weights = read_autoencoder(model, apply_b_dec_to_input, **kwargs)
         shape = weights["dictionary"].shape[1:]
     arguments = {**arguments, **kwargs, "n_steps": n_steps}
     arguments["trainable_dictionary"] = False
@@ -104,14 +121,11 @@ def _of_model(
 
 
 def _put(encoder: Any, weights: dict[str, NDArray]) -> None:
-    """The weights of an autoencoder; of steps that it has not, such as are usual."""
+    """The weights of an autoencoder; of steps that it has not, such as are safe."""
     for weight in encoder.weights:
         if weight.name == "log_step":
-            old = np.asarray(weights.get("log_step", np.zeros(0)))[: weight.shape[0]]
-            # Of a W_e that makes codes of a signal, ln γ = 0 makes them of a rest.
-            new = np.zeros(weight.shape[0] - len(old))
-            weight.assign(np.concatenate([old, new]))
-        elif weight.name == "batch_threshold":
+            continue
+        if weight.name == "batch_threshold":
             old = np.atleast_1d(weights.get("batch_threshold", 0.0))[: weight.shape[0]]
             fill = np.full(weight.shape[0] - len(old), old[-1])
             weight.assign(np.concatenate([old, fill]))
@@ -119,6 +133,30 @@ def _put(encoder: Any, weights: dict[str, NDArray]) -> None:
             weight.assign(weights[weight.name])
         elif weight.name.startswith("kernel_"):
             weight.assign(weights["kernel"])
+    if encoder.n_steps > 1:
+        old = np.asarray(weights.get("log_step", np.zeros(0)))[: encoder.n_steps - 1]
+        encoder.log_step.assign(np.concatenate([old, _safe_steps(encoder)[len(old) :]]))
+
+
+def _safe_steps(encoder: Any) -> NDArray:
+    """ln γ_t = −ln(t L), t = 1, …, with L = ‖D W_e‖, which bounds codes.
+
+    No T makes an entry larger, so that ‖s_t+1‖ ≤ ‖I − γ_t D W_e‖ ‖s_t‖ + γ_t ‖c‖ with a
+    c of the signal and the bias. The norm is at most 1 + 1/t, and the product of these
+    n_steps: with a constant γ it may be exponential in them, since D W_e, unlike
+    D Dᵀ, need not be symmetric.
+    """
+    kernels = [encoder.kernel] if encoder.shared else encoder.kernels
+    dictionary, *kernels = (
+        np.asarray(ops.convert_to_numpy(weight), float)
+        for weight in (encoder.dictionary, *kernels)
+    )
+    scale = 1.0  # Of the magnitudes of "gated", which its W_e does not have.
+    if encoder.activation == "gated":
+        scale = np.exp(ops.convert_to_numpy(encoder.log_scale).astype(float))
+    root = np.linalg.qr(dictionary, "r")
+    norms = [np.sqrt(lipschitz_constant(root @ (w * scale))) for w in kernels]
+    return -np.log(np.maximum(norms, 1e-30) * np.arange(1, encoder.n_steps))
 
 
 def _choose_steps(model: SparseCoder, x: NDArray) -> None:
@@ -128,33 +166,42 @@ def _choose_steps(model: SparseCoder, x: NDArray) -> None:
     chosen = np.random.default_rng(0).permutation(len(x))[:_MOST_SAMPLES]
     rows = ops.convert_to_tensor(x[chosen].reshape(len(chosen), -1), "float32")
     prepared = encoder.prepare(encoder.in_unit(rows))
-    state = encoder.initial_state(prepared)
-    state = encoder.step(prepared, state, 0)
+    state = encoder.step(prepared, encoder.initial_state(prepared), 0)
     sizes = np.array(ops.convert_to_numpy(encoder.log_step))
+
+    def advance(size: float, t: int) -> Any:
+        sizes[t - 1] = size
+        encoder.log_step.assign(sizes)
+        return _after(encoder, prepared, state, t)
+
+    def error(size: float, t: int) -> float:
+        codes = encoder.out_of_unit(advance(size, t)[0])
+        left = rows - encoder.decode(codes)
+        total = float(ops.convert_to_numpy(ops.sum(ops.square(left))))
+        return total if np.isfinite(total) else np.inf
+
     for t in range(1, encoder.n_steps):
-        start, before = sizes[t - 1], state
-
-        def error(moved: float, t: int = t, state: Any = before) -> float:
-            sizes[t - 1] = start + moved  # noqa: B023
-            encoder.log_step.assign(sizes)
-            codes = encoder.out_of_unit(_after(encoder, prepared, state, t)[0])
-            left = rows - encoder.decode(codes)
-            return float(ops.convert_to_numpy(ops.sum(ops.square(left))))
-
-        best = minimize_scalar(error, bounds=_RANGE, method="bounded").x
-        error(best)
-        state = _after(encoder, prepared, state, t)
+        tried = {size: error(size, t) for size in (_NO_STEP, sizes[t - 1], *_SIZES)}
+        best = min(_SIZES, key=tried.__getitem__)
+        near = best + (_SIZES[1] - _SIZES[0]) * np.array([-1, 1])
+        found = minimize_scalar(error, bounds=near, args=(t,), options=_NEAR_ENOUGH)
+        tried[found.x] = found.fun
+        state = advance(min(tried, key=tried.__getitem__), t)
 
 
 def _after(encoder: Any, prepared: Any, state: Any, t: int) -> Any:
     """The state after step t, in which a batch's threshold keeps as many as k says."""
+    weight = getattr(encoder, "batch_threshold", None)
+    if weight is None:
+        return encoder.step(prepared, state, t)
+    values = np.array(ops.convert_to_numpy(weight))
+    values[t] = values[t - 1]
+    weight.assign(values)
     after = encoder.step(prepared, state, t)
-    if encoder.activation != "batch_top_k":
+    if ops.convert_to_numpy(encoder.log_step)[t - 1] == _NO_STEP:
         return after
     entries = np.sort(ops.convert_to_numpy(after[1]), axis=None)
     count = min(encoder.count() * len(after[1]), entries.size - 1)
-    weight = encoder.batch_threshold
-    values = np.array(ops.convert_to_numpy(weight))
     values[t] = max(entries[-count - 1], 0.0)
     weight.assign(values)
     return encoder.step(prepared, state, t)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sc2keras.applications import build
 from sc2keras.layers.encoder import Encoder
 from sc2keras.models import SparseCoder
+from sc2keras.models.variables import offset_of
 from sc2keras.registry import get_entry
 
 _N_ATOMS, _N_FEATURES = 6, 8
@@ -69,8 +70,7 @@ def _check_codes(model: SparseCoder, x: NDArray) -> None:
 def _check_dictionary(encoder: Encoder, codes: NDArray) -> None:
     dictionary = ops.convert_to_numpy(encoder.dictionary)
     signals = ops.convert_to_numpy(encoder(codes, reverse=True))
-    offset = 0.0 if encoder.offset is None else ops.convert_to_numpy(encoder.offset)
-    moved = codes @ dictionary + offset
+    moved = codes @ dictionary + offset_of(encoder)
     _agree(signals, moved, "the reverse call is s D, and the offset")
     signals = ops.convert_to_numpy(encoder.synthesis(codes))
     _agree(signals, codes @ dictionary, "synthesis is s D")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sc2keras.applications import build
 from sc2keras.models import SparseCoder
 from sc2keras.models.output import collect
-from sc2keras.models.variables import centered, value
+from sc2keras.models.variables import centered, offset_of, value
 from sc2keras.pursuit import orthogonal_matching_pursuit
 from sc2keras.sparse_rows import collect_sparse
 from sc2keras.validation import (
@@ -179,5 +179,5 @@ def _solver(model: SparseCoder, l1: float | NDArray, nonnegative: bool) -> Spars
     own: Any = solvers[key].encoder
     own.dictionary.assign(value(encoder.dictionary))
     if encoder.offset is not None:
-        own.offset.assign(value(encoder.offset))
+        own.offset.assign(offset_of(encoder))
     return solvers[key]

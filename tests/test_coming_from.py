@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import layer_weight, signals, to_numpy, unit_atoms
+from helpers import signals, to_numpy, unit_atoms
 from sklearn.decomposition import DictionaryLearning, MiniBatchDictionaryLearning
 from sklearn.linear_model import Lasso
 
@@ -170,11 +170,10 @@ def test_the_objective_of_train_dl_is_that_of_learn_dictionary(positive):
 def test_the_loss_of_saelens_is_twice_ours():
     x, coefficient = signals(40, 12), 0.3
     model = applications.SparseAutoencoder(
-        20, (12,), activation="relu", l1=coefficient / 2
+        20, (12,), activation="relu", l1=coefficient / 2, offset=x.mean(axis=0)
     )
-    model.encoder.offset.assign(x.mean(axis=0))
     w_enc, b_enc, w_dec, b_dec = (
-        to_numpy(layer_weight(model.encoder, name))
+        to_numpy(getattr(model.encoder, name))
         for name in ("kernel", "bias", "dictionary", "offset")
     )
     s = np.maximum((x - b_dec) @ w_enc + b_enc, 0)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -65,9 +66,10 @@ def largest(x, k):
     return np.where(x >= line, x, 0)
 
 
-def sae_lens(folder, architecture, config=None, norm=False):
+def sae_lens(folder, architecture, config=None, norm=False, dead=()):
     """What SAELens saves, and what its autoencoder reconstructs."""
     w_e, b_e, w_d, b_d, gate, magnitude, scale = parts(norm=norm)
+    w_d[list(dead)] = 0
     x, theta = signals(), 0.05 + np.abs(gate)
     tensors = {"W_enc": w_e, "b_enc": b_e, "W_dec": w_d, "b_dec": b_d}
     config = {"architecture": architecture, "d_in": D, "d_sae": N, **(config or {})}
@@ -164,6 +166,14 @@ LAYOUTS = {
 }
 
 
+# Atoms that codes of `signals` use.
+DEAD = range(0, N, 3)
+LAYOUTS |= {
+    f"SAELens {name}, dead latents": lambda f, name=name: sae_lens(f, name, dead=DEAD)
+    for name in ("standard", "jumprelu", "gated", "topk")
+}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_file_of_another_library_reconstructs_what_it_does(layout, tmp_path):
     x, expected, n_entries = LAYOUTS[layout](tmp_path / "sae")
@@ -171,7 +181,12 @@ def test_a_file_of_another_library_reconstructs_what_it_does(layout, tmp_path):
     assert 0 < n_entries.mean() < N
     np.testing.assert_allclose(model.reconstruct(x), expected, atol=1e-5)
     entries = np.count_nonzero(model.encode(x), axis=1)
-    np.testing.assert_array_equal(entries, n_entries)
+    if "dead" in layout:  # Their entries may be left out.
+        assert (entries <= n_entries).all()
+        more = sc2keras.refine(tmp_path / "sae", n_steps=4, x=x)
+        assert unexplained(more, x) <= unexplained(model, x)
+    else:
+        np.testing.assert_array_equal(entries, n_entries)
     norms = np.linalg.norm(model.dictionary, axis=1)
     assert norms.max() == pytest.approx(1, abs=1e-6)
     assert not model.encoder.dictionary.trainable
@@ -205,11 +220,89 @@ def test_a_damaged_file_is_refused(tmp_path):
             read_safetensors(path)
 
 
+OLD = {"hook_point": "blocks.0.hook_resid_pre", "d_in": D, "d_sae": N}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OLD,
+        {"d_sae": N, "activation_fn": "relu"},
+        OLD | {"activation_fn_str": "relu", "normalize_activations": False},
+        OLD | {"activation_fn": "topk", "activation_fn_kwargs": {"k": K}},
+    ],
+)
+def test_a_config_of_an_old_saelens_means_what_it_meant_there(config, tmp_path):
+    name = "topk" if "activation_fn_kwargs" in config else "standard"
+    x, expected, _ = sae_lens(tmp_path / "sae", name)
+    (tmp_path / "sae/cfg.json").write_text(json.dumps(config))
+    model = sc2keras.refine(tmp_path / "sae", n_steps=1)
+    np.testing.assert_allclose(model.reconstruct(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [None, {}, {"k": 3, "dtype": "float32"}])
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "gated"])
+def test_what_is_subtracted_is_said_by_the_file_or_asked_for(
+    architecture, config, tmp_path
+):
+    folder = tmp_path / "sae"
+    for is_centred in (True, False):
+        said = {"apply_b_dec_to_input": is_centred}
+        shutil.rmtree(folder, ignore_errors=True)
+        x, expected, _ = sae_lens(folder, architecture, said)
+        (folder / "cfg.json").unlink()
+        if config is not None:
+            (folder / "cfg.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match="does not say whether its b_dec"):
+            sc2keras.refine(folder, n_steps=1)
+        model = sc2keras.refine(folder, n_steps=1, **said)
+        np.testing.assert_allclose(model.reconstruct(x), expected, atol=1e-5)
+    tensors = read_safetensors(folder / "sae_weights.safetensors")
+    tensors["b_dec"] = np.zeros(D)
+    write(folder / "sae_weights.safetensors", tensors)
+    sc2keras.refine(folder, n_steps=1)
+    with pytest.raises(ValueError, match="is of files that do not say it"):
+        sc2keras.refine(model, **said)
+
+
+@pytest.mark.parametrize("layout", ["SAELens gated", "SAELens jumprelu", "sparsify"])
+def test_a_tensor_that_is_missing_or_misshapen_is_named(layout, tmp_path):
+    LAYOUTS[layout](tmp_path / "sae")
+    (path,) = (tmp_path / "sae").glob("*.safetensors")
+    tensors = read_safetensors(path)
+    recognised = {"W_enc", "W_dec", "encoder.weight", "b_gate", "threshold"}
+    for name, array in tensors.items():
+        if name != "W_dec":
+            shape = rf"{name} of shape .*{N}.*must be of shape .*beside W_dec of shape"
+            changes = {shape: array.T if array.ndim == 2 else np.ones((2, N, D))}
+            changes[f"a NaN or an infinity in {name}"] = np.full(array.shape, np.inf)
+            changes[f"holds {name} of shape"] = array[:3]
+            for match, changed in changes.items():
+                write(path, tensors | {name: changed})
+                with pytest.raises(ValueError, match=f"{path.name} .*{match}"):
+                    read_autoencoder(path)
+        if name not in recognised:
+            write(path, {n: a for n, a in tensors.items() if n != name})
+            with pytest.raises(ValueError, match=f"{path.name} has no {name}, which"):
+                read_autoencoder(path)
+
+
+@pytest.mark.parametrize("text", ["{bad", "[1]", "3", ""])
+def test_a_config_that_is_damaged_is_named(text, tmp_path):
+    sae_lens(tmp_path / "sae", "standard")
+    (tmp_path / "sae/cfg.json").write_text(text)
+    with pytest.raises(ValueError, match=r"cfg\.json .*(no JSON|a JSON object).*again"):
+        read_autoencoder(tmp_path / "sae")
+
+
 @pytest.mark.parametrize(
     "change, match",
     [
         ({"normalize_activations": "layer_norm"}, "normalize_activations='layer_norm'"),
         ({"architecture": "temporal"}, "architecture='temporal'"),
+        ({"activation_fn": "tanh-relu"}, "activation_fn='tanh-relu'"),
+        ({"activation_fn_str": "tanh-relu"}, "activation_fn_str='tanh-relu'"),
+        ({"normalize_activations": True}, "normalize_activations=True"),
     ],
 )
 def test_what_the_layer_does_not_do_is_refused_by_name(change, match, tmp_path):
@@ -287,6 +380,52 @@ def test_more_steps_say_more_with_as_many_entries_and_training_still_more():
     chosen.fit(train, batch_size=100, epochs=10, verbose=0)
     np.testing.assert_array_equal(chosen.dictionary, atoms)
     assert unexplained(chosen, x) < errors[2]
+
+
+@pytest.mark.parametrize("shared", with_slow([True], [True, False]))
+@pytest.mark.parametrize("start", with_slow(["random"], ["opposite", "large"]))
+@pytest.mark.parametrize("activation", with_slow(["relu", "gated"], NAMES))
+def test_without_samples_codes_stay_bounded_whatever_w_e_is(activation, start, shared):
+    n_steps, x = 20, signals(50, seed=3)
+    model = applications.SparseAutoencoder(N, (D,), activation=activation, k=K)
+    perturb(model.encoder)
+    atoms = unit_atoms(N, D, seed=5)
+    model.encoder.dictionary.assign(atoms)
+    kernel = np.random.default_rng(1).normal(size=(D, N))
+    kernel = {"random": kernel, "opposite": -atoms.T, "large": 30 * atoms.T}[start]
+    model.encoder.kernel.assign(kernel)
+    w = {weight.name: to_numpy(weight) for weight in model.encoder.weights}
+    constant = np.exp(w.get("log_scale", 0)) * ((x - w["offset"]) @ kernel)
+    constant += w.get("bias", 0) * (activation == "relu")
+    refined = sc2keras.refine(model, n_steps, shared=shared)
+    sizes = np.exp(to_numpy(refined.encoder.log_step))
+    first, last = (np.linalg.norm(m.encode(x), axis=1) for m in (model, refined))
+    pushed = sizes.sum() * np.linalg.norm(constant, axis=1)
+    assert (last <= n_steps * (first + pushed) * (1 + 1e-4)).all()
+    norm = np.linalg.norm(w["dictionary"] @ (kernel * np.exp(w.get("log_scale", 0))), 2)
+    np.testing.assert_allclose(sizes[:3], 1 / norm / np.arange(1, 4), rtol=1e-4)
+
+
+def perturbed(activation):
+    """A model whose steps lead away from the signal."""
+    model = applications.SparseAutoencoder(N, (D,), activation=activation, k=K)
+    perturb(model.encoder)
+    atoms = unit_atoms(N, D, seed=5)
+    model.encoder.dictionary.assign(atoms)
+    model.encoder.kernel.assign(-atoms.T)
+    return model
+
+
+@pytest.mark.parametrize("make", with_slow([perturbed], [trained]))
+@pytest.mark.parametrize("activation", with_slow(["batch_top_k"], NAMES))
+def test_on_its_samples_a_refined_model_is_never_worse(activation, make):
+    model = make(activation)
+    x = signals(200, seed=3).reshape(-1, *model.input_shape[1:])
+    errors = [unexplained(sc2keras.refine(model, n, x=x), x) for n in (1, 2, 3, 8)]
+    assert errors[0] == unexplained(model, x)
+    assert (np.diff(errors) <= 1e-6 * errors[0]).all()
+    again = sc2keras.refine(sc2keras.refine(model, 3, x=x), 4, x=x)
+    assert unexplained(again, x) <= errors[2] * (1 + 1e-6)
 
 
 @pytest.mark.slow

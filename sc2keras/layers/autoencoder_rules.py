@@ -44,9 +44,12 @@ class Rule:
         """A new weight, one number an atom."""
         shape = (self.layer.n_atoms,)
         initializer = Given(np.full(shape, start))
-        return self.layer.add_weight(
+        weight = self.layer.add_weight(
             name=name, shape=shape, initializer=initializer, **kwargs
         )
+        # By its name it is found where the other weights are: `encoder.bias`.
+        setattr(self.layer, name, weight)
+        return weight
 
     def advance(
         self,
@@ -235,6 +238,12 @@ def check_name(activation: Any) -> Name:
     )
 
 
+def check_count(k: Any, n_atoms: int) -> int | None:
+    if k is None or check_positive_integer("k", k) <= n_atoms:
+        return k if k is None else int(k)
+    raise ValueError(f"k must be at most n_atoms={n_atoms}; received k={k}.")
+
+
 def check_nested(nested: Any, n_atoms: int) -> list[int]:
     widths = [check_positive_integer("nested", width) for width in nested]
     if any(a >= b for a, b in itertools.pairwise([*widths, n_atoms])):
@@ -254,6 +263,12 @@ def kept(x: Tensor, count: Any) -> Tensor:
 def nothing_of(x: Tensor) -> Tensor:
     """Zeros, but for a NaN or an infinity, which show."""
     return x - x
+
+
+def spread(x: Tensor) -> Tensor:
+    """The mean squared distance of rows from their mean, without a gradient."""
+    centred = x - ops.mean(x, axis=0, keepdims=True)
+    return ops.stop_gradient(ops.mean(ops.sum(ops.square(centred), axis=-1)))
 
 
 def step_size(dictionary: NDArray, kernel: NDArray, count: int) -> float:

@@ -3,7 +3,7 @@
 import random
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -58,6 +58,8 @@ class DictionaryLayer(
 
     trainable_dictionary: bool = False
     trainable_step_size: bool = False
+    # Whether the weight b is in the layer's unit, as what is trained beside it is.
+    offset_in_unit: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -95,6 +97,7 @@ class DictionaryLayer(
     def build_dictionary(self, n_features: int) -> tuple[float, NDArray]:
         """Creates the weights D and τ, and returns where they start, `(tau, D)`."""
         initial = self.add_dictionary(n_features)
+        self.add_offset()
         step_size = 1.0 / lipschitz_constant(initial)
         self.step_size = self.add_weight(
             name="step_size",
@@ -130,21 +133,23 @@ class DictionaryLayer(
             constraint=NonNegativeBall() if self.nonnegative_dictionary else _BALL,
             trainable=self.trainable_dictionary,
         )
-        if self._has_offset:
-            self._add_offset(n_features)
         return initial
 
-    def _add_offset(self, n_features: int) -> None:
-        start = self._initial_offset
+    def add_offset(self) -> None:
+        """Creates the weight b, if the layer has one."""
+        start, n_features = self._initial_offset, self.n_features
+        if not self._has_offset or n_features is None:
+            return
         if start.size not in (1, n_features):
             raise ValueError(
                 f"offset must be a number, or n_features={n_features} numbers; received"
                 f" {start.size}."
             )
+        unit = self.unit if self.offset_in_unit else 1.0
         self.offset = self.add_weight(
             name="offset",
             shape=(n_features,),
-            initializer=Given(np.broadcast_to(start, (n_features,))),
+            initializer=Given(np.broadcast_to(start / unit, (n_features,))),
             trainable=self.trainable_offset,
         )
 
@@ -221,7 +226,8 @@ class DictionaryLayer(
         if not self._has_offset:
             return None
         if self.built:
-            return ops.convert_to_numpy(self.offset).tolist()
+            unit = self.unit if self.offset_in_unit else 1.0
+            return (unit * ops.convert_to_numpy(self.offset).astype(float)).tolist()
         return self._initial_offset.tolist()
 
     def _dictionary_in_config(self) -> dict[str, str]:

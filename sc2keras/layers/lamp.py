@@ -75,6 +75,7 @@ class LAMPBlock(LearnedEncoder):
 
     def build(self, input_shape: Shape) -> None:
         dictionary = self.add_dictionary(input_shape[-1])
+        self.add_offset()
         self.kernel = self.add_weight_from("kernel", dictionary.T)
         start = np.full(self.n_steps, math.log(_AMP_SCALE))
         self.log_threshold = self.add_weight_from("log_threshold", start)

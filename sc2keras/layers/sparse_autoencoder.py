@@ -1,7 +1,7 @@
 """Sparse autoencoders, and their encoder continued for several steps."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -13,9 +13,11 @@ from sc2keras.layers.autoencoder_rules import (
     RULES,
     Name,
     Rule,
+    check_count,
     check_name,
     check_nested,
     kept,
+    spread,
     step_size,
 )
 from sc2keras.layers.chosen_rows import (
@@ -71,8 +73,9 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
     With `n_steps=1` it is the autoencoder of the papers. Further steps are the same
     encoder continued: they correct the code by what it leaves of the signal, with one
     trained number γ_t each, and with `shared=False` a W_e of their own. It starts with
-    W_e = Dᵀ and without offset and bias. Atoms have unit norm, and the part of their
-    gradient that would change it is left out.
+    W_e = Dᵀ, b_d = `offset`, b_e = 0. Atoms have unit norm, and the part of their
+    gradient that would change it is left out. Every weight is an attribute of its name,
+    such as `kernel`, `bias` (b_e), `offset` (b_d), `jump_threshold` (θ).
 
     The objective is ½‖x − x̂‖² + penalty, half of what papers write. `activation` is
 
@@ -107,11 +110,15 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         dead_after: Integer, samples. (Papers on language models: ten million.)
         threshold: Float >= 0, where the θ of `"jump_relu"` start.
         bandwidth: Float > 0, ε, the width of the window of its estimate.
-        trainable_dictionary: Boolean. If False, D stays as it is given.
+        trainable_dictionary, trainable_offset: Booleans. If False, D, or b_d, stays as
+            it is given.
         decoding: `"sparse"`: what a call with `"top_k"` returned is decoded from the k
             rows of D alone that each code chooses, and no gradient is of more entries.
             `"dense"`: by products with D. The results are the same. `"auto"`: sparse
             where that is faster, from 128 atoms on for each entry that is kept.
+        offset: Float, or array of n_features numbers, in the unit of the signals, where
+            b_d starts; None: zero. Atoms die while it learns a mean that is large: let
+            it start there, `offset=np.median(x, axis=0)`.
         l1, dictionary, unit, return_sequences, **kwargs: See `UnfoldedEncoder` and
             `DictionaryLayer`.
 
@@ -139,8 +146,8 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
     refuses = NO_ELASTIC_NET | {
         "l1": "its penalty has one weight. Use LISTA, or StepLISTA.",
         "nonnegative_dictionary": "its atoms have unit norm alone. Use StepLISTA.",
-        "offset": "it has one of its own, b_d, which is trained. Use StepLISTA.",
     }
+    offset_in_unit = True
     solves = None
     shows_non_finite = False
 
@@ -161,16 +168,14 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         bandwidth: float = 0.05,
         trainable_dictionary: bool = True,
         decoding: Decoding = "auto",
+        trainable_offset: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(n_atoms, n_steps, **kwargs)
+        super().__init__(n_atoms, n_steps, trainable_offset=trainable_offset, **kwargs)
+        self._has_offset = True
         self.shared = bool(shared)
         self.activation = check_name(activation)
-        self.k = None if k is None else check_positive_integer("k", k)
-        if self.k is not None and self.k > self.n_atoms:
-            raise ValueError(
-                f"k must be at most n_atoms={self.n_atoms}; received k={self.k}."
-            )
+        self.k = check_count(k, self.n_atoms)
         self.nonnegative = bool(nonnegative)
         if not self.nonnegative and activation != "top_k":
             raise ValueError(
@@ -189,6 +194,13 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         self.decoding = check_decoding(decoding, activation)
         self._rule: Rule = RULES[activation](self)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        if "name" in config and config.get("offset") is None:
+            # Of a file from before `offset=` was an argument: b_d was always trained.
+            config = {**config, "trainable_offset": True}
+        return super().from_config(config)
+
     def count(self) -> int:
         """k, the entries that are kept of a sample."""
         return self.k or min(_USUAL_K, max(1, self.n_atoms // 4))
@@ -203,13 +215,11 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         dictionary = self.add_dictionary(input_shape[-1])
         self.dictionary.constraint = keras.constraints.UnitNorm(axis=1)
         self.kernel = self.add_weight_from("kernel", dictionary.T)
-        # Of the later steps.
-        n_kernels = 0 if self.shared else self.n_steps - 1
+        later = range(1, 1 if self.shared else self.n_steps)
         self.kernels = [
-            self.add_weight_from(f"kernel_{t + 1}", dictionary.T)
-            for t in range(n_kernels)
+            self.add_weight_from(f"kernel_{t}", dictionary.T) for t in later
         ]
-        self.offset = self.add_weight_from("offset", np.zeros(self.n_features))
+        self.add_offset()
         self._rule.build()
         if self.n_steps > 1:
             size = np.log(step_size(dictionary, dictionary.T, self.count()))
@@ -388,9 +398,3 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
             "trainable_dictionary": self.trainable_dictionary,
             "decoding": self.decoding,
         }
-
-
-def spread(x: Tensor) -> Tensor:
-    """The mean squared distance of rows from their mean, without a gradient."""
-    centred = x - ops.mean(x, axis=0, keepdims=True)
-    return ops.stop_gradient(ops.mean(ops.sum(ops.square(centred), axis=-1)))

@@ -112,6 +112,7 @@ class StepLISTABlock(LassoEncoder):
         self.direction: keras.Variable = None
         if self.trainable_dictionary:
             dictionary = self.add_dictionary(input_shape[-1])
+            self.add_offset()
             self.direction = self.add_weight(
                 name="direction",
                 shape=(self.n_features,),

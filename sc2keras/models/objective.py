@@ -68,6 +68,7 @@ class Objective:
         dtype = at_least_float32(encoder.compute_dtype)
         reconstruction = ops.cast(encoder(codes, reverse=True), dtype)
         x, codes = flatten_samples(ops.cast(x, dtype)), ops.cast(codes, dtype)
+        self.activity.note_mean(x, encoder)
         batch = sc_metrics.Batch(encoder, x, reconstruction, codes)
         for metric in self._weighted:
             metric.update_state(*metric.arguments(batch), sample_weight=sample_weight)

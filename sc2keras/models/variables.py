@@ -10,7 +10,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from sc2keras import backend
-from sc2keras.validation import is_finite
+from sc2keras.validation import at_least_float32, is_finite
 
 
 def centered(encoder: Any, x: NDArray) -> NDArray:
@@ -18,14 +18,17 @@ def centered(encoder: Any, x: NDArray) -> NDArray:
     x = x.reshape(len(x), -1)
     if encoder.offset is None:
         return x
-    return x.astype("float64") - value(encoder.offset)
+    return x.astype("float64") - offset_of(encoder)
 
 
 def offset_of(encoder: Any) -> NDArray:
-    """What an encoder adds to s D, `(n_features,)` in float32; zeros without one."""
-    # What codes of zero stand for: an encoder may hold its offset in another unit.
-    codes = ops.zeros((1, encoder.n_atoms), encoder.compute_dtype)
-    return value(ops.cast(encoder.decode(codes), "float32"))[0].copy()
+    """b, `(n_features,)`, in the unit of the signals; zeros without an offset."""
+    dtype = at_least_float32(encoder.variable_dtype)
+    if encoder.offset is None:
+        return np.zeros(encoder.n_features, dtype)
+    # An encoder may hold its offset in another unit.
+    zeros = ops.zeros(encoder.n_features, encoder.variable_dtype)
+    return 0.0 - value(ops.cast(encoder.center(zeros), dtype))
 
 
 def check_finite_weights(model: keras.Model, consequence: str) -> None:

@@ -1,5 +1,8 @@
 """Codes of signals less an offset, which the decoder adds again."""
 
+import json
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -17,8 +20,11 @@ from helpers import (
 from sc2keras import applications, layers
 from sc2keras.diagnosis import diagnose
 from sc2keras.evaluation import code_quality
+from sc2keras.explorer.facts import model_facts
 from sc2keras.feature_sign import relative_gaps
 from sc2keras.layers import FISTA, ActiveSet
+from sc2keras.models.variables import centered, offset_of
+from sc2keras.sklearn import SparseCodeTransformer
 
 N_ATOMS, N_FEATURES = 12, 8
 OFFSET = np.linspace(3.0, 5.0, N_FEATURES).astype("float32")
@@ -76,11 +82,13 @@ def test_codes_are_those_of_centred_signals(name, tmp_path):
 def test_an_offset_is_trained_just_where_it_is_trainable(name):
     x = signals(64, N_FEATURES) + 2
     for options, trains in (
-        ({"offset": OFFSET}, False),
+        ({"offset": OFFSET}, name == "SparseAutoencoder"),
+        ({"offset": OFFSET, "trainable_offset": False}, False),
         ({"offset": OFFSET, "trainable_offset": True}, True),
         ({"trainable_offset": True}, True),
     ):
         model = build(name, **options)
+        assert model.encoder.get_config()["trainable_offset"] == trains
         before = to_numpy(model.encoder.offset).copy()
         np.testing.assert_array_equal(before, options.get("offset", np.zeros(8)))
         model.compile(keras.optimizers.Adam(0.05))
@@ -90,6 +98,77 @@ def test_an_offset_is_trained_just_where_it_is_trainable(name):
         again = type(model.encoder).from_config(model.encoder.get_config())
         again.build((None, N_FEATURES))
         np.testing.assert_array_equal(to_numpy(again.offset), after)
+
+
+@pytest.mark.parametrize("options", [{}, {"trainable_offset": False}])
+def test_an_autoencoder_always_has_an_offset_and_says_so(options, tmp_path):
+    model = build("SparseAutoencoder", **options)
+    trains = options.get("trainable_offset", True)
+    for _ in range(2):
+        config = model.encoder.get_config()
+        found = config["offset"], config["trainable_offset"]
+        assert found == (to_numpy(model.encoder.offset).tolist(), trains)
+        assert model.encoder.offset.trainable == trains
+        assert f"trainable_offset={trains}" in model_facts(model)["encoder"]
+        model.encoder.offset.assign(OFFSET)
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(to_numpy(model.encoder.offset), OFFSET)
+
+
+def test_an_offset_is_in_the_unit_of_signals(tmp_path):
+    x = signals(20, N_FEATURES) - 0.5
+    for name in ("SparseAutoencoder", "LISTA"):
+        plain = build(name, unit=4.0)
+        moved = build(name, unit=4.0, offset=OFFSET)
+        codes = plain.encode(x)
+        assert codes.any()
+        np.testing.assert_allclose(moved.encode(x + OFFSET), codes, atol=1e-5)
+        np.testing.assert_allclose(offset_of(moved.encoder), OFFSET)
+        np.testing.assert_allclose(centered(moved.encoder, x), x - OFFSET, atol=1e-6)
+        assert moved.encoder.get_config()["offset"] == OFFSET.tolist()
+        clone = keras.models.clone_model(moved)
+        np.testing.assert_allclose(offset_of(clone.encoder), OFFSET)
+        assert not np.any(offset_of(build(name).encoder))
+
+
+def test_a_file_from_before_autoencoders_took_an_offset_trains_it(tmp_path):
+    model, x = build("SparseAutoencoder"), signals(40, N_FEATURES)
+    model.encoder.offset.assign(OFFSET)
+    model.save(tmp_path / "new.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "new.keras") as new,
+        zipfile.ZipFile(tmp_path / "old.keras", "w") as old,
+    ):
+        for name in new.namelist():
+            content = new.read(name)
+            if name == "config.json":
+                written = json.dumps(OFFSET.tolist()).encode()
+                assert content.count(b'"offset": ' + written) == 1
+                content = content.replace(b'"offset": ' + written, b'"offset": null')
+                true, false = (b'"trainable_offset": ' + w for w in (b"true", b"false"))
+                assert true in content
+                content = content.replace(true, false)
+            old.writestr(name, content)
+    for again in (
+        keras.saving.load_model(tmp_path / "old.keras"),
+        applications.SparseAutoencoder(weights=tmp_path / "old.keras"),
+    ):
+        np.testing.assert_array_equal(again.encode(x), model.encode(x))
+        assert again.encoder.offset.trainable and again.encoder.trainable_offset
+        np.testing.assert_array_equal(to_numpy(again.encoder.offset), OFFSET)
+
+
+def test_a_transformer_gives_an_autoencoder_its_offset():
+    x = signals(40, N_FEATURES) + OFFSET
+    fitted = SparseCodeTransformer(
+        N_ATOMS,
+        builder="SparseAutoencoder",
+        builder_kwargs={"offset": OFFSET, "k": 3},
+        epochs=1,
+        random_state=0,
+    ).fit(x)
+    np.testing.assert_allclose(offset_of(fitted.model_.encoder), OFFSET, atol=0.2)
 
 
 def test_a_trained_offset_takes_the_mean_of_signals():

@@ -348,3 +348,16 @@ def test_signed_codes_keep_the_largest_magnitudes():
 def test_bad_arguments_are_named(options, match):
     with pytest.raises(ValueError, match=match):
         SparseAutoencoderBlock(12, **options)
+
+
+@pytest.mark.parametrize("activation", NAMES)
+def test_every_weight_is_an_attribute_of_its_name(activation):
+    layer = SparseAutoencoderBlock(N_ATOMS, 3, activation=activation, shared=False)
+    layer.build((None, N_FEATURES))
+    found = {weight.name: weight for weight in layer.weights}
+    assert {"kernel", "dictionary", "offset", "log_step"} <= set(found)
+    for name, weight in found.items():
+        if name.startswith("kernel_"):
+            assert layer.kernels[int(name[-1]) - 1] is weight
+        else:
+            assert getattr(layer, name) is weight

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import signals
 
+import sc2keras
 from sc2keras import applications
 from sc2keras.backend import HAS_STEPS_PER_EXECUTION
 from sc2keras.models.activity import Activity
@@ -102,3 +103,40 @@ def test_a_dataset_and_a_classifier_are_looked_at_too(x):
     batches = [(x[i : i + 16], np.arange(16) % 3) for i in range(0, 64, 16)]
     (message,) = fit(model, iter(batches), steps_per_epoch=4)
     assert "all zero" in message
+
+
+def with_a_mean(shift):
+    x = np.random.default_rng(0).standard_normal((256, 12))
+    return (x + shift).astype("float32")
+
+
+def autoencoder(**options):
+    """Most of its atoms are never used."""
+    model = applications.SparseAutoencoder(60, (12,), k=1, **options)
+    model.encoder.kernel.assign(np.eye(12, 60) - np.eye(12, 60, 12))
+    model.compile(keras.optimizers.SGD(0.0))
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize(
+    ("shift", "offset", "is_named"),
+    [(9.0, None, True), (9.0, 9.0, False), (0, 9, True)],
+)
+def test_of_a_mean_that_is_left_an_offset_is_the_remedy(
+    shift, offset, is_named, batch_size
+):
+    x, model = with_a_mean(shift), autoencoder(offset=offset)
+    (message,) = fit(model, x, batch_size=batch_size)
+    found = " ".join(sc2keras.diagnose(model, x).findings)
+    words = "offset=np.median(x, axis=0)", "sample_dictionary(x - offset, 60)"
+    # Of batches of one sample nothing is known of a mean.
+    is_known = batch_size > 1
+    for text, expected in ((message, is_named and is_known), (found, is_named)):
+        assert all((word in text) == expected for word in words), text
+
+
+def test_an_offset_is_not_named_where_none_is_trained():
+    model = autoencoder(trainable_offset=False)
+    (message,) = fit(model, with_a_mean(9.0))
+    assert "sample_dictionary(x, 60)" in message and "offset" not in message

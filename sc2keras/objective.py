@@ -225,7 +225,8 @@ def code_difference(truth: Tensor, codes: Tensor) -> Tensor:
 
     Example:
 
-    >>> code_difference(ops.ones((1, 4)), 0.5 * ops.ones((1, 4))).tolist()
+    >>> difference = code_difference(ops.ones((1, 4)), 0.5 * ops.ones((1, 4)))
+    >>> ops.convert_to_numpy(difference).tolist()
     [[-0.5, -0.5, -0.5, -0.5]]
     """
     codes = ops.convert_to_tensor(codes)

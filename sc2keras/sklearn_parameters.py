@@ -68,8 +68,11 @@ class Parameters(BaseEstimator):
                 "builder_kwargs must be a dict, without what parameters here say or "
                 f"classes; received {kwargs!r}. Use n_atoms=, l1= and start=."
             )
-        if self.center:
-            self._check_center(kwargs)
+        if self.center and kwargs.get("offset") is not None:
+            raise ValueError(
+                f"center=True and offset={kwargs['offset']!r} of builder_kwargs "
+                "contradict each other. Leave one of the two out."
+            )
         if isinstance(self.start, str | None) and self.start not in _STARTS:
             raise ValueError(
                 f"start must be one of {_STARTS} or an array (n_atoms, n_features); "
@@ -86,19 +89,6 @@ class Parameters(BaseEstimator):
             )
         self._builder_options()
         self._recipe()
-
-    def _check_center(self, kwargs: Mapping[str, Any]) -> None:
-        if kwargs.get("offset") is not None:
-            raise ValueError(
-                f"center=True and offset={kwargs['offset']!r} of builder_kwargs "
-                "contradict each other. Leave one of the two out."
-            )
-        refused = getattr(get_entry(self.builder).layer, "refuses", {})
-        if "offset" in refused:
-            raise ValueError(
-                f"center=True is an offset, which is not for builder={self.builder!r}: "
-                f"{refused['offset']}"
-            )
 
     def _check_transform(self, is_trained: bool, n_atoms: int) -> None:
         check_algorithm(

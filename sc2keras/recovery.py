@@ -80,15 +80,16 @@ def fit_recovery(
             after step by the gradient, the step's own weights first and then all so
             far, as the authors of LISTA-CP and LAMP train; slow. `"auto"`: greedy,
             then joint; search; or joint, as suits the model.
-        loss: `"mse"` or `"log"`, see `RecoveryLoss`. None: `"log"`, which a gradient
-            follows to smaller errors by both measures, as few samples do not rule it;
-            but `"mse"` for a search with noise. Greedy fits always take `"mse"`, which
-            gives up no sample.
+        loss: `"mse"` or `"log"`, see `RecoveryLoss`, what is smallest of what is kept.
+            None: `"mse"` if `snr` is given, which gives up no sample, else `"log"`. A
+            gradient is then of `"log"` all the same, which leads to smaller errors by
+            both, as few samples do not rule it. Greedy fits always take `"mse"`.
         n_updates: Integer, the updates of a joint fit, or at most of each stage.
         learning_rate: Float, of a gradient; None: the encoder's own, where one matrix
             serves all steps (0.01 for LAMP and TiLISTA, 0.04 for ELISTA, 0.004 for
-            NA-ALISTA); else 0.05 where a few numbers, mostly logarithms, are all that
-            is trained, and with a matrix a step 0.0005, or 0.0001 after a greedy fit.
+            NA-ALISTA); else 0.1, with `snr` 0.03, where a few numbers, mostly
+            logarithms, are all that is trained, and with a matrix a step 0.0005, or
+            0.0001 after a greedy fit.
         batch_size: Integer, the samples of an update.
         n_samples: Integer, the samples to search on, and again those to choose on.
         start: A fitted `ALISTA`, in place of the one, without a ridge, that a greedy
@@ -139,13 +140,13 @@ def fit_recovery(
             raise ValueError(
                 f"start is of a greedy fit; received {method=!r}. Use method='auto'."
             )
-    if loss is None:
-        is_noisy = problem.get("snr") is not None
-        loss = "mse" if methods == ["search"] and is_noisy else "log"
-    error_of = RecoveryLoss(loss)
+    trained = RecoveryLoss(loss or "log")
+    is_noisy = problem.get("snr") is not None
+    measure = RecoveryLoss(loss or ("mse" if is_noisy else "log"))
     draw, train, choice = samples_for(model, atoms, pairs, n_samples, seed, problem)
     with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
-        task = Problem(draw, train, choice, error_of, batch_size, seed, bar)
+        losses = trained, measure
+        task = Problem(draw, train, choice, *losses, batch_size, seed, bar)
         if isinstance(encoder, NAALISTABlock) and not encoder.is_adapted():
             encoder.adapt(train[0])
         coder = truncated(encoder, encoder.n_steps)
@@ -162,7 +163,8 @@ def fit_recovery(
         for each in methods:
             # A fit by another measure, or of few samples, may be worse than the start.
             with BestWeights(encoder, task.error(forward)) as best:
-                rate = learning_rate or _rate_for(encoder, "greedy" in methods)
+                is_begun = "greedy" in methods
+                rate = learning_rate or _rate_for(encoder, is_begun, is_noisy)
                 if each == "greedy":
                     fit_greedily(encoder, task, start)
                 elif each == "search":
@@ -175,12 +177,12 @@ def fit_recovery(
         return recovery_quality(forward(choice[0]), choice[1])
 
 
-def _rate_for(encoder: Encoder, is_begun: bool) -> float:
+def _rate_for(encoder: Encoder, is_begun: bool, is_noisy: bool) -> float:
     if encoder.recovery_rate is not None:
         return encoder.recovery_rate
     n_weights = sum(math.prod(w.shape) for w in encoder.trainable_weights)
     if n_weights <= _FEW_WEIGHTS:
-        return 0.05
+        return 0.03 if is_noisy else 0.1
     return 1e-4 if is_begun else 5e-4
 
 
@@ -287,7 +289,7 @@ def _train(
                 trainer.fit(_Fresh(task, n_batches), shuffle=False, verbose=0)
             waited = 0 if best.offer(task.error(forward)) else waited + 1
             task.bar.update(n_batches)
-            task.bar.set_postfix_str(f"{task.loss.kind} {best.error:.3g}")
+            task.bar.set_postfix_str(f"{task.measure.kind} {best.error:.3g}")
             if patience is not None and waited > patience:
                 break
 

@@ -39,7 +39,9 @@ class Problem(NamedTuple):
     draw: Callable[[int], tuple[NDArray, NDArray]]
     train: tuple[NDArray, NDArray]
     validation: tuple[NDArray, NDArray]
+    # Of gradients, and of what is kept.
     loss: RecoveryLoss
+    measure: RecoveryLoss
     batch_size: int
     seed: int
     bar: tqdm
@@ -47,7 +49,7 @@ class Problem(NamedTuple):
     def error(self, forward: Forward) -> float:
         """The loss on the samples to choose on; what is no number is the worst."""
         x, truth = self.validation
-        value = float(self.loss(truth, forward(x)))
+        value = float(self.measure(truth, forward(x)))
         return value if math.isfinite(value) else np.inf
 
 
@@ -218,7 +220,7 @@ def search(encoder: HyperLISTABlock, task: Problem, forward: Forward) -> None:
 
     def error(numbers: NDArray, n_samples: int) -> float:
         encoder.log_constants.assign(numbers)
-        value = float(task.loss(truth[:n_samples], forward(x[:n_samples])))
+        value = float(task.measure(truth[:n_samples], forward(x[:n_samples])))
         task.bar.update()
         return value if math.isfinite(value) else np.inf
 

@@ -127,7 +127,7 @@ MODELS = {
     "LAMP": Model("LAMP", n_updates=120),
     "GLISTA": Model("GLISTA", **_OF_ALISTA),
     "ELISTA": Model("ELISTA", {"n_steps": N_STEPS // 2}, n_updates=120, **_OF_ISTA),
-    "TISTA": Model("TISTA"),
+    "TISTA": Model("TISTA", n_updates=120),
     "least squares on the true support": Model("", is_fitted=False),
 }
 # Changes at test time to what was fitted on.

@@ -220,7 +220,7 @@ def _colour(label):
 def _width(label):
     """Later lines are thinner, so that of several on one another all are seen."""
     labels = list(recovery.MODELS)
-    return 1 + 6 * (1 - labels.index(label) / len(labels))
+    return 1 + 4 * (1 - labels.index(label) / len(labels))
 
 
 def _legend(figure, axes):

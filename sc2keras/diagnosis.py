@@ -13,7 +13,7 @@ from sc2keras import signals
 from sc2keras.evaluation import code_quality
 from sc2keras.explorer.facts import sparse_coder
 from sc2keras.explorer.figures import sample_figures
-from sc2keras.layers import DoubleTanh
+from sc2keras.layers.double_tanh import is_never_zero
 from sc2keras.models import SparseCoder
 from sc2keras.models.activity import remedy, shares_mean
 from sc2keras.models.variables import centered
@@ -346,7 +346,7 @@ def _findings(
             f"more steps than n_steps={encoder.n_steps}, or subtract the mean that all "
             "samples share."
         )
-    if any(isinstance(layer, DoubleTanh) for layer in encoder._flatten_layers()):
+    if is_never_zero(encoder):
         yield (
             "Entries are small where others' are zero, since the activation is smooth. "
             'For zeros take activation="shrinkage".'

@@ -32,7 +32,7 @@ from sc2keras.io.progress import Unfinished
 from sc2keras.io.sources import Progress, Source, kind_of_input
 from sc2keras.io.stores import kind_of_output
 from sc2keras.io.work import kept_in, locked, unfinished_folder
-from sc2keras.layers import DoubleTanh
+from sc2keras.layers.double_tanh import is_never_zero
 from sc2keras.models import SparseCoder
 from sc2keras.models.proven import check_provable
 from sc2keras.validation import check_positive, check_positive_integer
@@ -287,8 +287,7 @@ class Transfer:
             del self.identity["input"]  # Files may be moved.
         shape = (self.source.n_rows, *self.way.gives)
         self.store = self.kind_of_store(self.folder, shape, self.threshold)
-        activation = model.encoder.last_activation()
-        self.store.is_never_zero = isinstance(activation, DoubleTanh)
+        self.store.is_never_zero = is_never_zero(model.encoder)
 
     def write(self) -> Result:
         """All rows, or those that an earlier run left, into the target."""

@@ -63,3 +63,8 @@ class DoubleTanh(ThresholdActivation):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.initial_scale}
+
+
+def is_never_zero(encoder: keras.layers.Layer) -> bool:
+    """Whether the codes of an encoder are small where others' are zero."""
+    return any(isinstance(layer, DoubleTanh) for layer in encoder._flatten_layers())

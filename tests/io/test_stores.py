@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import transfers
+from helpers import ENTRIES, with_slow
 from scipy import sparse
 from transfers import (
     assert_nothing_unfinished,
@@ -12,6 +13,7 @@ from transfers import (
     told,
 )
 
+from sc2keras import applications
 from sc2keras.io import stores
 from sc2keras.io.progress import Unfinished
 
@@ -54,6 +56,19 @@ def test_a_double_tanh_is_named_where_there_is_one(activation, tmp_path, recwarn
     message = str(warning.message)
     assert "threshold=T leaves out those of magnitude <= T" in message
     assert ("double tanh" in message) == (activation == "double_tanh")
+
+
+FEW = ["StepLFISTA", "ALISTA", "SparseAutoencoder"]
+OTHERS = [entry.name for entry in ENTRIES if entry.name not in FEW]
+
+
+@pytest.mark.parametrize("name", with_slow(FEW, OTHERS))
+def test_codes_of_every_encoder_make_a_csr_array(name, tmp_path):
+    model = applications.build(name, 6, (4, 4, 1), n_steps=2)
+    array = save_npy(tmp_path / "x.npy", floats())
+    codes = dense(encode(model, array, tmp_path / "codes.npy"))
+    output = encode(model, array, tmp_path / "codes.npz")
+    np.testing.assert_array_equal(sparse.load_npz(output).toarray(), codes)
 
 
 def test_dense_codes_in_a_csr_array_are_warned_of_once(tmp_path, recwarn):

@@ -434,7 +434,7 @@ def interrupted(*args, **kwargs):
 def test_a_fit_that_fails_leaves_the_old_estimator(monkeypatch, failure):
     x, other = signals(40, 16), signals(30, 8)
     coder = SparseCodeTransformer(5, builder="LISTA", epochs=1, random_state=0).fit(x)
-    before, codes = attributes(coder), coder.transform(x)
+    before, codes, l1 = attributes(coder), coder.transform(x), coder.l1
     if failure == "parameter":
         coder.set_params(l1=-1.0)
     elif failure == "interrupt":
@@ -445,6 +445,7 @@ def test_a_fit_that_fails_leaves_the_old_estimator(monkeypatch, failure):
     with pytest.raises((ValueError, KeyboardInterrupt)):
         coder.fit(other)
     assert attributes(coder) == before
+    coder.set_params(l1=l1)  # `transform` looks at it.
     np.testing.assert_array_equal(coder.transform(x), codes)
     with pytest.raises(ValueError, match="8 features"):
         coder.transform(other)

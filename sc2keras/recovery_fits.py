@@ -112,11 +112,12 @@ def _options_of_alista(encoder: Any) -> dict[str, Any]:
 
 def check_start(encoder: Encoder, start: Any) -> None:
     """Raises a ValueError unless the encoder can begin with the steps of `start`."""
-    begun = getattr(start, "encoder", start)
+    begun = getattr(start, "encoder", None)
     if not encoder.can_take_steps or not isinstance(begun, ALISTABlock):
+        kind = type(begun or start).__name__
         raise ValueError(
             "start must be a model of ALISTA, for an encoder whose weights can be such "
-            f"that its codes are ALISTA's; received one of {type(begun).__name__} for "
+            f"that its codes are ALISTA's; received one of {kind} for "
             f"{type(encoder).__name__}. Leave start out."
         )
     wanted, held = _options_of_alista(encoder), _options_of_alista(begun)

@@ -9,7 +9,7 @@ from helpers import EXHAUSTIVE, to_numpy, with_slow
 from tqdm import tqdm
 
 import sc2keras
-from sc2keras import applications, fit_recovery
+from sc2keras import applications, fit_recovery, layers
 from sc2keras.datasets import sparse_recovery
 from sc2keras.evaluation import recovery_quality
 from sc2keras.losses import RecoveryLoss
@@ -194,6 +194,7 @@ def test_units_are_the_models(tmp_path):
         ("ALISTA", {"condition": 50.0}, "received condition=50.0.*model's dictionary"),
         ("ALISTA", {"learning_rate": -1}, "learning_rate must be .*learning_rate=-1"),
         ("ALISTA", {"start": "x"}, "start must be a model of ALISTA.*one of str"),
+        ("LISTACP", {"start": layers.ALISTABlock(40)}, "must be a model.*ALISTABlock"),
         ("ALISTA", {"pairs": TEST.x}, r"pairs must be \(x, codes\); received ndarray"),
         ("ALISTA", {"pairs": (TEST.x, TEST.x)}, r"received \(300, 20\) and"),
         ("ALISTA", {"pairs": (np.nan * TEST.x, TEST.codes)}, r"infinity in pairs\[0\]"),

@@ -7,7 +7,11 @@ What is finished is kept in --output: a run that was stopped goes on where it wa
 """
 
 import itertools
+import multiprocessing
 import os
+import signal
+import sys
+from concurrent import futures
 
 import joblib
 from experiments import arguments, recovery, recovery_report
@@ -36,19 +40,46 @@ def make(store, name, matrix, args):
     asked = set(args.models)
     while more := {recovery.needs(name, label) for label in asked} - asked - {""}:
         asked |= more
-    parallel = joblib.Parallel(args.jobs, return_as="generator")
-    waiting = [label for label in recovery.MODELS if label in asked]
-    needs = {label: recovery.needs(name, label) for label in waiting}
-    with tqdm(total=len(waiting), desc=name, unit="model") as bar:
-        while waiting:
-            ready = [label for label in waiting if needs[label] not in waiting]
-            # The long ones first, so that no process waits for another one.
-            ready.sort(key=lambda label: -length_of(label))
-            calls = [(store, name, matrix, label) for label in ready]
-            made = parallel(joblib.delayed(recovery.record_of)(*call) for call in calls)
-            for _ in made:
-                bar.update()
-            waiting = [label for label in waiting if label not in ready]
+    labels = [label for label in recovery.MODELS if label in asked]
+    calls = {label: (store, name, matrix, label) for label in labels}
+    calls = {label: c for label, c in calls.items() if not recovery.find(*c)[-1]}
+    with tqdm(total=len(calls), desc=name, unit="model") as bar:
+        if args.jobs == 1:
+            made = itertools.starmap(recovery.record_of, calls.values())
+        else:
+            made = side_by_side(calls, args.jobs)
+        for _ in made:
+            bar.update()
+
+
+def side_by_side(calls, jobs):
+    """Yields each record when it is made; the long ones are begun first."""
+    waiting = sorted(calls, key=length_of, reverse=True)
+    needs = {label: recovery.needs(calls[label][1], label) for label in waiting}
+    spawn = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(jobs, spawn, leave_signals) as pool:
+        running = {}
+        try:
+            while waiting or running:
+                unmade = {*waiting, *running.values()}
+                ready = [label for label in waiting if needs[label] not in unmade]
+                for label in ready[: jobs - len(running)]:
+                    running[pool.submit(recovery.record_of, *calls[label])] = label
+                    waiting.remove(label)
+                done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                for future in done:
+                    del running[future]
+                    yield future.result()
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def leave_signals():
+    """A Ctrl-C is for the process that began this one, and ends it as it should."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def length_of(label):

@@ -150,12 +150,17 @@ def needs(name, label):
     return model.ridge_of if has_ridge and model.ridge_of != label else ""
 
 
+def find(store, name, matrix, label):
+    """The key, the settings and the record, which is empty if it is missing."""
+    key, n_updates = f"{name}, {label}, matrix {matrix}", MODELS[label].n_updates
+    settings = {"seed": matrix, "n_steps": N_STEPS, "n_updates": n_updates}
+    return key, settings, store.find(key, settings=settings)
+
+
 def record_of(store, name, matrix, label):
     """The record of a model on a matrix of a setting, made if it is missing."""
     setting, model = SETTINGS[name], MODELS[label]
-    settings = {"seed": matrix, "n_steps": N_STEPS, "n_updates": model.n_updates}
-    key = f"{name}, {label}, matrix {matrix}"
-    record = store.find(key, settings=settings)
+    key, settings, record = find(store, name, matrix, label)
     if not record:
         other = needs(name, label)
         needed = record_of(store, name, matrix, other) if other else {}

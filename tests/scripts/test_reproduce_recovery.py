@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,27 @@ def test_a_run_writes_records_table_and_pictures_and_goes_on(
     assert all(f"| {label} | 1 |" in table for label in SOME)
     monkeypatch.setattr(recovery, "measure", None)  # Nothing is measured again.
     assert script.main(options) == 0
+
+
+@pytest.mark.parametrize("snr", [None, 10.0])
+def test_processes_begin_a_model_once_what_it_needs_is_there(
+    script, monkeypatch, tmp_path, snr
+):
+    setting = replace(TINY, snr=snr)
+    monkeypatch.setattr(recovery, "SETTINGS", {setting.name: setting})
+    begun, made = [], [""]
+
+    def record_of(store, name, matrix, label):
+        begun.append(label)
+        assert recovery.needs(name, label) in made
+        made.append(label)
+
+    monkeypatch.setattr(recovery, "record_of", record_of)
+    pool = lambda jobs, *_: ThreadPoolExecutor(jobs)  # noqa: E731
+    monkeypatch.setattr(script.futures, "ProcessPoolExecutor", pool)
+    args = script.parse_arguments(["--output", str(tmp_path), "--jobs", "2"])
+    script.make(Store(tmp_path / "records"), setting.name, 0, args)
+    assert sorted(made[1:]) == sorted(begun) == sorted(recovery.MODELS)
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,13 @@ def refine(
     """A sparse autoencoder continued for more steps, on its own frozen dictionary.
 
     Its first step is the autoencoder as it was trained. Each further one corrects the
-    code by what it leaves of the signal, s ← T(s + γ_t (x − b_d − s D) W_e), so that
-    with as many entries the code says more. Choose the γ_t on samples: on these the
-    result is then never worse than with fewer steps. The result can be used as it is,
+    code by what it leaves of the signal, s ← T(s + γ_t (x − b_d − s D) Dᵀ), so that
+    with as many entries the code says more; of these steps every other one, from the
+    first on, corrects the values of the entries that are chosen, and chooses no others.
+    (Along Dᵀ the error falls on all signals. Along the autoencoder's W_e, with
+    `exact_gradient=False`, it falls less, and on signals unlike those that this was
+    learned on, much less.) Choose the γ_t on samples: on these the result is then never
+    worse than with fewer steps. The result can be used as it is,
     and be trained further, by `compile` and `fit`; D stays what it is. (To train D as
     well, set `encoder.dictionary.trainable`.)
 
@@ -44,15 +48,17 @@ def refine(
         model: A `SparseCoder` of a `SparseAutoencoderBlock`; or the path of a
             `.safetensors` file that SAELens, sparsify or dictionary_learning saved, or
             of its folder.
-        n_steps: Integer, T, the number of steps of the result.
+        n_steps: Integer, T, the number of steps of the result. A model that has several
+            is continued as it was built.
         x: Array of samples, on at most 2,048 of which each γ_t is chosen, by the error
             that it leaves; where every γ_t would leave more, it is 0, which training
-            does not change. None: γ_t = 1/(t L) with L = ‖D W_e‖, small enough that
-            codes stay bounded whatever W_e is; they may fit less well than the first.
+            does not change. None: γ_t = 1/L with L = ‖D Dᵀ‖, or 1/(t L) with
+            L = ‖D W_e‖, small enough that codes stay bounded whatever W_e is.
         apply_b_dec_to_input: Boolean, of a file that does not say whether b_dec is
             subtracted from the input.
-        **kwargs: Of `SparseAutoencoderBlock`, in place of those that it has; of a file
-            what it does not say, such as `activation` and `k`.
+        **kwargs: Of `SparseAutoencoderBlock`, in place of those that it has, such as
+            `shared=False` to train a matrix a step, from Dᵀ on; of a file what it does
+            not say, such as `activation` and `k`.
 
     Returns:
         A new `SparseCoder`. A classifier on the codes of `model` is not taken over.
@@ -76,7 +82,7 @@ def refine(
     References:
         O'Neill, Gumran and Klindt, Compute Optimal Inference and Provable Amortisation
         Gap in Sparse Autoencoders, 2025. Blumensath and Davies, Normalized Iterative
-        Hard Thresholding, 2010.
+        Hard Thresholding, 2010. Foucart, Hard Thresholding Pursuit, 2011, section 5.
     """
     if isinstance(model, SparseCoder):
         if apply_b_dec_to_input is not None:
@@ -88,7 +94,11 @@ def refine(
     else:
         arguments, weights = read_autoencoder(model, apply_b_dec_to_input, **kwargs)
         shape = weights["dictionary"].shape[1:]
-    arguments = {**arguments, **kwargs, "n_steps": n_steps}
+    continued = {}
+    if arguments.get("n_steps", 1) == 1:
+        shared = kwargs.get("shared", arguments.get("shared", True))
+        continued = {"exact_gradient": bool(shared), "debias": True}
+    arguments = {**arguments, **continued, **kwargs, "n_steps": n_steps}
     arguments["trainable_dictionary"] = False
     dictionary = weights["dictionary"]
     refined = build(
@@ -132,21 +142,22 @@ def _put(encoder: Any, weights: dict[str, NDArray]) -> None:
         elif weight.name in weights:
             weight.assign(weights[weight.name])
         elif weight.name.startswith("kernel_"):
-            weight.assign(weights["kernel"])
+            weight.assign(weights["dictionary"].T)
     if encoder.n_steps > 1:
         old = np.asarray(weights.get("log_step", np.zeros(0)))[: encoder.n_steps - 1]
         encoder.log_step.assign(np.concatenate([old, _safe_steps(encoder)[len(old) :]]))
 
 
 def _safe_steps(encoder: Any) -> NDArray:
-    """ln γ_t = −ln(t L), t = 1, …, with L = ‖D W_e‖, which bounds codes.
+    """ln γ_t, −ln L or −ln(t L), with L = ‖D W_t‖, which bounds codes.
 
-    No T makes an entry larger, so that ‖s_t+1‖ ≤ ‖I − γ_t D W_e‖ ‖s_t‖ + γ_t ‖c‖ with a
-    c of the signal and the bias. The norm is at most 1 + 1/t, and the product of these
-    n_steps: with a constant γ it may be exponential in them, since D W_e, unlike
-    D Dᵀ, need not be symmetric.
+    No T makes an entry larger, so that ‖s_t+1‖ ≤ ‖I − γ_t D W_t‖ ‖s_t‖ + γ_t ‖c‖ with a
+    c of the signal and the bias. With D Dᵀ, which is symmetric, γ_t = 1/L makes it
+    at most 1. Otherwise it is at most 1 + 1/t, and the product of these n_steps: with a
+    constant γ it may be exponential in them.
     """
-    kernels = [encoder.kernel] if encoder.shared else encoder.kernels
+    t = np.arange(1, encoder.n_steps)
+    kernels = [encoder.kernel_of_step(i) for i in (t[:1] if encoder.shared else t)]
     dictionary, *kernels = (
         np.asarray(ops.convert_to_numpy(weight), float)
         for weight in (encoder.dictionary, *kernels)
@@ -154,9 +165,11 @@ def _safe_steps(encoder: Any) -> NDArray:
     scale = 1.0  # Of the magnitudes of "gated", which its W_e does not have.
     if encoder.activation == "gated":
         scale = np.exp(ops.convert_to_numpy(encoder.log_scale).astype(float))
+    elif encoder.exact_gradient:
+        t = np.ones(len(t))
     root = np.linalg.qr(dictionary, "r")
     norms = [np.sqrt(lipschitz_constant(root @ (w * scale))) for w in kernels]
-    return -np.log(np.maximum(norms, 1e-30) * np.arange(1, encoder.n_steps))
+    return -np.log(np.maximum(norms, 1e-30) * t)
 
 
 def _choose_steps(model: SparseCoder, x: NDArray) -> None:

@@ -382,10 +382,13 @@ def test_more_steps_say_more_with_as_many_entries_and_training_still_more():
     assert unexplained(chosen, x) < errors[2]
 
 
-@pytest.mark.parametrize("shared", with_slow([True], [True, False]))
+WAYS = ({}, {"exact_gradient": False, "debias": False}, {"shared": False})
+
+
+@pytest.mark.parametrize("options", with_slow([*WAYS[:2]], [*WAYS]))
 @pytest.mark.parametrize("start", with_slow(["random"], ["opposite", "large"]))
 @pytest.mark.parametrize("activation", with_slow(["relu", "gated"], NAMES))
-def test_without_samples_codes_stay_bounded_whatever_w_e_is(activation, start, shared):
+def test_without_samples_codes_stay_bounded_whatever_w_e_is(activation, start, options):
     n_steps, x = 20, signals(50, seed=3)
     model = applications.SparseAutoencoder(N, (D,), activation=activation, k=K)
     perturb(model.encoder)
@@ -395,15 +398,20 @@ def test_without_samples_codes_stay_bounded_whatever_w_e_is(activation, start, s
     kernel = {"random": kernel, "opposite": -atoms.T, "large": 30 * atoms.T}[start]
     model.encoder.kernel.assign(kernel)
     w = {weight.name: to_numpy(weight) for weight in model.encoder.weights}
-    constant = np.exp(w.get("log_scale", 0)) * ((x - w["offset"]) @ kernel)
-    constant += w.get("bias", 0) * (activation == "relu")
-    refined = sc2keras.refine(model, n_steps, shared=shared)
+    kernels = [kernel, atoms.T]  # Of the first step, and of later ones.
+    constants = [(x - w["offset"]) @ each for each in kernels]
+    constant = np.exp(w.get("log_scale", 0)) * np.abs(constants).max(axis=0)
+    constant += np.abs(w.get("bias", 0)) * (activation == "relu")
+    refined = sc2keras.refine(model, n_steps, **options)
     sizes = np.exp(to_numpy(refined.encoder.log_step))
     first, last = (np.linalg.norm(m.encode(x), axis=1) for m in (model, refined))
     pushed = sizes.sum() * np.linalg.norm(constant, axis=1)
     assert (last <= n_steps * (first + pushed) * (1 + 1e-4)).all()
-    norm = np.linalg.norm(w["dictionary"] @ (kernel * np.exp(w.get("log_scale", 0))), 2)
-    np.testing.assert_allclose(sizes[:3], 1 / norm / np.arange(1, 4), rtol=1e-4)
+    later = kernel if "exact_gradient" in options else atoms.T
+    norm = np.linalg.norm(atoms @ (later * np.exp(w.get("log_scale", 0))), 2)
+    is_constant = not options and activation != "gated"
+    falling = 1 if is_constant else np.arange(1, 4)
+    np.testing.assert_allclose(sizes[:3] * falling, 1 / norm, rtol=1e-4)
 
 
 def perturbed(activation):
@@ -451,7 +459,7 @@ def test_a_refined_model_can_be_refined_again(tmp_path):
 
 def test_steps_of_their_own_begin_as_shared_ones():
     model, x = trained("top_k"), signals(20, seed=3).reshape(-1, 2, 5)
-    shared, own = (sc2keras.refine(model, 3, shared=s) for s in (True, False))
+    shared, own = (sc2keras.refine(model, 3, x, shared=s) for s in (True, False))
     np.testing.assert_allclose(own.encode(x), shared.encode(x), atol=1e-6)
     assert len(own.trainable_weights) == len(shared.trainable_weights) + 2
     own.encoder.kernels[0].assign(0.5 * to_numpy(own.encoder.kernel))

@@ -60,12 +60,21 @@ class Rule:
         training: bool,
     ) -> tuple[Tensor, Tensor]:
         """`(codes, u)` after step t, from γ(r W_e); u is what T was applied to."""
+        total = self._total(codes, moved, size)
+        return self.select(total, t, training), total
+
+    def correct(self, codes: Tensor, moved: Tensor, size: Tensor) -> Tensor:
+        """The codes after a step that leaves zeros as they are."""
+        total = self._total(codes, moved, size)
+        return ops.where(codes != 0, self.layer.one_sided(total), nothing_of(total))
+
+    def _total(
+        self, codes: Tensor | None, moved: Tensor, size: Tensor | float
+    ) -> Tensor:
         total = moved
         if codes is None or self.repeats_bias:
             total = total + size * self.bias
-        if codes is not None:
-            total = codes + total
-        return self.select(total, t, training), total
+        return total if codes is None else codes + total
 
     def select(self, total: Tensor, t: int, training: bool) -> Tensor:
         """T of a step."""
@@ -202,14 +211,19 @@ class Gated(Rule):
         t: int,
         training: bool,
     ) -> tuple[Tensor, Tensor]:
-        scale = ops.exp(ops.cast(self.log_scale, moved.dtype))
-        gate, magnitude = moved + self.gate_bias, scale * moved
-        if codes is None:
-            magnitude = magnitude + self.bias
-        else:
-            gate, magnitude = gate + codes / scale, magnitude + codes
-        closed = nothing_of(magnitude)
-        return ops.where(gate > 0, ops.relu(magnitude), closed), gate
+        gate = moved + self.gate_bias
+        if codes is not None:
+            gate = gate + codes / self._scale(moved)
+        total = self._total(codes, moved, size)
+        return ops.where(gate > 0, ops.relu(total), nothing_of(total)), gate
+
+    def _total(
+        self, codes: Tensor | None, moved: Tensor, size: Tensor | float
+    ) -> Tensor:
+        return super()._total(codes, self._scale(moved) * moved, size)
+
+    def _scale(self, moved: Tensor) -> Tensor:
+        return ops.exp(ops.cast(self.log_scale, moved.dtype))
 
     def term(self, u: Tensor, x: Tensor) -> Tensor:
         layer, opened = self.layer, self.layer.out_of_unit(ops.relu(u))

@@ -8,7 +8,6 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from sc2keras import backend
 from sc2keras.layers.autoencoder_rules import (
     RULES,
     Name,
@@ -17,9 +16,9 @@ from sc2keras.layers.autoencoder_rules import (
     check_name,
     check_nested,
     kept,
-    spread,
     step_size,
 )
+from sc2keras.layers.auxiliary_loss import AuxiliaryLoss
 from sc2keras.layers.chosen_rows import (
     Decoding,
     check_decoding,
@@ -40,11 +39,9 @@ from sc2keras.validation import (
     Tensor,
     check_non_negative,
     check_positive,
-    check_positive_integer,
 )
 
 _USUAL_K = 32
-_AUX_WEIGHT = 1 / 32
 # Of the norm of a column of W_e: that of an atom made anew beside the usual one.
 _SHARE_OF_NEW = 0.5
 _U = "autoencoder_u"
@@ -61,10 +58,11 @@ _U = "autoencoder_u"
         "gated": {"activation": "gated"},
         "nested": {"nested": [2, 4]},
         "unshared": {"shared": False},
+        "pursuit": {"exact_gradient": True, "debias": True},
     },
 )
 @keras.saving.register_keras_serializable(package="sc2keras")
-class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
+class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
     """Sparse autoencoder: a linear map, an activation T, and a decoder with an offset.
 
         u = (x − b_d) W_e + b_e,  s_1 = T(u),  x̂ = s D + b_d
@@ -72,7 +70,8 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
     With `n_steps=1` it is the autoencoder of the papers. Further steps are the same
     encoder continued: they correct the code by what it leaves of the signal, with one
-    trained number γ_t each, and with `shared=False` a W_e of their own. It starts with
+    trained number γ_t each. They have the first step's W_e, one of their own, or Dᵀ
+    (`correction`), and every other one may keep the support (`debias`). It starts with
     W_e = Dᵀ, b_d = `offset`, b_e = 0. Atoms have unit norm, and the part of their
     gradient that would change it is left out. Every weight is an attribute of its name,
     such as `kernel`, `bias` (b_e), `offset` (b_d), `jump_threshold` (θ).
@@ -99,6 +98,11 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         n_atoms: Integer, k, the number of atoms (features, latents).
         n_steps: Integer, T, the number of steps.
         shared: Boolean. If True, all steps have one W_e; if False, each has its own.
+        exact_gradient: Boolean. If True, steps from the second on correct codes by Dᵀ
+            in place of W_e: the gradient of the error itself, whatever W_e was learned
+            to be on the samples at hand. It needs `shared=True`.
+        debias: Boolean. If True, steps 2, 4, … keep the entries that the step before
+            has chosen, correct their values alone, and choose no others.
         activation: String, one of the table's.
         k: Integer, the entries that `"top_k"` and `"batch_top_k"` keep of a sample (on
             average). None: 32, and at most a quarter of the atoms.
@@ -138,7 +142,8 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         and Nanda, BatchTopK Sparse Autoencoders, 2024. Rajamanoharan et al., Jumping
         Ahead, 2024, and Improving Dictionary Learning with Gated Sparse Autoencoders,
         2024. Bussmann et al., Learning Multi-Level Features with Matryoshka Sparse
-        Autoencoders, 2025.
+        Autoencoders, 2025. Foucart, Hard Thresholding Pursuit, 2011, section 5, whose
+        FHTP corrects the entries that are chosen in the same way.
     """
 
     recipe = Recipe("adam", learning_rate=1.5e-3, clipnorm=1.0)
@@ -157,6 +162,8 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         n_steps: int = 1,
         *,
         shared: bool = True,
+        exact_gradient: bool = False,
+        debias: bool = False,
         activation: Name = "top_k",
         k: int | None = None,
         nonnegative: bool = True,
@@ -174,6 +181,13 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         super().__init__(n_atoms, n_steps, trainable_offset=trainable_offset, **kwargs)
         self._has_offset = True
         self.shared = bool(shared)
+        self.exact_gradient = bool(exact_gradient)
+        self.debias = bool(debias)
+        if self.exact_gradient and not self.shared:
+            raise ValueError(
+                "exact_gradient=True leaves later steps no W_e of their own; received "
+                "shared=False with it. Leave one of the two."
+            )
         self.activation = check_name(activation)
         self.k = check_count(k, self.n_atoms)
         self.nonnegative = bool(nonnegative)
@@ -183,11 +197,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
                 f"activation={activation!r}, whose codes are never negative."
             )
         self.nested = check_nested(nested, self.n_atoms)
-        if aux_weight is not None:
-            aux_weight = check_non_negative("aux_weight", aux_weight)
-        self.aux_weight = aux_weight
-        self.aux_k = None if aux_k is None else check_positive_integer("aux_k", aux_k)
-        self.dead_after = check_positive_integer("dead_after", dead_after)
+        self.set_auxiliary(aux_weight, aux_k, dead_after)
         self.threshold = check_non_negative("threshold", threshold)
         self.bandwidth = check_positive("bandwidth", bandwidth)
         self.trainable_dictionary = bool(trainable_dictionary)
@@ -205,12 +215,6 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         """k, the entries that are kept of a sample."""
         return self.k or min(_USUAL_K, max(1, self.n_atoms // 4))
 
-    def weight_of_aux(self) -> float:
-        """w, the weight of what dead atoms reconstruct."""
-        if self.aux_weight is not None:
-            return self.aux_weight
-        return _AUX_WEIGHT if self._rule.selects_support else 0.0
-
     def build(self, input_shape: Shape) -> None:
         dictionary = self.add_dictionary(input_shape[-1])
         self.dictionary.constraint = keras.constraints.UnitNorm(axis=1)
@@ -226,14 +230,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
             self.log_step = self.add_weight_from(
                 "log_step", np.full(self.n_steps - 1, size)
             )
-        if self.weight_of_aux():
-            self.silent = self.add_weight(
-                name="silent",
-                shape=(self.n_atoms,),
-                initializer="zeros",
-                trainable=False,
-                aggregation="only_first_replica",
-            )
+        self.build_silent()
 
     def atoms(self) -> Tensor:
         """D, with the gradient of its atoms as directions."""
@@ -281,13 +278,28 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
 
     def step(self, prepared: Any, state: Any, t: int) -> tuple[Tensor, Tensor]:
         centred, training = prepared
-        codes, residual, size = state[0], centred, 1.0
-        kernel = self.kernels[t - 1] if t and not self.shared else self.kernel
-        if codes is not None:
-            residual = centred - self.synthesis(codes)
-            size = ops.exp(self.log_step[t - 1])
-        moved = size * ops.matmul(residual, kernel)
-        return self._rule.advance(codes, moved, size, t, training)
+        if t == 0:
+            moved = ops.matmul(centred, self.kernel)
+            return self._rule.advance(None, moved, 1.0, t, training)
+        codes, u = state
+        size = ops.exp(self.log_step[t - 1])
+        residual = centred - self.synthesis(codes)
+        moved = size * ops.matmul(residual, self.kernel_of_step(t))
+        if not self.keeps_support(t):
+            return self._rule.advance(codes, moved, size, t, training)
+        corrected = self._rule.correct(codes, moved, size)
+        pass_on_chosen(codes, corrected)
+        return corrected, u
+
+    def kernel_of_step(self, t: int) -> Tensor:
+        """What step t, from 0 on, makes corrections of a residual with."""
+        if t and self.exact_gradient:
+            return ops.transpose(self.atoms())
+        return self.kernel if self.shared or not t else self.kernels[t - 1]
+
+    def keeps_support(self, t: int) -> bool:
+        """Whether step t, from 0 on, chooses no entries."""
+        return self.debias and t % 2 == 1
 
     def states(self, inputs: Tensor, training: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """`(codes, u)` after each step, in the layer's unit."""
@@ -310,7 +322,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         if not self.return_sequences:
             pass_on_chosen(states[-1][0], codes)
         if training:
-            self._count_silent(states[-1][0])
+            self.count_silent(states[-1][0])
             note(codes, _U, states[-1][1])
         return codes
 
@@ -318,14 +330,6 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         self, inputs: Tensor, reverse: bool = False, training: bool | None = None
     ) -> keras.KerasTensor:
         return super().compute_output_spec(inputs, reverse)
-
-    def _count_silent(self, codes: Tensor) -> None:
-        if not self.weight_of_aux():
-            return
-        rows = ops.reshape(codes, (-1, self.n_atoms))
-        fired = ops.any(ops.not_equal(rows, 0), axis=0)
-        n_rows = ops.cast(ops.shape(rows)[0], self.silent.dtype)
-        self.silent.assign(ops.where(fired, 0.0, self.silent + n_rows))
 
     def auxiliary(
         self, outputs: Tensor, x: Tensor, reconstruction: Tensor, training: bool
@@ -336,7 +340,7 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         if u is not None:
             terms.append(self._rule.term(u, x))
             if training and self.weight_of_aux():
-                terms.append(self._error_of_dead(u, x, reconstruction))
+                terms.append(self.error_of_dead(u, x, reconstruction))
         terms = [term for term in terms if term is not None]
         return sum(terms[1:], terms[0]) if terms else None
 
@@ -355,22 +359,6 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         offset = self.out_of_unit(self.offset)
         return reconstruction_error(x, ops.cast(product, x.dtype) + offset)
 
-    def _error_of_dead(self, u: Tensor, x: Tensor, reconstruction: Tensor) -> Tensor:
-        dead = self.silent >= self.dead_after
-        target = ops.stop_gradient(x - reconstruction)
-        weight = self.weight_of_aux() * spread(x) / ops.maximum(spread(target), 1e-30)
-        count = min(self.aux_k or max(1, x.shape[-1] // 2), self.n_atoms)
-
-        def error() -> Tensor:
-            candidates = ops.where(dead, self.one_sided(u), 0.0)
-            codes = self.largest(candidates, count)
-            product = self.out_of_unit(self.synthesis(codes))
-            return weight * reconstruction_error(target, product)
-
-        # Mostly none is dead, and then it need not be paid for.
-        error = backend.recomputed(error)
-        return ops.cond(ops.any(dead), error, lambda: ops.zeros_like(x[:, 0]))
-
     def moderate(self, atoms: NDArray) -> None:
         # Of a sample's own direction u is larger than that of any atom which is shared.
         for weight in (self.kernel, *self.kernels):
@@ -386,6 +374,8 @@ class SparseAutoencoderBlock(UnfoldedEncoder, DictionaryLayer):
         return {
             **super().get_config(),
             "shared": self.shared,
+            "exact_gradient": self.exact_gradient,
+            "debias": self.debias,
             "activation": self.activation,
             "k": self.k,
             "nonnegative": self.nonnegative,

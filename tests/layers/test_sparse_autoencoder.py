@@ -245,34 +245,49 @@ def test_after_training_a_threshold_keeps_as_many_entries_as_a_batch_does():
     assert np.count_nonzero(model.encode(x), axis=1).mean() == pytest.approx(K, abs=0.3)
 
 
-def unrolled(activation, x, w, n_steps):
+def unrolled(activation, x, w, n_steps, exact_gradient=False, debias=False, **_):
     """The codes after every step, at inference."""
     codes = select(activation, pre_activation(activation, x, w), w, training=False)
     history = [codes]
     for t in range(1, n_steps):
         size = np.exp(w["log_step"][t - 1])
         residual = x - w["offset"] - codes @ w["dictionary"]
-        moved = size * residual @ w.get(f"kernel_{t}", w["kernel"])
+        kernel = w["dictionary"].T if exact_gradient else w["kernel"]
+        moved = size * residual @ w.get(f"kernel_{t}", kernel)
+        keeps = debias and t in (1, 3)
         if activation == "gated":
             scale = np.exp(w["log_scale"])
             opens = codes / scale + moved + w["gate_bias"] > 0
+            opens = codes > 0 if keeps else opens
             codes = opens * relu(codes + scale * moved)
         else:
             bias = size * w["bias"] if activation == "relu" else 0
             total = codes + moved + bias
-            codes = select(activation, total, w, training=False, t=t)
+            if keeps:
+                codes = (codes > 0) * relu(total)
+            else:
+                codes = select(activation, total, w, training=False, t=t)
         history.append(codes)
     return np.stack(history, axis=1)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+CONTINUED = (
+    {},
+    {"shared": False},
+    {"exact_gradient": True},
+    {"exact_gradient": True, "debias": True},
+    {"shared": False, "debias": True},
+)
+
+
+@pytest.mark.parametrize("options", CONTINUED, ids=lambda options: "-".join(options))
 @pytest.mark.parametrize("activation", NAMES)
-def test_further_steps_are_the_same_encoder_continued(activation, shared):
-    model = model_of(activation, n_steps=3, shared=shared)
+def test_further_steps_are_the_same_encoder_continued(activation, options):
+    model = model_of(activation, n_steps=4, **options)
     x = signals(N_SAMPLES, N_FEATURES)
     w = weights_of(model.encoder)
-    expected = unrolled(activation, x, w, 3)
-    assert np.abs(expected[:, 2] - expected[:, 0]).max() > 1e-2
+    expected = unrolled(activation, x, w, 4, **options)
+    assert np.abs(expected[:, 3] - expected[:, 0]).max() > 1e-2
     config = {**model.encoder.get_config(), "return_sequences": True}
     layer = SparseAutoencoderBlock.from_config(config)
     layer.build((None, N_FEATURES))
@@ -295,9 +310,17 @@ def test_one_step_is_the_first_of_several(activation):
     np.testing.assert_array_equal(to_numpy(steps(x))[:, 0], to_numpy(one.encoder(x)))
 
 
+def test_steps_cannot_be_exact_and_their_own():
+    with pytest.raises(ValueError, match=r"exact_gradient=True .* shared=False"):
+        SparseAutoencoderBlock(8, 3, exact_gradient=True, shared=False)
+
+
+@pytest.mark.parametrize("options", with_slow([CONTINUED[3]], CONTINUED))
 @pytest.mark.parametrize("activation", with_slow(["top_k"], NAMES))
-def test_all_weights_of_several_steps_are_trained_and_atoms_keep_their_norm(activation):
-    model, x = model_of(activation, n_steps=3), signals(200, N_FEATURES)
+def test_all_weights_of_several_steps_are_trained_and_atoms_keep_their_norm(
+    activation, options
+):
+    model, x = model_of(activation, n_steps=3, **options), signals(200, N_FEATURES)
     before = weights_of(model.encoder)
     model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
     losses = model.fit(x, batch_size=50, epochs=4, verbose=0).history["loss"]

@@ -23,8 +23,6 @@ _KEYS_OF_SAE_LENS = {
     "activation_fn",
     "activation_fn_str",
 }
-# The norm of an atom of zeros beside 1: its code keeps its place, and adds nothing.
-_NORM_OF_NOTHING = 1e-7
 
 
 class Autoencoder(NamedTuple):
@@ -49,9 +47,9 @@ def read_autoencoder(
     Norms of decoder rows other than one are moved into the encoder, where that leaves
     the reconstruction as it is: of `"top_k"` and `"batch_top_k"` one factor for all
     atoms, so that the same entries are kept. A bias that the library does not subtract
-    from the input is moved into b_e. A decoder row of zeros becomes an atom whose code
-    is always zero; of `"top_k"` and `"batch_top_k"`, where it may take the place of
-    another, one of next to no norm.
+    from the input is moved into b_e. A decoder row of zeros stays one, and its code is
+    always zero; but of `"top_k"` and `"batch_top_k"`, where it takes the place of
+    another, as in the library.
 
     Args:
         path: Path of a `.safetensors` file, or of the folder with it. What is not in
@@ -149,9 +147,10 @@ def _read_sparsify(found: Found, config: dict[str, Any]) -> _Read:
             f"The autoencoder has activation={activation!r} of sparsify, which the "
             "layer has not: 'topk' alone."
         )
-    arguments = {"activation": "top_k"} | {
-        name: config[name] for name in ("k",) if name in config
-    }
+    arguments: dict[str, Any] = {"activation": "top_k"}
+    if config.get("signed", False):
+        arguments["nonnegative"] = False
+    arguments |= {name: config[name] for name in ("k",) if name in config}
     weights = {
         "dictionary": found.take("W_dec", "n", "d"),
         "kernel": found.take("encoder.weight", "n", "d").T,
@@ -202,21 +201,19 @@ def _activation_of(found: Found, config: dict[str, Any]) -> dict[str, Any]:
         "topk": "top_k",
         "batchtopk": "batch_top_k",
     }
+    if named is not None and named not in by_name:
+        raise ValueError(
+            f"The autoencoder has architecture={named!r}, which the layer has not; it "
+            f"has {list(by_name)}."
+        )
     if "b_gate" in found:
         activation = "gated"
     elif "group_sizes" in found:
         activation = "batch_top_k"
     elif "threshold" in found or "log_threshold" in found:
-        activation = by_name.get(named or "", "jump_relu")
-    elif named is None:
-        activation = "relu"
-    elif named in by_name:
-        activation = by_name[named]
+        activation = by_name[named or "jumprelu"]
     else:
-        raise ValueError(
-            f"The autoencoder has architecture={named!r}, which the layer has not; it "
-            f"has {list(by_name)}."
-        )
+        activation = by_name[named or "standard"]
     # Of files before version 6 of SAELens.
     name = "activation_fn_str" if "activation_fn_str" in config else "activation_fn"
     kind = config.get(name, "relu")
@@ -303,19 +300,14 @@ def _centred(file: Path, weights: Tensors, is_centred: bool | None) -> Tensors:
 
 
 def _with_atoms(weights: Tensors, activation: str, is_rescaled: bool) -> Tensors:
-    """The same autoencoder with atoms of a norm that is at most one, and not zero."""
+    """The same autoencoder with atoms of a norm that is at most one."""
     weights = {name: value.copy() for name, value in weights.items()}
     dictionary = weights["dictionary"]
     norms = np.linalg.norm(dictionary, axis=1)
-    dead = np.flatnonzero(norms == 0)
-    dictionary[dead, dead % dictionary.shape[1]] = 1.0
+    dead = norms == 0
     if activation in ("top_k", "batch_top_k") and not is_rescaled:
         # The entries of a dead latent take the place of others.
         largest = norms.max() or 1.0
-        small = norms < _NORM_OF_NOTHING * largest
-        rows = dictionary[small]
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        dictionary[small] = _NORM_OF_NOTHING * largest * rows
         norms = np.full(len(norms), largest)
         if "batch_threshold" in weights:
             weights["batch_threshold"] = weights["batch_threshold"] * largest

@@ -14,11 +14,13 @@ from sc2keras.layers import SparseAutoencoderBlock
 from sc2keras.layers.dictionary import lipschitz_constant
 from sc2keras.models import SparseCoder
 from sc2keras.signals import as_samples, check_finite
+from sc2keras.validation import at_least_float32
 
 _MOST_SAMPLES = 2048
 # The γ that are tried. Of a W_e that makes codes of a signal, 1 makes them of a rest.
 _SIZES = np.log(np.geomspace(1e-3, 10.0, 9))
 _NEAR_ENOUGH = {"xatol": 0.01}
+_OF_THE_AUTOENCODER = {"n_atoms", "input_shape", "dictionary", "trainable_dictionary"}
 # e to it is 0 in every dtype: a step that leaves codes as they are.
 _NO_STEP = -1000.0
 
@@ -42,7 +44,7 @@ def refine(
     learned on, much less.) Choose the γ_t on samples: on these the result is then never
     worse than with fewer steps. The result can be used as it is,
     and be trained further, by `compile` and `fit`; D stays what it is. (To train D as
-    well, set `encoder.dictionary.trainable`.)
+    well, where its atoms have unit norm, set `encoder.dictionary.trainable`.)
 
     Args:
         model: A `SparseCoder` of a `SparseAutoencoderBlock`; or the path of a
@@ -52,7 +54,8 @@ def refine(
             is continued as it was built.
         x: Array of samples, on at most 2,048 of which each γ_t is chosen, by the error
             that it leaves; where every γ_t would leave more, it is 0, which training
-            does not change. None: γ_t = 1/L with L = ‖D Dᵀ‖, or 1/(t L) with
+            does not change. The threshold of a `"batch_top_k"` that has none is chosen
+            on them as well. None: γ_t = 1/L with L = ‖D Dᵀ‖, or 1/(t L) with
             L = ‖D W_e‖, small enough that codes stay bounded whatever W_e is.
         apply_b_dec_to_input: Boolean, of a file that does not say whether b_dec is
             subtracted from the input.
@@ -84,6 +87,11 @@ def refine(
         Gap in Sparse Autoencoders, 2025. Blumensath and Davies, Normalized Iterative
         Hard Thresholding, 2010. Foucart, Hard Thresholding Pursuit, 2011, section 5.
     """
+    for name in _OF_THE_AUTOENCODER & kwargs.keys():
+        raise ValueError(
+            f"{name} is that of the autoencoder; received {name}={kwargs[name]!r}. "
+            "Leave it."
+        )
     if isinstance(model, SparseCoder):
         if apply_b_dec_to_input is not None:
             raise ValueError(
@@ -100,17 +108,21 @@ def refine(
         continued = {"exact_gradient": bool(shared), "debias": True}
     arguments = {**arguments, **continued, **kwargs, "n_steps": n_steps}
     arguments["trainable_dictionary"] = False
-    dictionary = weights["dictionary"]
-    refined = build(
-        "SparseAutoencoder",
-        len(dictionary),
-        shape,
-        dictionary=dictionary,
-        **arguments,
-    )
+    n_atoms = len(weights["dictionary"])
+    refined = build("SparseAutoencoder", n_atoms, shape, **arguments)
     _put(refined.encoder, weights)
-    if x is not None and n_steps > 1:
-        _choose_steps(refined, as_samples("x", x, shape))
+    has_threshold = bool(np.any(weights.get("batch_threshold", 0)))
+    if x is not None:
+        x = as_samples("x", x, shape)
+        if not len(x):
+            raise ValueError(f"x must hold samples; received shape {x.shape}.")
+        check_finite("x", x, refined.inputs[0].dtype)
+        _choose(refined, x, has_threshold)
+    elif refined.encoder.activation == "batch_top_k" and not has_threshold:
+        raise ValueError(
+            "batch_top_k keeps what is above a threshold, which the autoencoder does "
+            "not hold. Pass x=..., samples to choose it on, or activation='top_k'."
+        )
     return refined
 
 
@@ -132,6 +144,17 @@ def _of_model(
 
 def _put(encoder: Any, weights: dict[str, NDArray]) -> None:
     """The weights of an autoencoder; of steps that it has not, such as are safe."""
+    made = {"log_step", "batch_threshold", "jump_threshold", "silent"}
+    missing = [
+        w.name
+        for w in encoder.weights
+        if w.name not in {*made, *weights} and not w.name.startswith("kernel_")
+    ]
+    if missing:
+        raise ValueError(
+            f"activation={encoder.activation!r} has weights that the autoencoder has "
+            f"not: {', '.join(missing)}. Leave it, or build another and train it."
+        )
     for weight in encoder.weights:
         if weight.name == "log_step":
             continue
@@ -172,14 +195,23 @@ def _safe_steps(encoder: Any) -> NDArray:
     return -np.log(np.maximum(norms, 1e-30) * t)
 
 
-def _choose_steps(model: SparseCoder, x: NDArray) -> None:
-    """The γ_t, one after the other, that leave the smallest error of samples."""
+def _choose(model: SparseCoder, x: NDArray, has_threshold: bool) -> None:
+    """The γ_t, one after the other, that leave the smallest error of samples.
+
+    And the threshold of a batch, if there is none yet.
+    """
     encoder: Any = model.encoder
-    check_finite("x", x, model.inputs[0].dtype)
     chosen = np.random.default_rng(0).permutation(len(x))[:_MOST_SAMPLES]
-    rows = ops.convert_to_tensor(x[chosen].reshape(len(chosen), -1), "float32")
+    # Outside of a call weights are not cast to another dtype.
+    rows = ops.convert_to_tensor(x[chosen].reshape(len(chosen), -1))
+    rows = ops.cast(rows, encoder.variable_dtype)
     prepared = encoder.prepare(encoder.in_unit(rows))
     state = encoder.step(prepared, encoder.initial_state(prepared), 0)
+    if encoder.activation == "batch_top_k" and not has_threshold:
+        _set_threshold(encoder, state, 0)
+        state = encoder.step(prepared, encoder.initial_state(prepared), 0)
+    if encoder.n_steps == 1:
+        return
     sizes = np.array(ops.convert_to_numpy(encoder.log_step))
 
     def advance(size: float, t: int) -> Any:
@@ -190,6 +222,7 @@ def _choose_steps(model: SparseCoder, x: NDArray) -> None:
     def error(size: float, t: int) -> float:
         codes = encoder.out_of_unit(advance(size, t)[0])
         left = rows - encoder.decode(codes)
+        left = ops.cast(left, at_least_float32(left.dtype))
         total = float(ops.convert_to_numpy(ops.sum(ops.square(left))))
         return total if np.isfinite(total) else np.inf
 
@@ -204,17 +237,24 @@ def _choose_steps(model: SparseCoder, x: NDArray) -> None:
 
 def _after(encoder: Any, prepared: Any, state: Any, t: int) -> Any:
     """The state after step t, in which a batch's threshold keeps as many as k says."""
-    weight = getattr(encoder, "batch_threshold", None)
-    if weight is None:
+    if encoder.activation != "batch_top_k":
         return encoder.step(prepared, state, t)
-    values = np.array(ops.convert_to_numpy(weight))
-    values[t] = values[t - 1]
-    weight.assign(values)
+    _set_threshold(encoder, None, t)
     after = encoder.step(prepared, state, t)
-    if ops.convert_to_numpy(encoder.log_step)[t - 1] == _NO_STEP:
+    is_none = ops.convert_to_numpy(encoder.log_step)[t - 1] == _NO_STEP
+    if is_none or encoder.keeps_support(t):
         return after
-    entries = np.sort(ops.convert_to_numpy(after[1]), axis=None)
-    count = min(encoder.count() * len(after[1]), entries.size - 1)
-    values[t] = max(entries[-count - 1], 0.0)
-    weight.assign(values)
+    _set_threshold(encoder, after, t)
     return encoder.step(prepared, state, t)
+
+
+def _set_threshold(encoder: Any, after: Any, t: int) -> None:
+    """That of step t, which keeps as many as k says of a state; None: that of t − 1."""
+    values = np.array(ops.convert_to_numpy(encoder.batch_threshold))
+    if after is None:
+        values[t] = values[t - 1]
+    else:
+        entries = np.sort(ops.convert_to_numpy(after[1]), axis=None)
+        count = min(encoder.count() * len(after[1]), entries.size - 1)
+        values[t] = max(entries[-count - 1], 0.0)
+    encoder.batch_threshold.assign(values)

@@ -95,10 +95,12 @@ def sae_lens(folder, architecture, config=None, norm=False, dead=()):
     return x, codes @ w_d + b_d, np.count_nonzero(codes, axis=1)
 
 
-def sparsify(folder):
+def sparsify(folder, signed=False):
     w_e, b_e, w_d, b_d, *_ = parts()
     x = signals()
-    codes = largest(relu((x - b_d) @ w_e + b_e), K)
+    u = (x - b_d) @ w_e + b_e
+    codes = largest(np.abs(u) if signed else relu(u), K)
+    codes = np.sign(u) * codes if signed else codes
     folder.mkdir()
     tensors = {
         "encoder.weight": w_e.T,
@@ -108,6 +110,7 @@ def sparsify(folder):
     }
     write(folder / "sae.safetensors", tensors)
     config = {"activation": "topk", "k": K, "d_in": D, "transcode": False}
+    config["signed"] = signed
     (folder / "cfg.json").write_text(json.dumps(config))
     return x, codes @ w_d + b_d, np.count_nonzero(codes, axis=1)
 
@@ -159,6 +162,7 @@ LAYOUTS = {
         f, "topk", {"rescale_acts_by_decoder_norm": True}
     ),
     "sparsify": sparsify,
+    "sparsify, signed": lambda f: sparsify(f, signed=True),
     **{
         f"dictionary_learning {kind}": lambda f, kind=kind: dictionary_learning(f, kind)
         for kind in NAMES
@@ -300,6 +304,7 @@ def test_a_config_that_is_damaged_is_named(text, tmp_path):
     [
         ({"normalize_activations": "layer_norm"}, "normalize_activations='layer_norm'"),
         ({"architecture": "temporal"}, "architecture='temporal'"),
+        ({"architecture": "transcoder"}, "architecture='transcoder'"),
         ({"activation_fn": "tanh-relu"}, "activation_fn='tanh-relu'"),
         ({"activation_fn_str": "tanh-relu"}, "activation_fn_str='tanh-relu'"),
         ({"normalize_activations": True}, "normalize_activations=True"),
@@ -311,6 +316,34 @@ def test_what_the_layer_does_not_do_is_refused_by_name(change, match, tmp_path):
     (tmp_path / "sae/cfg.json").write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=match):
         sc2keras.refine(tmp_path / "sae")
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "gated"])
+def test_a_map_of_another_kind_is_refused_whatever_weights_it_has(
+    architecture, tmp_path
+):
+    sae_lens(tmp_path / "sae", architecture)
+    path, name = tmp_path / "sae/cfg.json", f"{architecture}_transcoder"
+    path.write_text(json.dumps({"architecture": name}))
+    with pytest.raises(ValueError, match=f"architecture='{name}'"):
+        sc2keras.refine(tmp_path / "sae")
+
+
+def test_a_batch_s_threshold_that_no_file_has_is_chosen_on_samples(tmp_path):
+    x, *_ = sae_lens(tmp_path / "sae", "topk")
+    options = {"activation": "batch_top_k"}
+    with pytest.raises(ValueError, match=r"does not hold.*Pass x="):
+        sc2keras.refine(tmp_path / "sae", 1, **options)
+    for n_steps in (1, 4):
+        model = sc2keras.refine(tmp_path / "sae", n_steps, x=x, **options)
+        assert np.count_nonzero(model.encode(x)) == pytest.approx(K * len(x), rel=0.02)
+
+
+def test_dead_latents_are_none_that_a_pursuit_uses(tmp_path):
+    x, *_ = sae_lens(tmp_path / "sae", "standard", dead=DEAD)
+    model = sc2keras.refine(tmp_path / "sae", 4, x=x)
+    codes = pursuit.orthogonal_matching_pursuit(x, model, K)
+    assert not codes[:, list(DEAD)].any() and not model.encode(x)[:, list(DEAD)].any()
 
 
 def test_weights_of_no_known_meaning_are_refused(tmp_path):
@@ -467,6 +500,53 @@ def test_steps_of_their_own_begin_as_shared_ones():
     np.testing.assert_array_equal(
         to_numpy(again.encoder.kernels[0]), to_numpy(own.encoder.kernels[0])
     )
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"x": np.zeros((0, D))}, "x must hold samples"),
+        ({"x": np.full((3, D), np.nan)}, "x must be finite"),
+        ({"n_atoms": 3}, r"n_atoms is that of the autoencoder; received n_atoms=3"),
+        ({"activation": "gated"}, "not: gate_bias, magnitude_bias, log_scale"),
+        ({"shared": False, "exact_gradient": True}, "exact_gradient=True"),
+    ],
+)
+def test_arguments_that_cannot_be_are_named(options, match):
+    model = applications.SparseAutoencoder(N, (D,), k=K)
+    with pytest.raises(ValueError, match=match):
+        sc2keras.refine(model, 2, **options)
+
+
+@pytest.mark.parametrize("activation", with_slow(["top_k"], NAMES))
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "mixed_bfloat16"])
+def test_a_model_of_any_dtype_is_refined_and_trained_on(dtype, activation):
+    if dtype == "float64" and keras.backend.backend() != "tensorflow":
+        pytest.skip("float64 is a switch of the whole process")
+    options = {"k": K, "activation": activation, "dtype": dtype, "l1": 0.02}
+    model, x = applications.SparseAutoencoder(N, (D,), **options), signals(500)
+    model.compile(run_eagerly=True)
+    model.fit(x, batch_size=100, verbose=0)
+    better = sc2keras.refine(model, 3, x=x)
+    assert better.encoder.dtype_policy.name == dtype
+    assert unexplained(better, x) < 1.01 * unexplained(model, x)
+    better.compile(run_eagerly=True)
+    assert np.isfinite(better.fit(x, verbose=0).history["loss"]).all()
+
+
+def test_atoms_that_training_would_make_longer_are_not_trained(tmp_path):
+    x, *_ = sae_lens(tmp_path / "sae", "topk", norm=True)
+    unit = sc2keras.refine(tmp_path / "sae", 2, x=x)
+    sae_lens(tmp_path / "other", "topk")
+    other = sc2keras.refine(tmp_path / "other", 2, x=x)
+    for model in (unit, other):
+        model.encoder.dictionary.trainable = True
+        model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    before = unit.dictionary
+    unit.fit(x, verbose=0)
+    assert np.abs(unit.dictionary - before).max() > 1e-3
+    with pytest.raises(ValueError, match=r"norm of 1.*dictionary.trainable = False"):
+        other.fit(x, verbose=0)
 
 
 def test_all_weights_are_taken_over():

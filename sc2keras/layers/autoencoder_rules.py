@@ -125,6 +125,7 @@ class BatchTopK(Rule):
             name="batch_threshold",
             shape=(n_steps,),
             initializer="zeros",
+            dtype="float32",  # In bfloat16 a hundredth would be lost beside it.
             trainable=False,
             aggregation="only_first_replica",
         )
@@ -259,6 +260,8 @@ def check_count(k: Any, n_atoms: int) -> int | None:
 
 
 def check_nested(nested: Any, n_atoms: int) -> list[int]:
+    if np.ndim(nested) != 1:
+        raise ValueError(f"nested must be integers; received {nested=!r}. Use [m, …].")
     widths = [check_positive_integer("nested", width) for width in nested]
     if any(a >= b for a, b in itertools.pairwise([*widths, n_atoms])):
         raise ValueError(

@@ -44,6 +44,7 @@ class AuxiliaryLoss(keras.layers.Layer):
                 name="silent",
                 shape=(self.n_atoms,),
                 initializer="zeros",
+                dtype="float32",  # bfloat16 counts to 256, and no further by ones.
                 trainable=False,
                 aggregation="only_first_replica",
             )

@@ -99,7 +99,7 @@ class DictionaryLayer(
         initial = self.add_dictionary(n_features)
         self.add_offset()
         step_size = 1.0 / lipschitz_constant(initial)
-        self.step_size = self.add_weight(
+        self.step_size = self.add_freezable(
             name="step_size",
             shape=(),
             initializer=Given(step_size),
@@ -126,7 +126,7 @@ class DictionaryLayer(
             )
         backend.check_divisible(f"{self.path}/dictionary", self.n_atoms)
         self.n_features = n_features
-        self.dictionary = self.add_weight(
+        self.dictionary = self.add_freezable(
             name="dictionary",
             shape=initial.shape,
             initializer=Given(initial),
@@ -146,7 +146,7 @@ class DictionaryLayer(
                 f" {start.size}."
             )
         unit = self.unit if self.offset_in_unit else 1.0
-        self.offset = self.add_weight(
+        self.offset = self.add_freezable(
             name="offset",
             shape=(n_features,),
             initializer=Given(np.broadcast_to(start / unit, (n_features,))),

@@ -107,6 +107,9 @@ class Encoder(keras.layers.Layer):
         """
         return None
 
+    def check_trainable(self) -> None:
+        """Raises a ValueError if a training would not leave the encoder what it is."""
+
     def moderate(self, atoms: NDArray) -> None:
         """Keeps atoms that were just made anew from taking over what others code."""
 

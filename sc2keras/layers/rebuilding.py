@@ -121,6 +121,20 @@ class RememberedFreezing(keras.layers.Layer):
         self.watch(variable.name, variable, kwargs.get("trainable", True))
         return variable
 
+    def add_freezable(self, trainable: bool, **kwargs: Any) -> keras.Variable:
+        """A weight that may be trained later, if it is not trained by default.
+
+        No gradient would ever reach a variable that TensorFlow makes as not trainable.
+        """
+        variable = super().add_weight(**kwargs)
+        if not trainable:
+            # Keras files a weight by what it is when it is first held.
+            self._untrack_variable(variable)
+            variable.trainable = False
+            self._track_variable(variable)
+        self.watch(variable.name, variable, trainable)
+        return variable
+
     def watch(self, name: str, variable: keras.Variable, by_default: bool) -> None:
         """Notes a new weight, and whether it is trainable by default."""
         self._freezing.weights.append((name, variable, by_default))

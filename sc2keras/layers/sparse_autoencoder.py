@@ -44,6 +44,7 @@ from sc2keras.validation import (
 _USUAL_K = 32
 # Of the norm of a column of W_e: that of an atom made anew beside the usual one.
 _SHARE_OF_NEW = 0.5
+_LEAST_NORM = 0.98  # Of unit atoms, in narrow dtypes.
 _U = "autoencoder_u"
 
 
@@ -232,6 +233,17 @@ class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
             )
         self.build_silent()
 
+    def check_trainable(self) -> None:
+        norms = np.linalg.norm(
+            ops.convert_to_numpy(self.dictionary).astype(float), axis=1
+        )
+        if self.dictionary.trainable and norms.min() < _LEAST_NORM:
+            raise ValueError(
+                "Training gives every atom a norm of 1, and the trained ones have "
+                f"norms from {norms.min():.3g} on, of which codes would not know. Set "
+                "encoder.dictionary.trainable = False."
+            )
+
     def atoms(self) -> Tensor:
         """D, with the gradient of its atoms as directions."""
         if not self.dictionary.trainable:
@@ -251,7 +263,8 @@ class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
         return self.synthesis(codes) + self.out_of_unit(self.offset)
 
     def reconstruction(self, codes: Tensor, atoms: Tensor, offset: Tensor) -> Tensor:
-        """s D + b_d, in the unit of the signals."""
+        """s D + b_d, in the unit of the signals and the dtype of the codes."""
+        atoms, offset = (ops.cast(part, codes.dtype) for part in (atoms, offset))
         return ops.matmul(codes, atoms) + self.out_of_unit(offset)
 
     def one_sided(self, total: Tensor) -> Tensor:

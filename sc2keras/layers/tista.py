@@ -103,7 +103,7 @@ class TISTABlock(FixedKernelEncoder):
         odds = math.log(self.density / (1 - self.density))
         prior = [math.log(self.noise**2 + 1e-12), odds, 2 * math.log(self.scale)]
         # ln σ², the log-odds of p, ln α².
-        self.prior = self.add_weight(
+        self.prior = self.add_freezable(
             name="prior",
             shape=(3,),
             initializer=Given(prior),

@@ -54,6 +54,7 @@ def data_of_fit(
             "sc2keras.learn_dictionary(x, n_atoms) and pass dictionary=..., or "
             "train LISTA or SC2Net."
         )
+    model.encoder.check_trainable()
     sizes = ("steps_per_epoch", "validation_batch_size")
     check_sizes(batch_size=batch_size, **{name: kwargs.get(name) for name in sizes})
     if not isinstance(epochs, (int, np.integer)) or epochs < 0:

@@ -290,6 +290,11 @@ def test_what_was_freed_is_so_after_a_reload(cls, tmp_path):
     assert sorted(trainable_names(loaded)) == sorted(trainable_names(model))
     x = signals(3, 8)
     assert_same(loaded.encode(x), model.encode(x), cls)
+    # And it is trained: codes are not all that D is for.
+    before = loaded.dictionary
+    loaded.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    loaded.fit(signals(20, 8), verbose=0)
+    assert np.abs(loaded.dictionary - before).max() > 1e-5
 
 
 @pytest.mark.parametrize("way", ["file", "clone", "pickle", "new"])

@@ -384,3 +384,24 @@ def test_every_weight_is_an_attribute_of_its_name(activation):
             assert layer.kernels[int(name[-1]) - 1] is weight
         else:
             assert getattr(layer, name) is weight
+
+
+def test_what_is_counted_and_averaged_is_so_in_any_dtype():
+    for activation in ("top_k", "batch_top_k"):
+        states = []
+        for dtype in ("float32", "bfloat16"):
+            options = {"activation": activation, "k": 2, "dtype": dtype}
+            layer = SparseAutoencoderBlock(N_ATOMS, dead_after=5000, **options)
+            layer.build((None, N_FEATURES))
+            x = signals(16, N_FEATURES) - 10.0  # Of which no code is above zero.
+            layer(x, training=True)
+            layer.silent.assign(layer.silent + 4096)
+            for _ in range(3):
+                layer(x, training=True)
+            states.append(to_numpy(layer.silent).max())
+        assert states == [4096 + 4 * 16] * 2
+
+
+def test_widths_that_are_no_list_are_named():
+    with pytest.raises(ValueError, match="nested must be integers; received nested=5"):
+        SparseAutoencoderBlock(8, nested=5)

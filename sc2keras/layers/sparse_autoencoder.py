@@ -1,7 +1,7 @@
 """Sparse autoencoders, and their encoder continued for several steps."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -27,10 +27,11 @@ from sc2keras.layers.chosen_rows import (
     pass_on_chosen,
     product_of_chosen,
 )
-from sc2keras.layers.dictionary import DictionaryLayer
-from sc2keras.layers.encoder import UnfoldedEncoder, collect_steps
+from sc2keras.layers.encoder import collect_steps
+from sc2keras.layers.matrices import is_product_cheaper
 from sc2keras.layers.notes import note, noted
 from sc2keras.layers.penalised import NO_ELASTIC_NET
+from sc2keras.layers.unit_atoms import UnitAtoms
 from sc2keras.objective import reconstruction_error
 from sc2keras.registry import register_encoder
 from sc2keras.training import Recipe
@@ -44,8 +45,16 @@ from sc2keras.validation import (
 _USUAL_K = 32
 # Of the norm of a column of W_e: that of an atom made anew beside the usual one.
 _SHARE_OF_NEW = 0.5
-_LEAST_NORM = 0.98  # Of unit atoms, in narrow dtypes.
 _U = "autoencoder_u"
+
+
+class _Shared(NamedTuple):
+    """What all steps on x share."""
+
+    centred: Tensor
+    training: bool
+    product: Tensor | None  # D Dᵀ, where it saves operations,
+    correlation: Tensor | None  # and x Dᵀ beside it.
 
 
 @register_encoder(
@@ -63,7 +72,7 @@ _U = "autoencoder_u"
     },
 )
 @keras.saving.register_keras_serializable(package="sc2keras")
-class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
+class SparseAutoencoderBlock(AuxiliaryLoss, UnitAtoms):
     """Sparse autoencoder: a linear map, an activation T, and a decoder with an offset.
 
         u = (x − b_d) W_e + b_e,  s_1 = T(u),  x̂ = s D + b_d
@@ -153,7 +162,6 @@ class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
         "l1": "its penalty has one weight. Use LISTA, or StepLISTA.",
         "nonnegative_dictionary": "its atoms have unit norm alone. Use StepLISTA.",
     }
-    offset_in_unit = True
     solves = None
     shows_non_finite = False
 
@@ -218,7 +226,6 @@ class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
 
     def build(self, input_shape: Shape) -> None:
         dictionary = self.add_dictionary(input_shape[-1])
-        self.dictionary.constraint = keras.constraints.UnitNorm(axis=1)
         self.kernel = self.add_weight_from("kernel", dictionary.T)
         later = range(1, 1 if self.shared else self.n_steps)
         self.kernels = [
@@ -232,40 +239,6 @@ class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
                 "log_step", np.full(self.n_steps - 1, size)
             )
         self.build_silent()
-
-    def check_trainable(self) -> None:
-        norms = np.linalg.norm(
-            ops.convert_to_numpy(self.dictionary).astype(float), axis=1
-        )
-        if self.dictionary.trainable and norms.min() < _LEAST_NORM:
-            raise ValueError(
-                "Training gives every atom a norm of 1, and the trained ones have "
-                f"norms from {norms.min():.3g} on, of which codes would not know. Set "
-                "encoder.dictionary.trainable = False."
-            )
-
-    def atoms(self) -> Tensor:
-        """D, with the gradient of its atoms as directions."""
-        if not self.dictionary.trainable:
-            return self.dictionary
-        squared = ops.sum(ops.square(self.dictionary), axis=1, keepdims=True)
-        norm = ops.sqrt(ops.maximum(squared, 1e-24))
-        return self.dictionary * (ops.stop_gradient(norm) / norm)
-
-    def synthesis(self, codes: Tensor) -> Tensor:
-        product = product_of_chosen(codes, self.dictionary)
-        return ops.matmul(codes, self.atoms()) if product is None else product
-
-    def center(self, x: Tensor) -> Tensor:
-        return x - self.out_of_unit(ops.cast(self.offset, x.dtype))
-
-    def decode(self, codes: Tensor) -> Tensor:
-        return self.synthesis(codes) + self.out_of_unit(self.offset)
-
-    def reconstruction(self, codes: Tensor, atoms: Tensor, offset: Tensor) -> Tensor:
-        """s D + b_d, in the unit of the signals and the dtype of the codes."""
-        atoms, offset = (ops.cast(part, codes.dtype) for part in (atoms, offset))
-        return ops.matmul(codes, atoms) + self.out_of_unit(offset)
 
     def one_sided(self, total: Tensor) -> Tensor:
         """u, without its negative entries where codes are non-negative."""
@@ -286,20 +259,29 @@ class SparseAutoencoderBlock(AuxiliaryLoss, UnfoldedEncoder, DictionaryLayer):
         # Of zeros nothing needs to be computed.
         return (None,)
 
-    def prepare(self, inputs: Tensor, training: bool = False) -> Any:
-        return inputs - self.offset, training
+    def prepare(self, inputs: Tensor, training: bool = False) -> _Shared:
+        centred, product, correlation = inputs - self.offset, None, None
+        sizes = (*self.dictionary.shape, inputs.shape[0], self.n_steps - 1)
+        if self.exact_gradient and is_product_cheaper(1, *sizes):
+            atoms = ops.transpose(self.atoms())
+            product = ops.matmul(self.atoms(), atoms)
+            correlation = ops.matmul(centred, atoms)
+        return _Shared(centred, training, product, correlation)
 
     def step(self, prepared: Any, state: Any, t: int) -> tuple[Tensor, Tensor]:
-        centred, training = prepared
         if t == 0:
-            moved = ops.matmul(centred, self.kernel)
-            return self._rule.advance(None, moved, 1.0, t, training)
+            moved = ops.matmul(prepared.centred, self.kernel)
+            return self._rule.advance(None, moved, 1.0, t, prepared.training)
         codes, u = state
         size = ops.exp(self.log_step[t - 1])
-        residual = centred - self.synthesis(codes)
-        moved = size * ops.matmul(residual, self.kernel_of_step(t))
+        if prepared.product is not None:
+            correction = prepared.correlation - ops.matmul(codes, prepared.product)
+        else:
+            residual = prepared.centred - self.synthesis(codes)
+            correction = ops.matmul(residual, self.kernel_of_step(t))
+        moved = size * correction
         if not self.keeps_support(t):
-            return self._rule.advance(codes, moved, size, t, training)
+            return self._rule.advance(codes, moved, size, t, prepared.training)
         corrected = self._rule.correct(codes, moved, size)
         pass_on_chosen(codes, corrected)
         return corrected, u

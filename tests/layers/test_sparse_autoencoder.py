@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import perturb, signals, to_numpy, unit_atoms, with_slow
+from keras import ops
 
 from sc2keras import applications
 from sc2keras.layers import SparseAutoencoderBlock
@@ -405,3 +406,18 @@ def test_what_is_counted_and_averaged_is_so_in_any_dtype():
 def test_widths_that_are_no_list_are_named():
     with pytest.raises(ValueError, match="nested must be integers; received nested=5"):
         SparseAutoencoderBlock(8, nested=5)
+
+
+@pytest.mark.parametrize("debias", [False, True])
+def test_of_few_atoms_steps_are_products_with_d_d_transposed(debias):
+    options = {"exact_gradient": True, "debias": debias, "k": 3, "offset": 0.2}
+    atoms = unit_atoms(12, 40, seed=3)
+    layer = SparseAutoencoderBlock(12, 4, dictionary=atoms, **options)
+    x = signals(64, 40)
+    codes = to_numpy(layer(x))
+    shared = layer.prepare(ops.convert_to_tensor(x))
+    assert shared.product is not None
+    states = layer.initial_state(shared)
+    for t in range(4):
+        states = layer.step(shared._replace(product=None), states, t)
+    np.testing.assert_allclose(codes, to_numpy(states[0]), atol=1e-5)

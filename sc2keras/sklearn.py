@@ -16,7 +16,7 @@ from sc2keras.signals import as_array, check_numbers, is_sparse
 from sc2keras.sklearn_learning import LearnedModel
 from sc2keras.sparse_rows import SparseRows
 from sc2keras.transform_algorithms import encode_by
-from sc2keras.validation import check_weights
+from sc2keras.validation import at_least_float32, check_weights
 
 
 class SparseCodeTransformer(
@@ -33,8 +33,8 @@ class SparseCodeTransformer(
     a duality gap of 1e-4. A network takes a few matrix products in its place, and needs
     thousands of samples to learn from. `n_atoms` is scikit-learn's `n_components`, and
     `l1` its `alpha`, in the units of the data: `X * c` with `l1 * c` gives `codes * c`.
-    Codes are float32 whatever `X` was, unless `builder_kwargs` has another dtype. `X`
-    may be sparse: what is dense of it is a batch at a time.
+    `X` and codes are float32, or float64 where `builder_kwargs` has that dtype. `X` may
+    be sparse: what is dense of it is a batch at a time.
 
     As in scikit-learn `transform` looks at `l1` and `positive_code` as they are when it
     is called. They may be set after `fit`, except of a network, which codes as it was
@@ -125,9 +125,9 @@ default="classical"
     ----------
     model_ : SparseCoder
         The model that makes the codes.
-    components_ : float32 ndarray of shape (n_atoms, n_features)
+    components_ : ndarray of shape (n_atoms, n_features)
         The dictionary, its atoms as rows.
-    offset_ : float32 ndarray of shape (n_features_in_,)
+    offset_ : ndarray of shape (n_features_in_,)
         What is added to `codes @ components_`, as the `mean_` of `PCA` is: the mean of
         `center`, another offset of the model, or zeros.
     n_iter_ : int
@@ -229,13 +229,13 @@ default="classical"
             If a parameter, `X` or a weight is unusable, or the training diverges.
         """
         self._check_parameters()
-        is_given = self.model is not None
-        goes_on = self.warm_start and not is_given and hasattr(self, "model_")
+        given = self._given_model()
+        goes_on = self.warm_start and given is None and hasattr(self, "model_")
         with old_state_unless_done(self):
-            x, weight = self._samples(X, sample_weight, reset=not goes_on)
+            x, weight = self._samples(X, sample_weight, given, reset=not goes_on)
             monitor = self._monitor()
-            if is_given:
-                self.model_ = self._given_model()
+            if given is not None:
+                self.model_ = self._fitting(given)
             else:
                 self._check_transform(self._is_trained, self._n_atoms)
                 self.model_ = self._trained_model(x, weight, monitor, goes_on)
@@ -254,12 +254,13 @@ default="classical"
         at. Parameters and errors are those of `fit`.
         """
         self._check_parameters()
+        given = self._given_model()
         with old_state_unless_done(self):
             is_first = not hasattr(self, "model_")
-            x, weight = self._samples(X, sample_weight, reset=is_first)
+            x, weight = self._samples(X, sample_weight, given, reset=is_first)
             monitor = self._monitor(0 if is_first else self.n_iter_)
-            if self.model is not None:
-                self.model_ = self._given_model()
+            if given is not None:
+                self.model_ = self._fitting(given)
             else:
                 self._check_transform(self._is_trained, self._n_atoms)
                 if is_first:
@@ -274,10 +275,15 @@ default="classical"
         return self
 
     def _samples(
-        self, X: ArrayLike, sample_weight: ArrayLike | None, reset: bool
+        self,
+        X: ArrayLike,
+        sample_weight: ArrayLike | None,
+        given: SparseCoder | None,
+        reset: bool,
     ) -> tuple[Any, NDArray | None]:
         """The samples that count, and their weights."""
-        x = self._checked(X, reset)
+        encoder = self._asked_encoder() if given is None else given.encoder
+        x = self._checked(X, encoder, reset)
         if sample_weight is None:
             return _rows(x), None
         n_samples = x.shape[0]
@@ -292,9 +298,9 @@ default="classical"
             )
         return _rows(x if counts.all() else x[counts]), weight[counts]
 
-    def _checked(self, X: ArrayLike, reset: bool = False) -> Any:
+    def _checked(self, X: ArrayLike, encoder: Any, reset: bool = False) -> Any:
         check_numbers("X", X)
-        how = {"accept_sparse": "csr", "dtype": "float32"}
+        how = {"accept_sparse": "csr", "dtype": _dtype_of(encoder)}
         return validate_data(self, X, reset=reset, **how)
 
     def transform(self, X: ArrayLike) -> Any:
@@ -306,21 +312,21 @@ default="classical"
 
         Returns
         -------
-        float32 ndarray, or csr_matrix where `sparse_output=True`
+        ndarray, or csr_matrix where `sparse_output=True`
         """
         check_is_fitted(self)
         encoder = self.model_.encoder
         self._check_transform(encoder.is_trained, encoder.n_atoms)
         return encode_by(
             self.model_,
-            _rows(self._checked(X)),
+            _rows(self._checked(X, encoder)),
             self.transform_algorithm,
             n_nonzero=self.transform_n_nonzero_coefs,
             sparse=self.sparse_output,
             **self._codes_wanted(),
         )
 
-    def inverse_transform(self, X: ArrayLike) -> NDArray[np.float32]:
+    def inverse_transform(self, X: ArrayLike) -> NDArray:
         """The signals that codes stand for, `X @ components_ + offset_`.
 
         Parameters
@@ -329,7 +335,8 @@ default="classical"
         """
         check_is_fitted(self)
         check_numbers("X", X)
-        codes: Any = check_array(X, dtype="float32", accept_sparse="csr")
+        dtype = _dtype_of(self.model_.encoder)
+        codes: Any = check_array(X, dtype=dtype, accept_sparse="csr")
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {codes.shape[1]} columns, but codes of this transformer have "
@@ -339,12 +346,12 @@ default="classical"
         return self.model_.decode(codes).reshape(codes.shape[0], -1)
 
     @property
-    def components_(self) -> NDArray[np.float32]:
+    def components_(self) -> NDArray:
         check_is_fitted(self)
         return self.model_.dictionary
 
     @property
-    def offset_(self) -> NDArray[np.float32]:
+    def offset_(self) -> NDArray:
         check_is_fitted(self)
         return offset_of(self.model_.encoder)
 
@@ -357,6 +364,11 @@ default="classical"
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _dtype_of(encoder: Any) -> str:
+    """What signals and codes are rounded to: what is narrower than float32, is not."""
+    return at_least_float32(encoder.compute_dtype)
 
 
 def _rows(x: Any) -> Any:

@@ -15,7 +15,7 @@ from sc2keras.models.variables import offset_of, old_state_unless_done
 from sc2keras.signals import as_array, check_numbers, is_sparse
 from sc2keras.sklearn_learning import LearnedModel
 from sc2keras.sparse_rows import SparseRows
-from sc2keras.transform_algorithms import encode_by
+from sc2keras.transform_algorithms import coder_by, encode_by
 from sc2keras.validation import at_least_float32, check_weights
 
 
@@ -325,6 +325,20 @@ default="classical"
             sparse=self.sparse_output,
             **self._codes_wanted(),
         )
+
+    def _coder(self) -> SparseCoder:
+        """What encodes as `transform` does, or a ValueError if no model does."""
+        encoder = self.model_.encoder
+        self._check_transform(encoder.is_trained, encoder.n_atoms)
+        wanted = self._codes_wanted()
+        coder = coder_by(self.model_, self.transform_algorithm, **wanted)
+        if coder is None:
+            raise ValueError(
+                f"transform_algorithm={self.transform_algorithm!r} makes codes that no "
+                "model makes. Set transform_algorithm=None or 'lasso', or give model_ "
+                "in place of the transformer."
+            )
+        return coder
 
     def inverse_transform(self, X: ArrayLike) -> NDArray:
         """The signals that codes stand for, `X @ components_ + offset_`.

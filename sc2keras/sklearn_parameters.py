@@ -174,6 +174,15 @@ class Parameters(BaseEstimator):
                 "back."
             )
 
+    @property
+    def _name_of_l1(self) -> str:
+        """The parameter that says λ of `transform`."""
+        is_trained = self.model_.encoder.is_trained
+        if chosen_algorithm(self.transform_algorithm, is_trained) == "network":
+            return "l1"
+        is_other = self.transform_alpha is not None or self.model is not None
+        return "transform_alpha" if is_other else "l1"
+
     def _codes_wanted(self) -> dict[str, Any]:
         """λ and the sign of the codes, where they were set after `fit`."""
         wanted: dict[str, Any] = {"alpha": self.transform_alpha}

@@ -108,27 +108,45 @@ def encode_by(
     >>> encode_by(model, x, "omp", n_nonzero=1).tolist()
     [[2.0, 0.0]]
     """
+    coder = coder_by(model, algorithm, alpha=alpha, nonnegative=nonnegative)
+    if coder is not None:
+        return coder.encode(x.reshape(len(x), *coder.input_shape[1:]), sparse=sparse)
     encoder = model.encoder
-    algorithm = chosen_algorithm(algorithm, encoder.is_trained)
     l1 = encoder.l1 if alpha is None else alpha
     signs = encoder.nonnegative if nonnegative is None else nonnegative
     if algorithm == "threshold":
         return _by_parts(
             model, x, lambda rows: _thresholded(model, rows, l1, signs), sparse
         )
-    if algorithm == "omp":
-        size = n_nonzero
-        if size is None:
-            size = int(min(max(x.shape[1] / 10, 1), encoder.n_atoms))
+    size = n_nonzero
+    if size is None:
+        size = int(min(max(x.shape[1] / 10, 1), encoder.n_atoms))
 
-        def pursued(rows: NDArray) -> NDArray:
-            return orthogonal_matching_pursuit(rows, model, size, signs)
+    def pursued(rows: NDArray) -> NDArray:
+        return orthogonal_matching_pursuit(rows, model, size, signs)
 
-        return _by_parts(model, x, pursued, sparse)
+    return _by_parts(model, x, pursued, sparse)
+
+
+def coder_by(
+    model: SparseCoder,
+    algorithm: str | None = None,
+    *,
+    alpha: float | NDArray | None = None,
+    nonnegative: bool | None = None,
+) -> SparseCoder | None:
+    """What encodes as `encode_by` does, or None if no model does.
+
+    It is the model itself, or a solver beside it, for its dictionary as it is now.
+    """
+    encoder = model.encoder
+    algorithm = chosen_algorithm(algorithm, encoder.is_trained)
+    if algorithm not in ("network", "lasso"):
+        return None
+    l1 = encoder.l1 if alpha is None else alpha
+    signs = encoder.nonnegative if nonnegative is None else nonnegative
     is_own = alpha is None and signs == encoder.nonnegative and not encoder.is_trained
-    if algorithm == "lasso" and not is_own:
-        model = _solver(model, l1, signs)
-    return model.encode(x.reshape(len(x), *model.input_shape[1:]), sparse=sparse)
+    return model if algorithm == "network" or is_own else _solver(model, l1, signs)
 
 
 def _by_parts(
@@ -164,7 +182,7 @@ def _solver(model: SparseCoder, l1: float | NDArray, nonnegative: bool) -> Spars
         solvers[key] = build(
             "ActiveSet",
             shape[0],
-            shape[1:],
+            model.input_shape[1:],
             l1=l1,
             n_steps=N_STEPS,
             tol=getattr(encoder, "tol", None) or TOL,

@@ -164,7 +164,8 @@ def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = SHARE) -> float:
     """
     check_positive("share", share)
     x, dictionary = signals.as_array("x", x), signals.as_array("dictionary", dictionary)
-    if dictionary.ndim != 2 or math.prod(x.shape[1:]) != dictionary.shape[1]:
+    fits = dictionary.ndim == 2 and len(dictionary) > 0
+    if not fits or math.prod(x.shape[1:]) != dictionary.shape[1]:
         raise ValueError(
             f"x of shape {x.shape} must be (n_samples, ...), and dictionary of shape "
             f"{dictionary.shape} (n_atoms, n_features), with the features of a sample. "

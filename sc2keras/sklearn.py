@@ -45,8 +45,9 @@ class SparseCodeTransformer(
     n_atoms : int, default=None
         Number of atoms, the size of a code. None means as many as `start` has, if that
         is an array, and 100 otherwise.
-    l1 : float, default=0.1
-        Weight of the ℓ1 term; above 0 where `start="classical"`.
+    l1 : float or array (n_atoms,), default=0.1
+        Weight of the ℓ1 term, of an array one of each atom; above 0 where a solver goes
+        on to a gap, and a number where `start="classical"`.
     builder : str, default="ActiveSet"
         What makes the codes, by the name of its builder in `sc2keras.applications`: a
         solver, "ActiveSet", "FISTA" or "ISTA", for which the dictionary alone is
@@ -114,9 +115,10 @@ default="classical"
         None means as the builder does: by a network, or the LASSO of a solver.
     transform_n_nonzero_coefs : int, default=None
         Entries of a code of "omp". None means a tenth of the features, at least one.
-    transform_alpha : float, default=None
-        In place of `l1` in "lasso" (also of a solver), and the threshold of
-        "threshold"; others do not use it. None means `l1`, or that of `model`.
+    transform_alpha : float or array (n_atoms,), default=None
+        In place of `l1` in "lasso" (also of a solver), where it is above 0, and the
+        threshold of "threshold"; one of each atom, if it is an array. Others do not use
+        it. None means `l1`, or that of `model`.
     sparse_output : bool, default=False
         Whether `transform` gives a `scipy.sparse.csr_matrix`, made batch by batch. It
         fits in no frame: leave `set_output` at "default" with it.
@@ -162,7 +164,7 @@ default="classical"
     def __init__(
         self,
         n_atoms: int | None = None,
-        l1: float = 0.1,
+        l1: float | ArrayLike = 0.1,
         *,
         builder: str = "ActiveSet",
         n_steps: int | None = None,
@@ -183,7 +185,7 @@ default="classical"
         model: SparseCoder | str | os.PathLike[str] | None = None,
         transform_algorithm: str | None = None,
         transform_n_nonzero_coefs: int | None = None,
-        transform_alpha: float | None = None,
+        transform_alpha: float | ArrayLike | None = None,
         sparse_output: bool = False,
     ) -> None:
         self.n_atoms = n_atoms
@@ -237,7 +239,7 @@ default="classical"
             if given is not None:
                 self.model_ = self._fitting(given)
             else:
-                self._check_transform(self._is_trained, self._n_atoms)
+                self._check_transform(self._asked_encoder())
                 self.model_ = self._trained_model(x, weight, monitor, goes_on)
             self._note(monitor)
         return self
@@ -262,7 +264,7 @@ default="classical"
             if given is not None:
                 self.model_ = self._fitting(given)
             else:
-                self._check_transform(self._is_trained, self._n_atoms)
+                self._check_transform(self._asked_encoder())
                 if is_first:
                     offset = self._offset_of(x, weight)
                     model = self._untrained_model(x, self._random_state(), offset)
@@ -316,7 +318,7 @@ default="classical"
         """
         check_is_fitted(self)
         encoder = self.model_.encoder
-        self._check_transform(encoder.is_trained, encoder.n_atoms)
+        self._check_transform(encoder)
         return encode_by(
             self.model_,
             _rows(self._checked(X, encoder)),
@@ -329,7 +331,7 @@ default="classical"
     def _coder(self) -> SparseCoder:
         """What encodes as `transform` does, or a ValueError if no model does."""
         encoder = self.model_.encoder
-        self._check_transform(encoder.is_trained, encoder.n_atoms)
+        self._check_transform(encoder)
         wanted = self._codes_wanted()
         coder = coder_by(self.model_, self.transform_algorithm, **wanted)
         if coder is None:

@@ -174,7 +174,7 @@ class LearnedModel(Parameters):
                 f"{n_features}: its inputs have shape {model.input_shape[1:]}. Pass "
                 "such data, or train another model with model=None."
             )
-        self._check_transform(model.encoder.is_trained, model.encoder.n_atoms)
+        self._check_transform(model.encoder)
         return model
 
     def _untrained_model(

@@ -5,7 +5,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sc2keras.applications import build
 from sc2keras.models import SparseCoder
@@ -15,8 +15,9 @@ from sc2keras.pursuit import orthogonal_matching_pursuit
 from sc2keras.sparse_rows import collect_sparse
 from sc2keras.validation import (
     at_least_float32,
-    check_non_negative,
     check_positive_integer,
+    check_weights,
+    in_words,
 )
 
 ALGORITHMS = ("network", "lasso", "omp", "threshold")
@@ -35,7 +36,7 @@ def chosen_algorithm(algorithm: str | None, is_trained: bool) -> str:
 def check_algorithm(
     algorithm: str | None,
     n_nonzero: int | None,
-    alpha: float | None,
+    alpha: float | ArrayLike | None,
     is_trained: bool,
     sizes: tuple[int, int],
 ) -> None:
@@ -58,7 +59,7 @@ def check_algorithm(
             "one with builder='StepLFISTA', or transform_algorithm='lasso'."
         )
     if alpha is not None:
-        check_non_negative("transform_alpha", alpha)
+        check_weights("transform_alpha", alpha, "n_atoms", sizes[0])
     if n_nonzero is not None:
         name = "transform_n_nonzero_coefs"
         check_positive_integer(name, n_nonzero)
@@ -67,6 +68,30 @@ def check_algorithm(
                 f"{name} must be at most {min(sizes)}, the smaller of the numbers of "
                 f"atoms and features; received {name}={n_nonzero}."
             )
+
+
+def check_measured(
+    encoder: Any, algorithm: str | None, name: str, alpha: float | ArrayLike | None
+) -> None:
+    """Raises a ValueError where a λ of zero leaves "lasso" without a duality gap.
+
+    Args:
+        encoder: Of the model.
+        algorithm: See `encode_by`.
+        name: String, the parameter that says λ.
+        alpha: Of a solver beside the encoder, or None.
+    """
+    is_beside = alpha is not None or encoder.is_trained
+    has_tol = is_beside or getattr(encoder, "tol", None) is not None
+    l1 = encoder.l1 if alpha is None else alpha
+    is_lasso = chosen_algorithm(algorithm, encoder.is_trained) == "lasso"
+    if is_lasso and has_tol and np.min(np.asarray(l1)) == 0:
+        raise ValueError(
+            f"{name} must be above 0 where the LASSO is solved to a duality gap, which "
+            f"measures nothing of least squares; received {name}={in_words(l1)}. Raise "
+            "it, choose transform_algorithm='omp', or have a solver take steps alone, "
+            "with builder='FISTA', n_steps=100 and l1=0."
+        )
 
 
 def encode_by(
@@ -94,7 +119,8 @@ def encode_by(
             - None: the model's own, network or lasso.
         n_nonzero: Integer, the entries of a code of OMP; None: a tenth of n_features,
             but at least 1 and at most n_atoms.
-        alpha: Float >= 0, the α of lasso and threshold; None: the λ of the model.
+        alpha: Float >= 0, the α of lasso and threshold, or an array `(n_atoms,)`; None:
+            the λ of the model.
         nonnegative: Boolean, whether codes are >= 0, of all but the network; None: as
             those of the model.
         sparse: Boolean, whether the codes are a `scipy.sparse.csr_matrix`.

@@ -334,3 +334,68 @@ def test_float32_does_not_hold_them_and_says_so(x):
     for coder in (SparseCodeTransformer(5), SparseCodeTransformer(5, builder="LISTA")):
         with pytest.raises(ValueError, match="too large for dtype"):
             coder.fit(1e40 * x.astype("float64"))
+
+
+# λ of each atom, and of none
+
+
+@needs_float64
+@pytest.mark.parametrize("builder", ["ActiveSet", "LISTA"])
+def test_lambda_may_be_one_of_each_atom(builder, x, atoms):
+    x, weights = x.astype("float64"), np.linspace(0.1, 0.6, 6)
+    how = {"builder_kwargs": {"dtype": "float64"}}
+    coder = coder_of(atoms, builder, transform_alpha=weights, **how)
+    coder.set_params(transform_algorithm="lasso").fit(x)
+    # The LASSO of atoms in units of their weights.
+    scaled = coder.components_ / weights[:, None]
+    peer = {"algorithm": "lasso_cd", "alpha": 1.0, "max_iter": 10**5}
+    expected = sparse_encode(x, scaled, **peer) / weights
+    np.testing.assert_allclose(coder.transform(x), expected, atol=2e-3)
+    same = clone(coder.set_params(transform_alpha=weights.tolist())).fit(x)
+    np.testing.assert_allclose(same.transform(x), expected, atol=2e-3)
+    coder.set_params(transform_algorithm="threshold")
+    products = x @ coder.components_.T
+    expected = np.sign(products) * np.maximum(np.abs(products) - weights, 0.0)
+    np.testing.assert_allclose(coder.transform(x), expected, atol=1e-6)
+    for wrong in (np.ones(5), -weights):
+        coder.set_params(transform_alpha=wrong)
+        for call in (coder.fit, coder.transform):
+            with pytest.raises(ValueError, match=r"transform_alpha must be .*received"):
+                call(x)
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, [0.0, *5 * [0.1]]])
+@pytest.mark.parametrize(
+    ("builder", "changes"),
+    [
+        ("ActiveSet", {"l1": None}),
+        ("ActiveSet", {"transform_alpha": None}),
+        ("LISTA", {"transform_alpha": None, "transform_algorithm": "lasso"}),
+        ("LISTA", {"l1": None, "transform_algorithm": "lasso"}),
+        ("given", {"transform_alpha": None, "transform_algorithm": "lasso"}),
+    ],
+)
+def test_where_a_gap_measures_nothing_lambda_is_above_zero(
+    builder, changes, zero, x, atoms
+):
+    coder = coder_of(atoms, "LISTA" if builder == "given" else builder).fit(x)
+    if builder == "given":
+        coder = SparseCodeTransformer(model=coder.model_).fit(x)
+    name = next(iter(changes))
+    coder.set_params(**changes | {name: zero})
+    for call in (coder.transform, coder.fit, coder.partial_fit):
+        with pytest.raises(
+            ValueError, match=rf"^{name} must be above 0 .*received {name}=0"
+        ):
+            call(x)
+
+
+@pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
+def test_least_squares_are_coded_where_nothing_is_measured(x, atoms):
+    products = x @ atoms.T
+    coder = coder_of(atoms, transform_algorithm="threshold", transform_alpha=0.0)
+    np.testing.assert_allclose(coder.fit(x).transform(x), products, atol=1e-4)
+    steps = coder_of(atoms, "FISTA", l1=0, n_steps=2000).fit(x)
+    best = np.linalg.lstsq(atoms.T, x.T, rcond=None)[0].T
+    np.testing.assert_allclose(steps.transform(x), best, atol=1e-2)
+    assert coder_of(atoms, "LISTA", l1=0).fit(x).transform(x).all()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,8 @@ from sc2keras import signals
 from sc2keras.evaluation import code_quality
 from sc2keras.explorer.facts import sparse_coder
 from sc2keras.explorer.figures import sample_figures
-from sc2keras.layers.double_tanh import is_never_zero
+from sc2keras.findings import AT_LIMIT, SHARE, findings_of
 from sc2keras.models import SparseCoder
-from sc2keras.models.activity import remedy, shares_mean
 from sc2keras.models.variables import centered
 from sc2keras.validation import check_positive
 
@@ -25,19 +25,7 @@ _MOST_NUMBERS = 2**25
 # Of those whose optimum is found; its time grows with the square of the atoms.
 _MOST_OPTIMA = 256
 _OPTIMA_TIMES_ATOMS_SQUARED = 10_000_000
-_SHARE = 0.2
 _SMALL = 0.01
-_AT_LIMIT = 0.99
-# From where on a figure is off.
-_MOST_DEAD = 0.1
-_MOST_GAP = 0.2
-_LEAST_ZERO = 0.5
-_MOST_SMALL = 0.2
-_MOST_ERROR = 0.5
-_MOST_SHORT = 0.1
-# Of the largest feature over the usual one, and of the error of codes of zeros.
-_MOST_UNEQUAL = 10.0
-_NO_ERROR_OF_TRAINING = 1.05
 # Beyond that a square is no number of float32.
 _LARGEST = 1e15
 
@@ -119,7 +107,7 @@ def diagnose(model: Any, x: Any, seed: int = 0) -> Diagnosis:
 
     Args:
         model: `SparseCoder`, trained or not, with predictions or without; or a
-            `SparseCodeTransformer` that was fitted.
+            `SparseCodeTransformer` that was fitted, of whose `transform` the codes are.
         x: Samples, as `SparseCoder.encode` takes them.
         seed: Integer, of the choice.
 
@@ -138,17 +126,19 @@ def diagnose(model: Any, x: Any, seed: int = 0) -> Diagnosis:
     >>> found.n_samples, found.zero > 0.5, found.n_dead < 20, found.gap < 0.15
     (360, True, True, True)
     """
+    name = getattr(model, "_name_of_l1", "l1")
     model = sparse_coder(model)
     signals.warn_of_integers(x)
     x, samples = _choose(model, x, np.random.default_rng(seed), seed)
     codes = model.encode(x)
     found = _figures(model, x, codes, samples)
-    cure = remedy(model.encoder, shares_mean(model.encoder, x))
-    findings = (*_of_features(x), *_findings(model, found, codes, cure))
-    return dataclasses.replace(found, findings=findings)
+    off = findings_of(model, x, codes, found)
+    # Of a transformer another parameter may say λ.
+    named = tuple(re.sub(r"\bl1\b", name, finding) for finding in off)
+    return dataclasses.replace(found, findings=named)
 
 
-def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float:
+def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = SHARE) -> float:
     """λ as a share of what the data give: of the median of max_j |(x Dᵀ)_j|.
 
     A code is zero if and only if λ is at least max_j |(x Dᵀ)_j| of its signal, so that
@@ -174,7 +164,8 @@ def l1_from(x: ArrayLike, dictionary: ArrayLike, share: float = _SHARE) -> float
     """
     check_positive("share", share)
     x, dictionary = signals.as_array("x", x), signals.as_array("dictionary", dictionary)
-    if dictionary.ndim != 2 or math.prod(x.shape[1:]) != dictionary.shape[1]:
+    fits = dictionary.ndim == 2 and len(dictionary) > 0
+    if not fits or math.prod(x.shape[1:]) != dictionary.shape[1]:
         raise ValueError(
             f"x of shape {x.shape} must be (n_samples, ...), and dictionary of shape "
             f"{dictionary.shape} (n_atoms, n_features), with the features of a sample. "
@@ -285,7 +276,7 @@ def _figures(model: SparseCoder, x: NDArray, codes: NDArray, samples: str) -> Di
         zero=float(1 - np.mean(not_zero)),
         small=float(np.mean(is_small)),
         n_dead=int(np.sum(~not_zero.any(axis=0))),
-        n_at_limit=int(np.sum(np.linalg.norm(dictionary, axis=1) >= _AT_LIMIT)),
+        n_at_limit=int(np.sum(np.linalg.norm(dictionary, axis=1) >= AT_LIMIT)),
     )
 
 
@@ -298,98 +289,8 @@ def _usual_limit(x: NDArray, dictionary: NDArray, nonnegative: bool = False) -> 
     return float(np.median(largest)) if len(largest) else 0.0
 
 
-def _of_features(x: NDArray) -> Iterator[str]:
-    """Of columns in different units, the largest rules the objective."""
-    if x.ndim != 2:
-        return
-    sizes = np.sqrt(np.mean(np.square(x, dtype="float64"), axis=0))
-    largest, usual = int(np.argmax(sizes)), float(np.median(sizes[sizes > 0]))
-    if sizes[largest] > _MOST_UNEQUAL * usual:
-        yield (
-            f"Feature {largest} is {sizes[largest] / usual:.2g} times as large as the "
-            "usual one, so that it rules the objective. Standardise the columns "
-            "(sklearn.preprocessing.StandardScaler), and train anew."
-        )
-
-
-def _findings(
-    model: SparseCoder, found: Diagnosis, codes: NDArray, cure: str
-) -> Iterator[str]:
-    """What is off, and what helps, the worst first; `cure` of dead atoms."""
-    encoder: Any = model.encoder
-    sparser = "Take other arguments of the activation, or a larger l1."
-    if found.l1:
-        sparser = _of_l1(found, encoder)
-    if found.zero == 1.0:
-        # A trained dictionary that is random yet tells nothing of the scale of l1.
-        is_large = 1.0 <= (found.l1_share or 0.0) < math.inf
-        other = " Or scale these samples as those of the training." if is_large else ""
-        is_solver = is_large and not encoder.is_trained
-        yield f"All codes are zero. {sparser if is_solver else cure + other}"
-        return
-    if found.error > _NO_ERROR_OF_TRAINING:
-        yield (
-            f"The error is {found.error:.0%} of the signal, more than codes of zeros "
-            "have. Scale these samples as those of the training, or train anew."
-        )
-    if found.n_dead > _MOST_DEAD * found.n_atoms:
-        few = "Look at more samples first. " if found.n_samples < found.n_atoms else ""
-        yield (
-            f"{found.n_dead:,} of {found.n_atoms:,} atoms are dead: no code of these "
-            f"samples uses them. {few}{cure}"
-        )
-    if found.gap is not None and found.gap > _MOST_GAP:
-        longer = "Train for more updates" if encoder.is_trained else "Give tol=1e-3"
-        cost = f"{found.gap:.0%} more than" if found.gap < 10 else found._times()
-        yield (
-            f"The codes cost {cost} the best ones. {longer}, take "
-            f"more steps than n_steps={encoder.n_steps}, or subtract the mean that all "
-            "samples share."
-        )
-    if is_never_zero(encoder):
-        yield (
-            "Entries are small where others' are zero, since the activation is smooth. "
-            'For zeros take activation="shrinkage".'
-        )
-    elif found.zero < _LEAST_ZERO:
-        yield f"Only {found.zero:.0%} of the entries are zero. {sparser}"
-    elif found.small > _MOST_SMALL:
-        yield f"{found.small:.0%} of the entries do next to nothing. {sparser}"
-    if _MOST_ERROR < found.error <= _NO_ERROR_OF_TRAINING:
-        # Codes that are far from sparse lost it by something else.
-        is_high = found.l1 and found.zero >= _LEAST_ZERO
-        lower = f"lower l1={found.l1:.3g}, or " if is_high else ""
-        yield (
-            f"{found.error:.0%} of the signal is lost. To keep more of it, {lower}take "
-            "more atoms."
-        )
-    used = (codes != 0).any(axis=0)
-    n_short = np.sum(used & (np.linalg.norm(model.dictionary, axis=1) < _AT_LIMIT))
-    if found.l1 is not None and n_short > _MOST_SHORT * found.n_atoms:
-        yield (
-            f"{n_short} atoms that codes use are shorter than 1, so that their entries "
-            "cost more than they need to. Train for more updates, or divide the rows "
-            "of a given dictionary by their norms."
-        )
-
-
 def _share(share: float | None) -> str:
     share = share or 0.0
     if share == 0.0 or 1e-3 <= share < 10 or share == math.inf:
         return f"{share:.1%} of"
     return f"{share:.2g} times"
-
-
-def _of_l1(found: Diagnosis, encoder: Any) -> str:
-    """How to change λ for sparse features."""
-    l1, share = found.l1 or 0.0, found.l1_share or 0.0
-    if 0.15 <= share < 1.0 or share == math.inf:
-        return f"Train for more updates, or change l1={l1:.3g}."
-    verb, start = "Raise" if share < _SHARE else "Lower", ""
-    if verb == "Raise" and encoder.is_trained and encoder.dictionary.trainable:
-        atoms = f"sc2keras.sample_dictionary(x, {found.n_atoms})"
-        start = f", in a model with dictionary={atoms}: there random atoms die"
-    return (
-        f"{verb} l1={l1:.3g}, for instance to {_SHARE * l1 / share:.2g}, a fifth of "
-        f"max |x Dᵀ| (sc2keras.l1_from){start}."
-    )

@@ -1,6 +1,7 @@
 """How good codes are: their objective, their distance to the optimum, a classifier."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -18,6 +19,7 @@ from sc2keras.metrics import NMSE, NONZERO_THRESHOLD, FailureRate, MeanNMSE
 from sc2keras.models import SparseCoder
 from sc2keras.models.variables import centered
 from sc2keras.objective import recovery_error
+from sc2keras.signals import as_array, in_rows
 from sc2keras.threads import on_one_thread
 
 _CS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -69,6 +71,7 @@ def recovery_quality(codes: NDArray, truth: NDArray) -> RecoveryQuality:
     >>> round(quality.ratio, 3), quality.failures
     (-26.021, 0.0)
     """
+    codes, truth = as_array("codes", codes), as_array("truth", truth)
     if codes.shape != truth.shape or codes.ndim != 2 or not len(codes):
         raise ValueError(
             "codes and truth must have one shape (n_samples, n_atoms), of at least one "
@@ -106,15 +109,16 @@ def mean_objective(
     >>> round(mean_objective(np.ones((1, 2)), np.ones((1, 2)), np.eye(2), l1=0.1), 6)
     0.2
     """
-    total = 0.0
-    for start in range(0, len(x), chunk):
+    x, codes, total = in_rows("x", x), in_rows("codes", codes), 0.0
+    for start in range(0, x.shape[0], chunk):
         rows = slice(start, start + chunk)
-        residual = x[rows].reshape(len(x[rows]), -1) - codes[rows] @ dictionary
+        signals, s = as_array("x", x[rows]), as_array("codes", codes[rows])
+        residual = signals.reshape(len(signals), -1) - s @ dictionary
         total += 0.5 * np.sum(np.square(residual), dtype="float64")
-        total += np.sum(l1 * np.sum(np.abs(codes[rows]), axis=0, dtype="float64"))
+        total += np.sum(l1 * np.sum(np.abs(s), axis=0, dtype="float64"))
         if l2:
-            total += 0.5 * l2 * np.sum(np.square(codes[rows]), dtype="float64")
-    return float(total / len(x))
+            total += 0.5 * l2 * np.sum(np.square(s), dtype="float64")
+    return float(total / x.shape[0])
 
 
 def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
@@ -146,6 +150,7 @@ def code_quality(model: SparseCoder, x: NDArray, codes: NDArray) -> CodeQuality:
         )
     dictionary, l1 = model.dictionary, model.encoder.l1
     options = model.encoder.penalty_options()
+    x, codes = as_array("x", x), as_array("codes", codes)
     x = centered(model.encoder, x)
     signals, atoms = _in_span(x, dictionary)
     problem = {"l1": l1, "dictionary": atoms, **options}
@@ -197,6 +202,7 @@ def step_codes(model: SparseCoder, x: NDArray) -> NDArray:
     inputs = keras.Input((encoder.n_features,))
     unrolled = keras.Model(inputs, steps(inputs))
     steps.set_weights(encoder.get_weights())
+    x = as_array("x", x)
     codes = unrolled.predict(ops.reshape(x, (len(x), -1)), verbose=0)
     return np.moveaxis(codes, 1, 0)
 
@@ -261,13 +267,17 @@ def paper_accuracy(
     >>> paper_accuracy(x, y, x, y, make_draws(20, 20, n_draws=2)).tolist()
     [1.0, 1.0]
     """
-    codes_train = codes_train.astype("float64")
+    codes_train, codes_test = _in_float64(codes_train, codes_test)
     accuracies = []
     for fit, score in draws:
         classifier = LogisticRegression(tol=1e-6, **_CLASSIFIER)
         classifier.fit(codes_train[fit], y_train[fit])
         accuracies.append(classifier.score(codes_test[score], y_test[score]))
     return np.array(accuracies)
+
+
+def _in_float64(*codes: Any) -> Iterator[NDArray]:
+    return (as_array("codes", each).astype("float64") for each in codes)
 
 
 class FullAccuracy(NamedTuple):
@@ -309,7 +319,7 @@ def full_accuracy(
     # Standardised codes need no closer optimum, and each C starts from the last one's.
     logistic = LogisticRegression(tol=1e-4, warm_start=True, **_CLASSIFIER)
     classifier = Pipeline([("scale", StandardScaler()), ("classify", logistic)])
-    codes_train, codes_test = (c.astype("float64") for c in (codes_train, codes_test))
+    codes_train, codes_test = _in_float64(codes_train, codes_test)
     scores = {}
     for c in _CS:
         classifier.set_params(classify__C=c).fit(codes_train[fit], y_train[fit])

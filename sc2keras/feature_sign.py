@@ -1,7 +1,12 @@
 """Exact codes of the LASSO, and how far codes are from them, in float64."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from sc2keras.signals import as_array
 
 # Of the search, per atom: a bound that nothing but cycling meets.
 _MAX_ROUNDS = 10
@@ -40,7 +45,8 @@ def feature_sign_search(
         Lee, Battle, Raina and Ng, Efficient Sparse Coding Algorithms, 2007, algorithm
         1.
     """
-    x, dictionary, codes = (a.astype("float64") for a in (x, dictionary, codes))
+    given = {"x": x, "dictionary": dictionary, "codes": codes}
+    x, dictionary, codes = _in_float64(given)
     n_atoms = len(dictionary)
     gram, correlation = dictionary @ dictionary.T, x @ dictionary.T
     gram[np.diag_indices(n_atoms)] += l2
@@ -112,6 +118,10 @@ def _solve_on_supports(gram: NDArray, right: NDArray, supports: NDArray) -> NDAr
     return solution
 
 
+def _in_float64(given: Mapping[str, Any]) -> Iterator[NDArray]:
+    return (as_array(name, value).astype("float64") for name, value in given.items())
+
+
 def relative_gaps(
     x: NDArray,
     codes: NDArray,
@@ -128,7 +138,8 @@ def relative_gaps(
     >>> bool(relative_gaps(x, codes, np.eye(2), 0.1)[0] < 1e-12)
     True
     """
-    x, codes, dictionary = (a.astype("float64") for a in (x, codes, dictionary))
+    given = {"x": x, "codes": codes, "dictionary": dictionary}
+    x, codes, dictionary = _in_float64(given)
     return gaps_and_residuals(x, codes, dictionary, l1, l2, nonnegative)[0]
 
 

@@ -24,6 +24,7 @@ from sc2keras.files import whole_file
 from sc2keras.metrics import NONZERO_THRESHOLD
 from sc2keras.models import SparseCoder
 from sc2keras.models.variables import centered
+from sc2keras.signals import as_array
 
 # What a repository can keep many of.
 _MAX_BYTES = 300_000
@@ -56,7 +57,8 @@ def plot_atoms(
     >>> ax = plot_atoms(np.eye(16), (4, 4))
     >>> plt.close(ax.figure)
     """
-    atoms = np.asarray(getattr(dictionary, "dictionary", dictionary))[:n_atoms]
+    atoms = getattr(dictionary, "dictionary", dictionary)
+    atoms = as_array("dictionary", atoms)[:n_atoms]
     images = _as_images("atoms", atoms, image_shape)
     flat = np.abs(images).reshape(len(images), -1).max(axis=1)
     images = images / np.maximum(flat, 1e-12)[:, None, None, None]
@@ -96,8 +98,9 @@ def plot_reconstructions(
     images = np.concatenate(
         [_as_images(label, row, image_shape) for label, row in rows.items()]
     )
-    grid = tile_images(np.clip(images, 0, 1), fill=1.0, n_columns=len(x))
-    ax = ax or _new_axes(2 + 0.7 * len(x), 0.8 * len(rows))
+    n_samples = len(images) // len(rows)
+    grid = tile_images(np.clip(images, 0, 1), fill=1.0, n_columns=n_samples)
+    ax = ax or _new_axes(2 + 0.7 * n_samples, 0.8 * len(rows))
     ax.imshow(grid.squeeze(), cmap="gray", vmin=0, vmax=1)
     step = (grid.shape[0] + 1) / len(rows)
     _without_ticks(ax).tick_params(length=0)
@@ -220,6 +223,7 @@ def plot_nonzeros(
     for label, values in groups.items():
         if isinstance(values, SparseCoder):
             values = values.encode(_signals(label, x))
+        values = as_array("codes", values)
         counts = np.count_nonzero(np.abs(values) > NONZERO_THRESHOLD, axis=1)
         bins = (np.arange(np.shape(values)[1] + 2) - 0.5).tolist()
         ax.hist(counts, bins, alpha=0.5, label=label or None)
@@ -285,12 +289,14 @@ def _signals(label: str, x: NDArray | None) -> NDArray:
             f"x must be given, the samples that the model {label!r} encodes; received "
             "x=None."
         )
-    return x
+    return as_array("x", x)
 
 
 def _as_images(name: str, x: NDArray, image_shape: tuple[int, ...]) -> NDArray:
     shape = tuple(image_shape) if len(image_shape) == 3 else (*image_shape, 1)
-    x = np.asarray(x)
+    x = as_array(name, x)
+    if not len(x):
+        raise ValueError(f"{name} of shape {x.shape} hold no image. Give some.")
     if math.prod(x.shape[1:]) != math.prod(shape) or shape[-1] not in (1, 3):
         raise ValueError(
             f"image_shape={tuple(image_shape)} must be (height, width), or (height, "

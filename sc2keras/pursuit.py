@@ -2,8 +2,8 @@
 
 They are what encoders that keep k entries are to be compared with, in float64 and in
 NumPy. Signals are `(n_samples, n_features)`, or of any shape with as many numbers a
-sample; a dictionary is an array `(n_atoms, n_features)`, or a `SparseCoder`, whose
-dictionary and offset are then meant.
+sample; they and codes may be SciPy's sparse. A dictionary is an array `(n_atoms,
+n_features)`, or a `SparseCoder`, whose dictionary and offset are then meant.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from sc2keras.models import SparseCoder
+from sc2keras.signals import as_array, check_atoms
 from sc2keras.validation import check_positive_integer
 
 _ROWS_AT_A_TIME = 1024
@@ -132,7 +133,7 @@ def refit(
     [[3.0, 0.0]]
     """
     signals, atoms = _problem(x, dictionary)
-    support = np.asarray(codes) != 0
+    support = as_array("codes", codes) != 0
     if support.shape != (len(signals), len(atoms)):
         raise ValueError(
             f"codes must have shape {(len(signals), len(atoms))}, one row a signal and "
@@ -167,18 +168,13 @@ def _parts(n_rows: int) -> Iterator[slice]:
 
 def _problem(x: ArrayLike, dictionary: Any) -> tuple[NDArray, NDArray]:
     """Signals and atoms in float64; signals without a model's offset."""
-    signals = np.asarray(x, "float64")
+    signals = as_array("x", x).astype("float64")
     offset: Any = 0.0
     if isinstance(dictionary, SparseCoder):
         nothing = np.zeros((1, dictionary.encoder.n_atoms), "float32")
         offset = dictionary.decode(nothing).reshape(-1)
         dictionary = dictionary.dictionary
-    atoms = np.asarray(dictionary, "float64")
-    if atoms.ndim != 2 or not np.isfinite(atoms).all():
-        raise ValueError(
-            "dictionary must be a SparseCoder, or finite numbers of shape (n_atoms, "
-            f"n_features); received an array of shape {atoms.shape}."
-        )
+    atoms = check_atoms("dictionary", dictionary)
     if signals.ndim < 2 or signals[0:1].size != atoms.shape[1] * len(signals[0:1]):
         raise ValueError(
             f"x must hold {atoms.shape[1]} numbers a sample, as the atoms do; received "

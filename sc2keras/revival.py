@@ -1,5 +1,6 @@
 """Atoms that no code uses, made useful while a model trains."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ from sc2keras.layers.support_selection import check_fraction
 from sc2keras.models import SparseCoder
 from sc2keras.models.variables import value
 from sc2keras.signals import as_samples, check_finite
-from sc2keras.validation import check_positive_integer
+from sc2keras.validation import check_positive_integer, depth_of_caller
 
 # An atom is dead where its entries are this small beside the largest of all.
 _FORGOTTEN = 1e-6
@@ -89,6 +90,18 @@ class ReviveAtoms(keras.callbacks.Callback):
         check_finite("x", self._samples, model.inputs[0].dtype)
         self._generator = np.random.default_rng(self.seed)
         self.revived = {}
+        self._warn_of_none(self.params["epochs"])
+
+    def _warn_of_none(self, n_epochs: int) -> None:
+        if self.every <= self.until * n_epochs:
+            return
+        warnings.warn(
+            f"No atom is revived in epochs={n_epochs} with every={self.every} and "
+            f"until={self.until:g}: the first time would be after epoch {self.every}, "
+            f"the last at {self.until:g} of the epochs. Train for more epochs, or set "
+            "every=1 and until=1.0.",
+            stacklevel=depth_of_caller(),
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         done = epoch + 1

@@ -204,6 +204,22 @@ def warn_of_integers(x: Any, name: str = "x") -> None:
         )
 
 
+def check_atoms(name: str, atoms: Any) -> NDArray:
+    """`atoms` in float64, `(n_atoms, n_features)` of one each at least, finite."""
+    array = as_array(name, atoms).astype("float64")
+    if array.ndim != 2 or 0 in array.shape or not np.isfinite(array).all():
+        raise ValueError(
+            f"{name} must be a finite array (n_atoms, n_features), of one atom at "
+            f"least; received {name}.shape={array.shape}. Its atoms are its rows."
+        )
+    return array
+
+
+def in_rows(name: str, x: Any) -> Any:
+    """What rows are taken of: SciPy's sparse as CSR, all else as an array."""
+    return x.tocsr() if is_sparse(x) else as_array(name, x)
+
+
 def is_sparse(x: Any) -> bool:
     return hasattr(x, "tocsr") and hasattr(x, "toarray")
 

@@ -15,8 +15,8 @@ from sc2keras.models.variables import offset_of, old_state_unless_done
 from sc2keras.signals import as_array, check_numbers, is_sparse
 from sc2keras.sklearn_learning import LearnedModel
 from sc2keras.sparse_rows import SparseRows
-from sc2keras.transform_algorithms import encode_by
-from sc2keras.validation import check_weights
+from sc2keras.transform_algorithms import coder_by, encode_by
+from sc2keras.validation import at_least_float32, check_weights
 
 
 class SparseCodeTransformer(
@@ -33,8 +33,8 @@ class SparseCodeTransformer(
     a duality gap of 1e-4. A network takes a few matrix products in its place, and needs
     thousands of samples to learn from. `n_atoms` is scikit-learn's `n_components`, and
     `l1` its `alpha`, in the units of the data: `X * c` with `l1 * c` gives `codes * c`.
-    Codes are float32 whatever `X` was, unless `builder_kwargs` has another dtype. `X`
-    may be sparse: what is dense of it is a batch at a time.
+    `X` and codes are float32, or float64 where `builder_kwargs` has that dtype. `X` may
+    be sparse: what is dense of it is a batch at a time.
 
     As in scikit-learn `transform` looks at `l1` and `positive_code` as they are when it
     is called. They may be set after `fit`, except of a network, which codes as it was
@@ -45,8 +45,9 @@ class SparseCodeTransformer(
     n_atoms : int, default=None
         Number of atoms, the size of a code. None means as many as `start` has, if that
         is an array, and 100 otherwise.
-    l1 : float, default=0.1
-        Weight of the ℓ1 term; above 0 where `start="classical"`.
+    l1 : float or array (n_atoms,), default=0.1
+        Weight of the ℓ1 term, of an array one of each atom; above 0 where a solver goes
+        on to a gap, and a number where `start="classical"`.
     builder : str, default="ActiveSet"
         What makes the codes, by the name of its builder in `sc2keras.applications`: a
         solver, "ActiveSet", "FISTA" or "ISTA", for which the dictionary alone is
@@ -114,9 +115,10 @@ default="classical"
         None means as the builder does: by a network, or the LASSO of a solver.
     transform_n_nonzero_coefs : int, default=None
         Entries of a code of "omp". None means a tenth of the features, at least one.
-    transform_alpha : float, default=None
-        In place of `l1` in "lasso" (also of a solver), and the threshold of
-        "threshold"; others do not use it. None means `l1`, or that of `model`.
+    transform_alpha : float or array (n_atoms,), default=None
+        In place of `l1` in "lasso" (also of a solver), where it is above 0, and the
+        threshold of "threshold"; one of each atom, if it is an array. Others do not use
+        it. None means `l1`, or that of `model`.
     sparse_output : bool, default=False
         Whether `transform` gives a `scipy.sparse.csr_matrix`, made batch by batch. It
         fits in no frame: leave `set_output` at "default" with it.
@@ -125,9 +127,9 @@ default="classical"
     ----------
     model_ : SparseCoder
         The model that makes the codes.
-    components_ : float32 ndarray of shape (n_atoms, n_features)
+    components_ : ndarray of shape (n_atoms, n_features)
         The dictionary, its atoms as rows.
-    offset_ : float32 ndarray of shape (n_features_in_,)
+    offset_ : ndarray of shape (n_features_in_,)
         What is added to `codes @ components_`, as the `mean_` of `PCA` is: the mean of
         `center`, another offset of the model, or zeros.
     n_iter_ : int
@@ -162,7 +164,7 @@ default="classical"
     def __init__(
         self,
         n_atoms: int | None = None,
-        l1: float = 0.1,
+        l1: float | ArrayLike = 0.1,
         *,
         builder: str = "ActiveSet",
         n_steps: int | None = None,
@@ -183,7 +185,7 @@ default="classical"
         model: SparseCoder | str | os.PathLike[str] | None = None,
         transform_algorithm: str | None = None,
         transform_n_nonzero_coefs: int | None = None,
-        transform_alpha: float | None = None,
+        transform_alpha: float | ArrayLike | None = None,
         sparse_output: bool = False,
     ) -> None:
         self.n_atoms = n_atoms
@@ -229,15 +231,15 @@ default="classical"
             If a parameter, `X` or a weight is unusable, or the training diverges.
         """
         self._check_parameters()
-        is_given = self.model is not None
-        goes_on = self.warm_start and not is_given and hasattr(self, "model_")
+        given = self._given_model()
+        goes_on = self.warm_start and given is None and hasattr(self, "model_")
         with old_state_unless_done(self):
-            x, weight = self._samples(X, sample_weight, reset=not goes_on)
+            x, weight = self._samples(X, sample_weight, given, reset=not goes_on)
             monitor = self._monitor()
-            if is_given:
-                self.model_ = self._given_model()
+            if given is not None:
+                self.model_ = self._fitting(given)
             else:
-                self._check_transform(self._is_trained, self._n_atoms)
+                self._check_transform(self._asked_encoder())
                 self.model_ = self._trained_model(x, weight, monitor, goes_on)
             self._note(monitor)
         return self
@@ -254,14 +256,15 @@ default="classical"
         at. Parameters and errors are those of `fit`.
         """
         self._check_parameters()
+        given = self._given_model()
         with old_state_unless_done(self):
             is_first = not hasattr(self, "model_")
-            x, weight = self._samples(X, sample_weight, reset=is_first)
+            x, weight = self._samples(X, sample_weight, given, reset=is_first)
             monitor = self._monitor(0 if is_first else self.n_iter_)
-            if self.model is not None:
-                self.model_ = self._given_model()
+            if given is not None:
+                self.model_ = self._fitting(given)
             else:
-                self._check_transform(self._is_trained, self._n_atoms)
+                self._check_transform(self._asked_encoder())
                 if is_first:
                     offset = self._offset_of(x, weight)
                     model = self._untrained_model(x, self._random_state(), offset)
@@ -274,10 +277,15 @@ default="classical"
         return self
 
     def _samples(
-        self, X: ArrayLike, sample_weight: ArrayLike | None, reset: bool
+        self,
+        X: ArrayLike,
+        sample_weight: ArrayLike | None,
+        given: SparseCoder | None,
+        reset: bool,
     ) -> tuple[Any, NDArray | None]:
         """The samples that count, and their weights."""
-        x = self._checked(X, reset)
+        encoder = self._asked_encoder() if given is None else given.encoder
+        x = self._checked(X, encoder, reset)
         if sample_weight is None:
             return _rows(x), None
         n_samples = x.shape[0]
@@ -292,9 +300,9 @@ default="classical"
             )
         return _rows(x if counts.all() else x[counts]), weight[counts]
 
-    def _checked(self, X: ArrayLike, reset: bool = False) -> Any:
+    def _checked(self, X: ArrayLike, encoder: Any, reset: bool = False) -> Any:
         check_numbers("X", X)
-        how = {"accept_sparse": "csr", "dtype": "float32"}
+        how = {"accept_sparse": "csr", "dtype": _dtype_of(encoder)}
         return validate_data(self, X, reset=reset, **how)
 
     def transform(self, X: ArrayLike) -> Any:
@@ -306,21 +314,35 @@ default="classical"
 
         Returns
         -------
-        float32 ndarray, or csr_matrix where `sparse_output=True`
+        ndarray, or csr_matrix where `sparse_output=True`
         """
         check_is_fitted(self)
         encoder = self.model_.encoder
-        self._check_transform(encoder.is_trained, encoder.n_atoms)
+        self._check_transform(encoder)
         return encode_by(
             self.model_,
-            _rows(self._checked(X)),
+            _rows(self._checked(X, encoder)),
             self.transform_algorithm,
             n_nonzero=self.transform_n_nonzero_coefs,
             sparse=self.sparse_output,
             **self._codes_wanted(),
         )
 
-    def inverse_transform(self, X: ArrayLike) -> NDArray[np.float32]:
+    def _coder(self) -> SparseCoder:
+        """What encodes as `transform` does, or a ValueError if no model does."""
+        encoder = self.model_.encoder
+        self._check_transform(encoder)
+        wanted = self._codes_wanted()
+        coder = coder_by(self.model_, self.transform_algorithm, **wanted)
+        if coder is None:
+            raise ValueError(
+                f"transform_algorithm={self.transform_algorithm!r} makes codes that no "
+                "model makes. Set transform_algorithm=None or 'lasso', or give model_ "
+                "in place of the transformer."
+            )
+        return coder
+
+    def inverse_transform(self, X: ArrayLike) -> NDArray:
         """The signals that codes stand for, `X @ components_ + offset_`.
 
         Parameters
@@ -329,7 +351,8 @@ default="classical"
         """
         check_is_fitted(self)
         check_numbers("X", X)
-        codes: Any = check_array(X, dtype="float32", accept_sparse="csr")
+        dtype = _dtype_of(self.model_.encoder)
+        codes: Any = check_array(X, dtype=dtype, accept_sparse="csr")
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {codes.shape[1]} columns, but codes of this transformer have "
@@ -339,12 +362,12 @@ default="classical"
         return self.model_.decode(codes).reshape(codes.shape[0], -1)
 
     @property
-    def components_(self) -> NDArray[np.float32]:
+    def components_(self) -> NDArray:
         check_is_fitted(self)
         return self.model_.dictionary
 
     @property
-    def offset_(self) -> NDArray[np.float32]:
+    def offset_(self) -> NDArray:
         check_is_fitted(self)
         return offset_of(self.model_.encoder)
 
@@ -357,6 +380,11 @@ default="classical"
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _dtype_of(encoder: Any) -> str:
+    """What signals and codes are rounded to: what is narrower than float32, is not."""
+    return at_least_float32(encoder.compute_dtype)
 
 
 def _rows(x: Any) -> Any:

@@ -152,8 +152,10 @@ class LearnedModel(Parameters):
     def _starts_by(self, name: str) -> bool:
         return isinstance(self.start, str) and self.start == name
 
-    def _given_model(self) -> SparseCoder:
+    def _given_model(self) -> SparseCoder | None:
         model = self.model
+        if model is None:
+            return None
         if isinstance(model, (str, os.PathLike)):
             model, _ = load_model(model)
         if not isinstance(model, SparseCoder):
@@ -161,6 +163,10 @@ class LearnedModel(Parameters):
                 "model must be a sc2keras.SparseCoder, the path of its .keras file or a"
                 f" name of weights; received model={self.model!r}."
             )
+        return model
+
+    def _fitting(self, model: SparseCoder) -> SparseCoder:
+        """A given model, or a ValueError if it is none for these features."""
         n_features = math.prod(model.input_shape[1:])
         if n_features != self.n_features_in_:
             raise ValueError(
@@ -168,7 +174,7 @@ class LearnedModel(Parameters):
                 f"{n_features}: its inputs have shape {model.input_shape[1:]}. Pass "
                 "such data, or train another model with model=None."
             )
-        self._check_transform(model.encoder.is_trained, model.encoder.n_atoms)
+        self._check_transform(model.encoder)
         return model
 
     def _untrained_model(

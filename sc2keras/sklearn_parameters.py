@@ -14,8 +14,17 @@ from sc2keras.models.description import differences
 from sc2keras.registry import get_entry
 from sc2keras.signals import as_array
 from sc2keras.training import Recipe
-from sc2keras.transform_algorithms import TOL, check_algorithm, chosen_algorithm
-from sc2keras.validation import check_non_negative, check_positive_integer
+from sc2keras.transform_algorithms import (
+    TOL,
+    check_algorithm,
+    check_measured,
+    chosen_algorithm,
+)
+from sc2keras.validation import (
+    check_non_negative,
+    check_positive_integer,
+    check_weights,
+)
 
 _STARTS = ("classical", "samples", "random")
 _N_ATOMS = 100
@@ -33,7 +42,7 @@ class Parameters(BaseEstimator):
     """Base of `SparseCodeTransformer`, whose parameters it has."""
 
     n_atoms: int | None
-    l1: float
+    l1: Any
     builder: str
     n_steps: int | None
     builder_kwargs: dict[str, Any] | None
@@ -52,7 +61,7 @@ class Parameters(BaseEstimator):
     model: SparseCoder | str | os.PathLike[str] | None
     transform_algorithm: str | None
     transform_n_nonzero_coefs: int | None
-    transform_alpha: float | None
+    transform_alpha: Any
     model_: SparseCoder
     n_features_in_: int
     # Of the arguments of `model_`, those that its data gave; None where nobody knows.
@@ -90,14 +99,20 @@ class Parameters(BaseEstimator):
         self._builder_options()
         self._recipe()
 
-    def _check_transform(self, is_trained: bool, n_atoms: int) -> None:
+    def _check_transform(self, encoder: Encoder) -> None:
+        """What `transform` does not do with an encoder's dictionary, or a ValueError"""
         check_algorithm(
             self.transform_algorithm,
             self.transform_n_nonzero_coefs,
             self.transform_alpha,
-            is_trained,
-            (n_atoms, self.n_features_in_),
+            encoder.is_trained,
+            (encoder.n_atoms, self.n_features_in_),
         )
+        self._check_measured(encoder, self.transform_alpha)
+
+    def _check_measured(self, encoder: Encoder, alpha: Any) -> None:
+        name = "l1" if self.transform_alpha is None else "transform_alpha"
+        check_measured(encoder, self.transform_algorithm, name, alpha)
 
     @property
     def _n_atoms(self) -> int:
@@ -174,9 +189,22 @@ class Parameters(BaseEstimator):
                 "back."
             )
 
+    @property
+    def _name_of_l1(self) -> str:
+        """The parameter that says λ of `transform`."""
+        is_trained = self.model_.encoder.is_trained
+        if chosen_algorithm(self.transform_algorithm, is_trained) == "network":
+            return "l1"
+        is_other = self.transform_alpha is not None or self.model is not None
+        return "transform_alpha" if is_other else "l1"
+
     def _codes_wanted(self) -> dict[str, Any]:
         """λ and the sign of the codes, where they were set after `fit`."""
-        wanted: dict[str, Any] = {"alpha": self.transform_alpha}
+        alpha = self.transform_alpha
+        if alpha is not None:
+            n_atoms = self.model_.encoder.n_atoms
+            alpha = check_weights("transform_alpha", alpha, "n_atoms", n_atoms)
+        wanted: dict[str, Any] = {"alpha": alpha}
         if self.model is not None:
             return wanted
         held, asked = self.model_.encoder, self._asked_encoder()
@@ -194,6 +222,7 @@ class Parameters(BaseEstimator):
                 )
         if "l1" in changed and self.transform_alpha is None:
             wanted["alpha"] = asked.l1
+            self._check_measured(held, asked.l1)
         if "nonnegative" in changed:
             wanted["nonnegative"] = asked.nonnegative
         return wanted

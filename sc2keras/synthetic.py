@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sc2keras.signals import as_array
+from sc2keras.signals import check_atoms
 from sc2keras.validation import (
     check_finite,
     check_non_negative,
@@ -109,7 +109,7 @@ def sparse_recovery(
             np.random.default_rng((seed, 0)),
         )
     else:
-        atoms = _given(dictionary)
+        atoms = check_atoms("dictionary", dictionary)
     n_atoms, n_features = atoms.shape
     scale = check_positive("scale", scale)
     if snr is not None:
@@ -157,16 +157,6 @@ def _dictionary(
         atoms = (left * values) @ right
     if normalize:
         atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
-    return atoms
-
-
-def _given(dictionary: ArrayLike) -> NDArray:
-    atoms = as_array("dictionary", dictionary).astype("float64")
-    if atoms.ndim != 2 or not np.isfinite(atoms).all():
-        raise ValueError(
-            "dictionary must be a finite array (n_atoms, n_features); received "
-            f"dictionary.shape={atoms.shape}. Its atoms are its rows."
-        )
     return atoms
 
 

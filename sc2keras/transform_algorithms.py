@@ -5,7 +5,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sc2keras.applications import build
 from sc2keras.models import SparseCoder
@@ -15,8 +15,9 @@ from sc2keras.pursuit import orthogonal_matching_pursuit
 from sc2keras.sparse_rows import collect_sparse
 from sc2keras.validation import (
     at_least_float32,
-    check_non_negative,
     check_positive_integer,
+    check_weights,
+    in_words,
 )
 
 ALGORITHMS = ("network", "lasso", "omp", "threshold")
@@ -35,7 +36,7 @@ def chosen_algorithm(algorithm: str | None, is_trained: bool) -> str:
 def check_algorithm(
     algorithm: str | None,
     n_nonzero: int | None,
-    alpha: float | None,
+    alpha: float | ArrayLike | None,
     is_trained: bool,
     sizes: tuple[int, int],
 ) -> None:
@@ -58,7 +59,7 @@ def check_algorithm(
             "one with builder='StepLFISTA', or transform_algorithm='lasso'."
         )
     if alpha is not None:
-        check_non_negative("transform_alpha", alpha)
+        check_weights("transform_alpha", alpha, "n_atoms", sizes[0])
     if n_nonzero is not None:
         name = "transform_n_nonzero_coefs"
         check_positive_integer(name, n_nonzero)
@@ -67,6 +68,30 @@ def check_algorithm(
                 f"{name} must be at most {min(sizes)}, the smaller of the numbers of "
                 f"atoms and features; received {name}={n_nonzero}."
             )
+
+
+def check_measured(
+    encoder: Any, algorithm: str | None, name: str, alpha: float | ArrayLike | None
+) -> None:
+    """Raises a ValueError where a λ of zero leaves "lasso" without a duality gap.
+
+    Args:
+        encoder: Of the model.
+        algorithm: See `encode_by`.
+        name: String, the parameter that says λ.
+        alpha: Of a solver beside the encoder, or None.
+    """
+    is_beside = alpha is not None or encoder.is_trained
+    has_tol = is_beside or getattr(encoder, "tol", None) is not None
+    l1 = encoder.l1 if alpha is None else alpha
+    is_lasso = chosen_algorithm(algorithm, encoder.is_trained) == "lasso"
+    if is_lasso and has_tol and np.min(np.asarray(l1)) == 0:
+        raise ValueError(
+            f"{name} must be above 0 where the LASSO is solved to a duality gap, which "
+            f"measures nothing of least squares; received {name}={in_words(l1)}. Raise "
+            "it, choose transform_algorithm='omp', or have a solver take steps alone, "
+            "with builder='FISTA', n_steps=100 and l1=0."
+        )
 
 
 def encode_by(
@@ -94,7 +119,8 @@ def encode_by(
             - None: the model's own, network or lasso.
         n_nonzero: Integer, the entries of a code of OMP; None: a tenth of n_features,
             but at least 1 and at most n_atoms.
-        alpha: Float >= 0, the α of lasso and threshold; None: the λ of the model.
+        alpha: Float >= 0, the α of lasso and threshold, or an array `(n_atoms,)`; None:
+            the λ of the model.
         nonnegative: Boolean, whether codes are >= 0, of all but the network; None: as
             those of the model.
         sparse: Boolean, whether the codes are a `scipy.sparse.csr_matrix`.
@@ -108,27 +134,45 @@ def encode_by(
     >>> encode_by(model, x, "omp", n_nonzero=1).tolist()
     [[2.0, 0.0]]
     """
+    coder = coder_by(model, algorithm, alpha=alpha, nonnegative=nonnegative)
+    if coder is not None:
+        return coder.encode(x.reshape(len(x), *coder.input_shape[1:]), sparse=sparse)
     encoder = model.encoder
-    algorithm = chosen_algorithm(algorithm, encoder.is_trained)
     l1 = encoder.l1 if alpha is None else alpha
     signs = encoder.nonnegative if nonnegative is None else nonnegative
     if algorithm == "threshold":
         return _by_parts(
             model, x, lambda rows: _thresholded(model, rows, l1, signs), sparse
         )
-    if algorithm == "omp":
-        size = n_nonzero
-        if size is None:
-            size = int(min(max(x.shape[1] / 10, 1), encoder.n_atoms))
+    size = n_nonzero
+    if size is None:
+        size = int(min(max(x.shape[1] / 10, 1), encoder.n_atoms))
 
-        def pursued(rows: NDArray) -> NDArray:
-            return orthogonal_matching_pursuit(rows, model, size, signs)
+    def pursued(rows: NDArray) -> NDArray:
+        return orthogonal_matching_pursuit(rows, model, size, signs)
 
-        return _by_parts(model, x, pursued, sparse)
+    return _by_parts(model, x, pursued, sparse)
+
+
+def coder_by(
+    model: SparseCoder,
+    algorithm: str | None = None,
+    *,
+    alpha: float | NDArray | None = None,
+    nonnegative: bool | None = None,
+) -> SparseCoder | None:
+    """What encodes as `encode_by` does, or None if no model does.
+
+    It is the model itself, or a solver beside it, for its dictionary as it is now.
+    """
+    encoder = model.encoder
+    algorithm = chosen_algorithm(algorithm, encoder.is_trained)
+    if algorithm not in ("network", "lasso"):
+        return None
+    l1 = encoder.l1 if alpha is None else alpha
+    signs = encoder.nonnegative if nonnegative is None else nonnegative
     is_own = alpha is None and signs == encoder.nonnegative and not encoder.is_trained
-    if algorithm == "lasso" and not is_own:
-        model = _solver(model, l1, signs)
-    return model.encode(x.reshape(len(x), *model.input_shape[1:]), sparse=sparse)
+    return model if algorithm == "network" or is_own else _solver(model, l1, signs)
 
 
 def _by_parts(
@@ -164,7 +208,7 @@ def _solver(model: SparseCoder, l1: float | NDArray, nonnegative: bool) -> Spars
         solvers[key] = build(
             "ActiveSet",
             shape[0],
-            shape[1:],
+            model.input_shape[1:],
             l1=l1,
             n_steps=N_STEPS,
             tol=getattr(encoder, "tol", None) or TOL,

@@ -70,7 +70,7 @@ def check_weights(
     return array
 
 
-def in_words(weights: float | NDArray) -> str:
+def in_words(weights: Any) -> str:
     """A weight, or the range of many, in three digits."""
     low, high = np.min(weights), np.max(weights)
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"

@@ -5,11 +5,13 @@ import keras
 import numpy as np
 import pytest
 from experiments.studies import own_data
-from helpers import FEW_OF_THE_LASSO, signals
+from helpers import FEW_OF_THE_LASSO, eagerly, signals, unit_atoms
 
 import sc2keras
-from sc2keras import applications, diagnosis, evaluation
+from sc2keras import applications, diagnosis, evaluation, layers
 from sc2keras.diagnosis import diagnose, l1_from
+from sc2keras.hub import save_to_preset
+from sc2keras.plotting import explorer
 from sc2keras.sklearn import SparseCodeTransformer
 
 X = signals(60, 12)
@@ -172,6 +174,110 @@ def test_of_fewer_samples_than_atoms_more_are_asked_for():
 def test_a_transformer_is_diagnosed():
     coder = SparseCodeTransformer(n_atoms=5, l1=0.1, builder="FISTA", random_state=0)
     assert diagnose(coder.fit(X), X) == diagnose(coder.model_, X)
+
+
+@pytest.fixture
+def untraced():
+    with eagerly():
+        yield
+
+
+def fitted(**options):
+    how = {"start": unit_atoms(8, 12), "l1": 0.1, "epochs": 1, "random_state": 0}
+    return SparseCodeTransformer(**how | options).fit(X)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"l1": 0.7},
+        {"transform_alpha": 0.7},
+        {"positive_code": True},
+        {"transform_algorithm": "lasso"},
+        {"transform_algorithm": "network"},
+    ],
+)
+@pytest.mark.parametrize("builder", ["ActiveSet", "LISTA", "given"])
+def test_of_a_transformer_the_codes_are_those_of_transform(builder, changes, untraced):
+    center = builder != "LISTA"
+    if builder == "given":
+        coder = SparseCodeTransformer(model=fitted(center=center).model_).fit(X)
+    else:
+        coder = fitted(builder=builder, center=center)
+    coder.set_params(**changes)
+    try:
+        codes = coder.transform(X)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            diagnose(coder, X)
+        return
+    found = diagnose(coder, X)
+    assert found.zero == pytest.approx(np.mean(codes == 0))
+    assert found.n_dead == np.sum(~(codes != 0).any(axis=0))
+    mean = X.mean(axis=0) if center else 0.0
+    lost = np.sum((X - coder.inverse_transform(codes)) ** 2) / np.sum((X - mean) ** 2)
+    assert found.error == pytest.approx(lost, rel=1e-4)
+    if builder == "ActiveSet" and "positive_code" not in changes:
+        expected = {"l1": 0.7, "transform_alpha": 0.7}.get(*changes, 0.1)
+        assert found.l1 == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("look", [diagnose, explorer, save_to_preset])
+@pytest.mark.parametrize("algorithm", ["omp", "threshold"])
+def test_codes_that_no_model_makes_are_refused(algorithm, look, tmp_path, untraced):
+    coder = fitted(transform_algorithm=algorithm)
+    message = f"transform_algorithm='{algorithm}' makes codes .* Set .* or give model_"
+    with pytest.raises(ValueError, match=message):
+        look(coder, X if look is not save_to_preset else tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"transform_alpha": 1e-3}, {"builder": "LISTA"}]
+)
+def test_what_a_transformer_is_told_helps(options, untraced):
+    coder = fitted(**{"l1": 1e-3, "transform_algorithm": "lasso"} | options)
+    name = "transform_alpha" if "transform_alpha" in options else "l1"
+    before = diagnose(coder, X)
+    told = re.search(rf"Raise {name}=0.001, for instance to ([\d.]+)", narrow(before))
+    coder.set_params(**{name: float(told[1])})
+    after = diagnose(coder, X)
+    assert after.l1 == float(told[1]) and after.zero > before.zero
+    assert "Raise" not in narrow(after)
+
+
+def test_a_mean_that_is_taken_out_rules_nothing(untraced):
+    x = X + 100.0 * (np.arange(12) == 7)
+    assert "Feature 7" in narrow(diagnose(fitted().fit(x), x))
+    assert "Feature 7" not in narrow(diagnose(fitted(center=True).fit(x), x))
+    model = solver(offset=x[0])
+    assert diagnose(model, x[:1].repeat(3, axis=0)).zero == 1.0
+
+
+@pytest.mark.parametrize("activation", ["top_k", "batch_top_k", "relu"])
+def test_of_an_autoencoder_what_is_told_to_change_is_what_counts(activation, untraced):
+    def told(k, bias):
+        model = applications.SparseAutoencoder(8, (12,), k=k, activation=activation)
+        model.encoder.bias.assign(np.full(8, bias))
+        return narrow(diagnose(model, X))
+
+    many = told(k=7, bias=9.0)
+    if activation == "relu":
+        assert "entries are zero. Take other arguments of the activation, or" in many
+        return
+    assert "entries are zero. Take a smaller k than k=7, or more atoms." in many
+    few = told(k=1, bias=0.0)
+    assert "of the signal is lost. To keep more of it, raise k=1, or take" in few
+    assert "l1" not in many + few
+
+
+@pytest.mark.parametrize("builder", ["LISTA", "SC2Net"])
+def test_of_a_network_with_top_k_k_is_named(builder, untraced):
+    def told(k):
+        model = applications.build(builder, 8, (12,), activation=layers.TopK(k))
+        return narrow(diagnose(model, X - 0.5))
+
+    assert "entries are zero. Take a smaller k than k=7" in told(7)
+    assert "l1" not in told(7) + told(1)
 
 
 def test_a_dictionary_without_a_part_in_the_samples_is_diagnosed():

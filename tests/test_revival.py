@@ -1,5 +1,7 @@
 """Dead atoms made anew: in every encoder, and what the optimizer knows of them."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -183,3 +185,30 @@ def test_a_model_that_trains_no_dictionary_is_refused_before_it_trains():
     model.compile()
     with pytest.raises(ValueError, match="x"):
         model.fit(x, callbacks=[ReviveAtoms(signals(5, 3))], verbose=0)
+
+
+@pytest.mark.filterwarnings("error:No atom is revived")
+@pytest.mark.parametrize(
+    ("options", "epochs", "revived"),
+    [
+        ({}, 1, None),
+        ({"every": 4}, 5, None),
+        ({"every": 2}, 1, None),
+        ({"until": 0.0}, 3, None),
+        ({}, 2, [0]),
+        ({"until": 1.0}, 1, [0]),
+        ({"every": 3}, 4, [2]),
+    ],
+)
+def test_a_training_too_short_for_a_revival_is_told(options, epochs, revived):
+    x = signals(20, N_FEATURES)
+    model = applications.LISTA(4, (N_FEATURES,), l1=0.01)
+    model.compile(run_eagerly=True, jit_compile=False)
+    revive = ReviveAtoms(x, **options)
+    told = contextlib.nullcontext()
+    if revived is None:
+        match = rf"No atom is revived in epochs={epochs} with every=.*until=1\.0"
+        told = pytest.warns(UserWarning, match=match)
+    with told:
+        model.fit(x, epochs=epochs, callbacks=[revive], verbose=0)
+    assert sorted(revive.revived) == (revived or [])

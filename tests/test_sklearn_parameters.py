@@ -2,6 +2,7 @@
 
 import pickle
 
+import keras
 import numpy as np
 import pytest
 import scipy.sparse
@@ -18,6 +19,11 @@ from sc2keras import applications
 from sc2keras.registry import entries
 from sc2keras.sklearn import SparseCodeTransformer
 
+needs_float64 = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="JAX has float64 only where it is configured, PyTorch not at all",
+)
+EXACT = {"tol": 1e-12, "dtype": "float64", "n_steps": 1000}
 FAST = ["ActiveSet", "LISTA"]
 REST = [each.name for each in entries() if each.name not in FAST]
 
@@ -265,3 +271,131 @@ def test_what_fit_finds_is_not_there_before(name):
     with pytest.raises(NotFittedError, match="not fitted yet"):
         getattr(coder, name)
     assert not hasattr(coder, name)
+
+
+# What is computed in float64
+
+
+def given(builder_kwargs, **kwargs):
+    """A transformer, and one that is given the model of its `fit`."""
+    own = SparseCodeTransformer(builder_kwargs=builder_kwargs, **kwargs)
+    return lambda x: (own.fit(x), SparseCodeTransformer(model=own.model_).fit(x))
+
+
+@needs_float64
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array])
+@pytest.mark.parametrize(
+    ("algorithm", "peer", "how"),
+    [
+        ("lasso", "lasso_cd", {"alpha": 0.3, "max_iter": 10**5}),
+        ("threshold", "threshold", {"alpha": 0.3}),
+        ("omp", "omp", {"n_nonzero_coefs": 3}),
+    ],
+)
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+def test_means_that_are_large_leave_codes_in_float64(
+    mean, algorithm, peer, how, make, x, atoms
+):
+    x = x.astype("float64") + mean
+    transformers = given(
+        EXACT, l1=0.3, start=atoms, center=True, transform_n_nonzero_coefs=3
+    )
+    expected = sparse_encode(x - x.mean(axis=0), atoms, algorithm=peer, **how)
+    for coder in transformers(make(x)):
+        coder.set_params(transform_algorithm=algorithm, transform_n_nonzero_coefs=3)
+        if algorithm != "omp":
+            coder.set_params(transform_alpha=0.3)
+        codes = coder.transform(make(x))
+        assert codes.dtype == "float64"
+        np.testing.assert_allclose(codes, expected, atol=1e-5)
+        decoded = expected @ coder.components_ + x.mean(axis=0)
+        np.testing.assert_allclose(
+            coder.inverse_transform(make(expected)), decoded, rtol=1e-14
+        )
+
+
+@needs_float64
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_float64_holds_what_is_beyond_float32(method, x):
+    scale, found = 2.0**140, []
+    for size in (1.0, scale):
+        how = {"l1": 0.1 * size, "builder_kwargs": {"dtype": "float64"}}
+        coder = SparseCodeTransformer(5, random_state=0, **how)
+        getattr(coder, method)(size * x.astype("float64"))
+        codes = coder.transform(size * x.astype("float64"))
+        decoded = coder.inverse_transform(codes)
+        found.append((coder.components_, codes / size, decoded / size))
+        found[-1] += (coder.error_ / size**2,)
+    for small, large in zip(*found, strict=True):
+        np.testing.assert_allclose(large, small, rtol=1e-6, atol=1e-9)
+
+
+def test_float32_does_not_hold_them_and_says_so(x):
+    for coder in (SparseCodeTransformer(5), SparseCodeTransformer(5, builder="LISTA")):
+        with pytest.raises(ValueError, match="too large for dtype"):
+            coder.fit(1e40 * x.astype("float64"))
+
+
+# λ of each atom, and of none
+
+
+@needs_float64
+@pytest.mark.parametrize("builder", ["ActiveSet", "LISTA"])
+def test_lambda_may_be_one_of_each_atom(builder, x, atoms):
+    x, weights = x.astype("float64"), np.linspace(0.1, 0.6, 6)
+    how = {"builder_kwargs": {"dtype": "float64"}}
+    coder = coder_of(atoms, builder, transform_alpha=weights, **how)
+    coder.set_params(transform_algorithm="lasso").fit(x)
+    # The LASSO of atoms in units of their weights.
+    scaled = coder.components_ / weights[:, None]
+    peer = {"algorithm": "lasso_cd", "alpha": 1.0, "max_iter": 10**5}
+    expected = sparse_encode(x, scaled, **peer) / weights
+    np.testing.assert_allclose(coder.transform(x), expected, atol=2e-3)
+    same = clone(coder.set_params(transform_alpha=weights.tolist())).fit(x)
+    np.testing.assert_allclose(same.transform(x), expected, atol=2e-3)
+    coder.set_params(transform_algorithm="threshold")
+    products = x @ coder.components_.T
+    expected = np.sign(products) * np.maximum(np.abs(products) - weights, 0.0)
+    np.testing.assert_allclose(coder.transform(x), expected, atol=1e-6)
+    for wrong in (np.ones(5), -weights):
+        coder.set_params(transform_alpha=wrong)
+        for call in (coder.fit, coder.transform):
+            with pytest.raises(ValueError, match=r"transform_alpha must be .*received"):
+                call(x)
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, [0.0, *5 * [0.1]]])
+@pytest.mark.parametrize(
+    ("builder", "changes"),
+    [
+        ("ActiveSet", {"l1": None}),
+        ("ActiveSet", {"transform_alpha": None}),
+        ("LISTA", {"transform_alpha": None, "transform_algorithm": "lasso"}),
+        ("LISTA", {"l1": None, "transform_algorithm": "lasso"}),
+        ("given", {"transform_alpha": None, "transform_algorithm": "lasso"}),
+    ],
+)
+def test_where_a_gap_measures_nothing_lambda_is_above_zero(
+    builder, changes, zero, x, atoms
+):
+    coder = coder_of(atoms, "LISTA" if builder == "given" else builder).fit(x)
+    if builder == "given":
+        coder = SparseCodeTransformer(model=coder.model_).fit(x)
+    name = next(iter(changes))
+    coder.set_params(**changes | {name: zero})
+    for call in (coder.transform, coder.fit, coder.partial_fit):
+        with pytest.raises(
+            ValueError, match=rf"^{name} must be above 0 .*received {name}=0"
+        ):
+            call(x)
+
+
+@pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
+def test_least_squares_are_coded_where_nothing_is_measured(x, atoms):
+    products = x @ atoms.T
+    coder = coder_of(atoms, transform_algorithm="threshold", transform_alpha=0.0)
+    np.testing.assert_allclose(coder.fit(x).transform(x), products, atol=1e-4)
+    steps = coder_of(atoms, "FISTA", l1=0, n_steps=2000).fit(x)
+    best = np.linalg.lstsq(atoms.T, x.T, rcond=None)[0].T
+    np.testing.assert_allclose(steps.transform(x), best, atol=1e-2)
+    assert coder_of(atoms, "LISTA", l1=0).fit(x).transform(x).all()

@@ -19,14 +19,15 @@ _MOST_SHOWN = 4
 
 
 def sparse_coder(model: Any) -> SparseCoder:
-    """The model itself, or that of a `SparseCodeTransformer`.
+    """The model itself, or what encodes as a `SparseCodeTransformer` transforms.
 
     Example:
 
     >>> sparse_coder(applications.LISTA(4, input_shape=(8,))).encoder.n_atoms
     4
     """
-    model = getattr(model, "model_", model)
+    if hasattr(model, "model_"):
+        model = model._coder()
     if not isinstance(model, SparseCoder):
         raise ValueError(
             "model must be a SparseCoder, or a SparseCodeTransformer that was fitted; "

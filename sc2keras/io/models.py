@@ -70,8 +70,12 @@ def _sha256(model: SparseCoder) -> str:
     """Of what the codes of a model depend on."""
     config = {**model.encoder.get_config(), "name": None}
     config["input"] = model.input_shape
-    content = json.dumps(config, sort_keys=True, default=str).encode()
+    # Encoders of the same arguments and weights may make other steps of them.
+    kind = keras.saving.get_registered_name(type(model.encoder))
+    weights = [(w.name, ops.convert_to_numpy(w)) for w in model.weights]
+    held = [(name, value.shape, value.dtype.name) for name, value in weights]
+    content = json.dumps([kind, config, held], sort_keys=True, default=str).encode()
     digest = hashlib.sha256(content)
-    for weight in model.weights:
-        digest.update(ops.convert_to_numpy(weight).tobytes())
+    for _, value in weights:
+        digest.update(value.tobytes())
     return digest.hexdigest()

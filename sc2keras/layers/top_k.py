@@ -64,11 +64,15 @@ class TopK(Activation):
                 f"k must be at most n_atoms={input_shape[-1]}; received k={self.k}."
             )
 
+    def count(self, n_atoms: int) -> int:
+        """k, of codes of so many entries."""
+        return max(1, n_atoms // 10) if self.k is None else self.k
+
     def call(self, inputs: Tensor) -> Tensor:
         if self.nonnegative:
             inputs = ops.relu(inputs)
-        k = max(1, inputs.shape[-1] // 10) if self.k is None else self.k
-        mask = top_k_mask(ops.stop_gradient(ops.abs(inputs)), k)
+        count = self.count(inputs.shape[-1])
+        mask = top_k_mask(ops.stop_gradient(ops.abs(inputs)), count)
         # x − x is zero, but for a NaN or an infinity, which show.
         return ops.where(mask, inputs, inputs - inputs)
 

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from sc2keras.layers import SparseAutoencoderBlock, TopK
 from sc2keras.layers.convergence import gaps_of, warn_of
 from sc2keras.metrics import NonzeroFraction
 from sc2keras.models.variables import centered, values
@@ -123,6 +124,14 @@ def _is_most(mean: float, squares: float) -> bool:
 
 def _learns_offset(encoder: Any) -> bool:
     return bool(getattr(encoder, "trainable_offset", False))
+
+
+def count_of(encoder: Any) -> int | None:
+    """k, where it says how many entries of a code are kept, and `l1` says nothing."""
+    if isinstance(encoder, SparseAutoencoderBlock):
+        return encoder.count() if "top_k" in encoder.activation else None
+    layers = (each for each in encoder._flatten_layers() if isinstance(each, TopK))
+    return next((layer.count(encoder.n_atoms) for layer in layers), None)
 
 
 def remedy(encoder: Any, is_mean_left: bool = False) -> str:

@@ -208,3 +208,24 @@ def test_sparse_signals_are_encoded(tmp_path):
     sparse.save_npz(path, sparse.csr_array(x))
     found = np.load(encode(tmp_path / "model.keras", path, tmp_path / "codes.npy"))
     np.testing.assert_array_equal(found, model.encode(x, batch_size=BATCH_ROWS))
+
+
+@pytest.mark.parametrize("kind", ["coo", "csc", "bsr", "dia"])
+@pytest.mark.parametrize("options", [{}, {"key": "data"}])
+def test_sparse_arrays_of_another_format_are_named(tmp_path, kind, options):
+    small_model(tmp_path / "model.keras", shape=(16,))
+    path = tmp_path / "x.npz"
+    sparse.save_npz(path, sparse.eye_array(16).asformat(kind))
+    message = rf"'{kind}' format: convert it with tocsr\(\)|key= does not apply"
+    with pytest.raises(io.InputError, match=message):
+        encode(tmp_path / "model.keras", path, tmp_path / "codes.npy", **options)
+
+
+def test_arrays_of_those_names_are_no_sparse_array(tmp_path):
+    model = small_model(tmp_path / "model.keras", shape=(16,))
+    path, x = tmp_path / "x.npz", floats(shape=(16,))
+    np.savez(path, data=x, format=np.arange(3), shape=x)
+    found = encode(tmp_path / "model.keras", path, tmp_path / "c.npy", key="data")
+    np.testing.assert_array_equal(
+        np.load(found), model.encode(x, batch_size=BATCH_ROWS)
+    )

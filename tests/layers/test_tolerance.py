@@ -266,3 +266,12 @@ def test_a_call_is_traced_by_the_transformations_of_the_backend():
             assert jax.eval_shape(layer, x).shape == (5, N_ATOMS)
         else:
             pytest.skip("PyTorch runs a loop to a tolerance in Python")
+
+
+@pytest.mark.parametrize("cls", FEW_SOLVERS)
+@pytest.mark.parametrize("l1", [0.0, np.where(np.arange(N_ATOMS) < 2, 0.0, L1)])
+def test_without_l1_more_steps_are_no_remedy(cls, l1):
+    layer = solver(cls, l1=l1, n_steps=50)
+    with pytest.warns(ConvergenceWarning, match=r"l1 is 0.*l1 > 0, or tol=None") as w:
+        layer(signals(5, N_FEATURES))
+    assert "Raise n_steps" not in str(w[0].message)

@@ -156,10 +156,10 @@ class CSRFile(ArrayFile):
     def reads(cls, name: str) -> bool:
         if not super().reads(name):
             return False
-        names = {f"{part}.npy" for part in ("indptr", "indices", "data", "format")}
         # What is wrong with a damaged archive, `NpzFile` tells.
-        with contextlib.suppress(Exception), zipfile.ZipFile(name) as archive:
-            return names <= set(archive.namelist())
+        with contextlib.suppress(Exception), members(name, "format", "data") as found:
+            # Of every format of SciPy's: `look` refuses all but CSR by name.
+            return found[0].shape == () and found[0].dtype.kind in "SU"
         return False
 
     def streams(self) -> contextlib.AbstractContextManager[list[Stream]]:
@@ -170,7 +170,8 @@ class CSRFile(ArrayFile):
         with np.load(self.name) as held:
             kind, shape = held["format"].item(), tuple(map(int, held["shape"].tolist()))
         if kind not in (b"csr", "csr"):
-            raise ValueError(f"it is in {kind!r} format: convert it with tocsr()")
+            name = kind.decode() if isinstance(kind, bytes) else kind
+            raise ValueError(f"it is in {name!r} format: convert it with tocsr()")
         with self.streams() as (starts, _, indices, data):
             is_index = starts.dtype.kind in "iu" and indices.dtype.kind in "iu"
             fits = starts.shape == (shape[0] + 1,) and indices.shape == data.shape

@@ -40,7 +40,7 @@ def make(store, name, matrix, args):
     asked = set(args.models)
     while more := {recovery.needs(name, label) for label in asked} - asked - {""}:
         asked |= more
-    labels = [label for label in recovery.MODELS if label in asked]
+    labels = [label for label in recovery.models_of(name) if label in asked]
     calls = {label: (store, name, matrix, label) for label in labels}
     calls = {label: c for label, c in calls.items() if not recovery.find(*c)[-1]}
     with tqdm(total=len(calls), desc=name, unit="model") as bar:
@@ -94,7 +94,8 @@ def parse_arguments(argv):
     add = parser.add_argument
     settings = f"{'; '.join(names)}; by default the first, whole: all"
     add("--settings", choices=names, help=settings, **named)
-    add("--models", choices=labels, default=labels, help="; ".join(labels), **named)
+    models = f"{'; '.join(labels)}; by default those of every setting, whole: all"
+    add("--models", choices=labels, help=models, **named)
     cores = joblib.cpu_count()
     add("--jobs", type=arguments.positive_integer, default=cores, help="processes")
     add("--matrices", type=arguments.positive_integer, help="by default 1, whole: 3")
@@ -102,6 +103,8 @@ def parse_arguments(argv):
     add("--tables", action="store_true", help="only write tables of the records again")
     args = parser.parse_args(argv)
     args.settings = args.settings or (names if args.whole else names[:1])
+    usual = [m for m in labels if args.whole or not recovery.MODELS[m].only]
+    args.models = args.models or usual
     args.matrices = args.matrices or (3 if args.whole else 1)
     return args
 

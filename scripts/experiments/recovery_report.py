@@ -214,7 +214,8 @@ def draw_shifts(groups, path):
 
 def _colour(label):
     # Neighbours of the map are a dark and a light one of a colour.
-    return plt.get_cmap("tab20").colors[list(recovery.MODELS).index(label) % 20]
+    colours = [*plt.get_cmap("tab20").colors, "black"]
+    return colours[list(recovery.MODELS).index(label)]
 
 
 def _width(label):

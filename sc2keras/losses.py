@@ -10,8 +10,8 @@ from sc2keras.objective import code_difference, l1_norm, reconstruction_error
 from sc2keras.validation import Tensor, check_non_negative
 
 RecoveryKind = Literal["mse", "log"]
-# Of the squared error over the mean square of the codes: under it a code is exact to
-# float32.
+# Of the squared error over the mean square of the codes: samples below −100 dB are as
+# good as exact, and the logarithm no longer tells them apart.
 _EXACT = 1e-10
 # The logarithm of zero is not finite.
 _TINY = 1e-30

@@ -1,14 +1,8 @@
 """Fitting encoders to recover sparse codes, on samples that are drawn meanwhile."""
 
-import contextlib
-import itertools
 import math
-import re
-import warnings
-from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
-import keras
 import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
@@ -18,27 +12,30 @@ from sc2keras.evaluation import RecoveryQuality, recovery_quality
 from sc2keras.layers import ALISTABlock, HyperLISTABlock, NAALISTABlock
 from sc2keras.layers.encoder import Encoder
 from sc2keras.losses import RecoveryKind, RecoveryLoss
-from sc2keras.models import SparseCoder, compile_forward
+from sc2keras.models import SparseCoder
 from sc2keras.models.streaming import NonFiniteCodeError
 from sc2keras.recovery_fits import (
     BestWeights,
-    Forward,
     Problem,
     check_start,
     fit_greedily,
     search,
     truncated,
 )
+from sc2keras.recovery_gradients import fit_in_stages, frozen, train_jointly
 from sc2keras.recovery_samples import samples_for
 from sc2keras.signals import as_array
-from sc2keras.validation import check_positive, check_positive_integer
+from sc2keras.validation import (
+    check_non_negative_integer,
+    check_positive,
+    check_positive_integer,
+)
 
 Method = Literal["auto", "greedy", "search", "joint", "stages"]
 
 _FEW_WEIGHTS = 1000
-# Stages of a step, after Chen et al., and their shares of the rate: its own weights,
-# then all so far.
-_STAGES = (("own", 1.0), ("all", 0.2), ("all", 0.02))
+# Weights that a step does without, or that may be any where coupled steps are taken.
+_BESIDE_STEPS = {"dictionary", "offset", "step_size", "gain_scale"}
 
 
 def fit_recovery(
@@ -78,8 +75,10 @@ def fit_recovery(
             of `HyperLISTA`, at random, and on from the best. `"joint"`: all weights by
             the gradient through all steps (Adam, cosine, clipped). `"stages"`: step
             after step by the gradient, the step's own weights first and then all so
-            far, as the authors of LISTA-CP and LAMP train; slow. `"auto"`: greedy,
-            then joint; search; or joint, as suits the model.
+            far, as the authors of LISTA-CP and LAMP train; slow. A matrix of all steps
+            is no step's own, and where no weight is one's, all train. `"auto"`:
+            greedy, if none of what it sets is frozen, then joint; search; or joint, as
+            suits the model.
         loss: `"mse"` or `"log"`, see `RecoveryLoss`, what is smallest of what is kept.
             None: `"mse"` if `snr` is given, which gives up no sample, else `"log"`. A
             gradient is then of `"log"` all the same, which leads to smaller errors by
@@ -131,9 +130,10 @@ def fit_recovery(
     check_positive_integer("n_updates", n_updates)
     check_positive_integer("batch_size", batch_size)
     check_positive_integer("n_samples", n_samples)
+    check_non_negative_integer("seed", seed)
     if learning_rate is not None:
         check_positive("learning_rate", learning_rate)
-    methods = _methods(method, encoder)
+    methods = _methods(method, encoder, start is not None)
     if start is not None:
         check_start(encoder, start)
         if "greedy" not in methods:
@@ -144,7 +144,7 @@ def fit_recovery(
     is_noisy = problem.get("snr") is not None
     measure = RecoveryLoss(loss or ("mse" if is_noisy else "log"))
     draw, train, choice = samples_for(model, atoms, pairs, n_samples, seed, problem)
-    with tqdm(desc="Recovery", disable=not verbose) as bar, _frozen(encoder.dictionary):
+    with tqdm(desc="Recovery", disable=not verbose) as bar, frozen(encoder.dictionary):
         losses = trained, measure
         task = Problem(draw, train, choice, *losses, batch_size, seed, bar)
         if isinstance(encoder, NAALISTABlock) and not encoder.is_adapted():
@@ -162,18 +162,17 @@ def fit_recovery(
 
         for each in methods:
             # A fit by another measure, or of few samples, may be worse than the start.
-            with BestWeights(encoder, task.error(forward)) as best:
+            with BestWeights(encoder, lambda: task.error(forward)) as best:
                 is_begun = "greedy" in methods
                 rate = learning_rate or _rate_for(encoder, is_begun, is_noisy)
                 if each == "greedy":
-                    fit_greedily(encoder, task, start)
+                    fit_greedily(encoder, task, start, best)
                 elif each == "search":
-                    search(encoder, task, forward)
+                    search(encoder, task, forward, best)
                 elif each == "stages":
-                    _fit_in_stages(encoder, task, n_updates, rate)
+                    fit_in_stages(encoder, task, n_updates, rate, best)
                 else:
-                    _train(encoder, coder, forward, task, n_updates, rate)
-                best.offer(task.error(forward))
+                    train_jointly(coder, task, n_updates, rate, best)
         return recovery_quality(forward(choice[0]), choice[1])
 
 
@@ -203,7 +202,7 @@ def _dictionary_of(model: SparseCoder, dictionary: ArrayLike | None) -> NDArray:
     return given
 
 
-def _methods(method: Method, encoder: Encoder) -> list[str]:
+def _methods(method: Method, encoder: Encoder, is_begun: bool) -> list[str]:
     if method not in get_args(Method):
         raise ValueError(
             f"method must be one of {get_args(Method)}; received {method!r}."
@@ -217,106 +216,36 @@ def _methods(method: Method, encoder: Encoder) -> list[str]:
             f"{type(encoder).__name__} is a solver, of which nothing is fitted. Use "
             "StepLISTA, or ALISTA."
         )
-    if not encoder.trainable_weights:
+    if all(w is encoder.dictionary for w in encoder.trainable_weights):
         raise ValueError(
-            f"{encoder.name!r} has no trainable weights. Set model.trainable = True."
+            f"{encoder.name!r} has no trainable weights beside its dictionary, which "
+            "stays. Set model.trainable = True."
         )
     if not fits.get(method, True):
         raise ValueError(
             f"method={method!r} does not suit {type(encoder).__name__}. Use "
             "method='auto'."
         )
-    if not np.any(encoder.l1):
+    if encoder.has_thresholds_of_l1 and not np.any(encoder.l1):
         raise ValueError(
-            "l1 must be > 0, as the thresholds that are fitted are multiples of it; "
-            "received a model with l1=0. Build it with any other: the fit is the same."
+            "l1 must be > 0, as thresholds begin as multiples of it; received a model "
+            "with l1=0. Build it with any other: the fit is the same."
+        )
+    kept = _frozen_of_steps(encoder) if fits["greedy"] else []
+    if kept and (method == "greedy" or is_begun):
+        raise ValueError(
+            f"A greedy fit sets all weights of the steps; received {kept[0]!r} with "
+            "trainable=False. Use method='joint', which keeps what is frozen."
         )
     if method != "auto":
         return [method]
-    if fits["greedy"]:
+    if fits["greedy"] and not kept:
         return ["greedy", "joint"]
     return ["search" if fits["search"] else "joint"]
 
 
-@contextlib.contextmanager
-def _frozen(weight: keras.Variable) -> Iterator[None]:
-    before = weight.trainable
-    weight.trainable = False
-    try:
-        yield
-    finally:
-        weight.trainable = before
-
-
-class _Fresh(keras.utils.PyDataset):
-    """Batches that are drawn when they are asked for, and never again."""
-
-    def __init__(self, task: Problem, n_batches: int) -> None:
-        super().__init__()
-        self._task, self._n_batches = task, n_batches
-
-    def __len__(self) -> int:
-        return self._n_batches
-
-    def __getitem__(self, index: int) -> tuple[NDArray, NDArray]:
-        return self._task.draw(self._task.batch_size)
-
-
-def _train(
-    encoder: Any,
-    trainer: keras.Model,
-    forward: Forward,
-    task: Problem,
-    n_updates: int,
-    learning_rate: float,
-    patience: int | None = None,
-) -> None:
-    """Adam on the codes after so many steps; the best of validation are kept."""
-    every = min(25, n_updates)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, n_updates)
-    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
-    trainer.compile(optimizer, loss=task.loss)
-    # Else TensorFlow traces the first update twice.
-    optimizer.build(trainer.trainable_variables)
-    waited = 0
-    task.bar.reset(n_updates)
-    with BestWeights(encoder, task.error(forward)) as best:
-        for done in range(0, n_updates, every):
-            n_batches = min(every, n_updates - done)
-            with warnings.catch_warnings():
-                # A step that is not there yet has weights without gradients.
-                warnings.filterwarnings("ignore", "Gradients do not exist")
-                trainer.fit(_Fresh(task, n_batches), shuffle=False, verbose=0)
-            waited = 0 if best.offer(task.error(forward)) else waited + 1
-            task.bar.update(n_batches)
-            task.bar.set_postfix_str(f"{task.measure.kind} {best.error:.3g}")
-            if patience is not None and waited > patience:
-                break
-
-
-def _fit_in_stages(encoder: Any, task: Problem, n_updates: int, rate: float) -> None:
-    """One step more after the other; its own weights first, and then all so far."""
-    n_steps = encoder.n_steps
-    later = [_weights_of_step(encoder, t) for t in range(n_steps)]
-    trained = encoder.trainable_weights
-    for t in range(n_steps):
-        trainer = truncated(encoder, t + 1)
-        forward = compile_forward(trainer)
-        unused = {id(w) for w in itertools.chain.from_iterable(later[t + 1 :])}
-        for scope, share in _STAGES:
-            # Numbers of all steps may be in one weight, of which none is a step's own.
-            own = later[t] if scope == "own" and later[t] else trained
-            chosen = {id(w) for w in own} - unused
-            idle = [w for w in trained if id(w) not in chosen]
-            with contextlib.ExitStack() as stack:
-                for weight in idle:
-                    stack.enter_context(_frozen(weight))
-                how = task, n_updates, share * rate
-                _train(encoder, trainer, forward, *how, patience=2)
-
-
-def _weights_of_step(encoder: Encoder, t: int) -> list[keras.Variable]:
-    """The trainable weights that step t alone uses, by their names."""
-    # After the name of the encoder, which may end in a number as well.
-    pattern = re.compile(rf"[^/]+/(.*_{t}|.*_{t}/\w+)$")
-    return [w for w in encoder.trainable_weights if pattern.match(w.path)]
+def _frozen_of_steps(encoder: Encoder) -> list[str]:
+    """The weights that are not trainable, though they are by default."""
+    overrides = encoder.trainable_overrides().items()
+    frozen = [name for name, is_trainable in overrides if not is_trainable]
+    return sorted(set(frozen) - _BESIDE_STEPS)

@@ -13,17 +13,16 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from sc2keras import backend
+from sc2keras.analytic import coarser, epsilon
 from sc2keras.layers import ALISTABlock, HyperLISTABlock
 from sc2keras.layers.encoder import Encoder
-from sc2keras.layers.recovery import (
-    log_size,
-    mean_magnitude,
-)
+from sc2keras.layers.recovery import log_size, mean_magnitude
 from sc2keras.losses import RecoveryLoss
 from sc2keras.models import SparseCoder
-from sc2keras.models.variables import assign, centered, values
-from sc2keras.validation import Tensor, at_least_float32
+from sc2keras.models.variables import assign, centered, offset_of, value, values
+from sc2keras.validation import Tensor, at_least_float32, in_words
 
+_TINY = 1e-30
 _GREEDY_SAMPLES, _GREEDY_EVALUATIONS = 500, 40
 _N_DRAWS, _SEARCH_SAMPLES, _N_FINALISTS, _SEARCH_EVALUATIONS = 120, 256, 6, 45
 # Of c₁ over ln k, c₂ and c₃.
@@ -57,17 +56,31 @@ class BestWeights:
     """The weights of an encoder's smallest error, which it gets at a block's end.
 
     Also where a block is interrupted, which on JAX leaves nothing of the weights.
+
+    Args:
+        encoder: `Encoder`.
+        measure: Function that gives its error as it is now.
+        whole: `BestWeights` by another measure, which is offered as much; or None.
     """
 
-    def __init__(self, encoder: Encoder, error: float) -> None:
-        self.encoder, self.error = encoder, error
+    def __init__(
+        self,
+        encoder: Encoder,
+        measure: Callable[[], float],
+        whole: "BestWeights | None" = None,
+    ) -> None:
+        self.encoder, self.error = encoder, measure()
+        self._measure, self._whole = measure, whole
         self._weights = values(encoder.weights)
 
-    def offer(self, error: float) -> bool:
+    def offer(self) -> bool:
         """Takes the weights as they are now, if their error is smaller."""
+        error = self._measure()
         is_better = error < self.error
         if is_better:
             self.error, self._weights = error, values(self.encoder.weights)
+        if self._whole is not None:
+            self._whole.offer()
         return is_better
 
     def __enter__(self) -> Self:
@@ -77,25 +90,34 @@ class BestWeights:
         assign(self.encoder.weights, self._weights)
 
 
-def fit_greedily(encoder: Any, task: Problem, start: SparseCoder | None) -> None:
+def fit_greedily(
+    encoder: Any, task: Problem, start: SparseCoder | None, best: BestWeights
+) -> None:
     """ALISTA's two numbers a step, or what makes the encoder's codes those of ALISTA.
 
     Of `start`, or of one that is fitted here.
     """
     if isinstance(encoder, ALISTABlock):
-        _fit_numbers(encoder, task)
-        return
-    if start is None:
-        options = _options_of_alista(encoder)
-        if options["error_based"]:
-            del options["l1"]
-        alista = ALISTABlock(encoder.n_atoms, **options)
-        alista.build((None, encoder.n_features))
-        x = centered(encoder, task.train[0])
-        _fit_numbers(alista, task._replace(train=(x, task.train[1])))
+        alista = encoder
     else:
-        alista = start.encoder
-    encoder.take_steps(alista.coupled_steps())
+        alista = _alista_of(encoder) if start is None else start.encoder
+    try:
+        if start is None:
+            _fit_numbers(alista, task)
+    finally:
+        # Interrupted, it has come to something as well.
+        if alista is not encoder:
+            encoder.take_steps(alista.coupled_steps())
+        best.offer()
+
+
+def _alista_of(encoder: Any) -> ALISTABlock:
+    options = _options_of_alista(encoder)
+    if options["error_based"]:
+        del options["l1"]
+    alista = ALISTABlock(encoder.n_atoms, **options)
+    alista.build((None, encoder.n_features))
+    return alista
 
 
 def _options_of_alista(encoder: Any) -> dict[str, Any]:
@@ -103,7 +125,9 @@ def _options_of_alista(encoder: Any) -> dict[str, Any]:
     names = ("n_steps", "l1", "unit", "nonnegative")
     return {
         **{name: getattr(encoder, name) for name in names},
-        "dictionary": ops.convert_to_numpy(encoder.dictionary),
+        # As a tensor, in the dtype that its numbers were rounded to.
+        "dictionary": ops.convert_to_tensor(encoder.dictionary),
+        "offset": None if encoder.offset is None else offset_of(encoder),
         "support_step": getattr(encoder, "support_step", 0.0),
         "max_support": getattr(encoder, "max_support", 0.0),
         "error_based": getattr(encoder, "error_based", False),
@@ -125,14 +149,31 @@ def check_start(encoder: Encoder, start: Any) -> None:
         del wanted["support_step"]
     if held["error_based"]:
         del wanted["l1"]
-    for name, value in wanted.items():
-        if np.shape(value) != np.shape(held[name]) or not np.allclose(
-            value, held[name]
-        ):
+    # Numbers of the coarser dtype are both, but for a last digit.
+    dtypes = encoder.variable_dtype, begun.variable_dtype
+    close = max(1e-5, 2 * epsilon(coarser(*dtypes)))
+    for name in ("dictionary", "offset"):
+        del wanted[name]
+        a, b = (_in_float32(each, name) for each in (encoder, begun))
+        if a.shape != b.shape or not np.allclose(a, b, close, close * np.abs(a).max()):
+            raise ValueError(
+                f"start must be a model with the {name} of the one that is fitted; "
+                f"received one with another. Build it with {name}=..."
+            )
+    for name, number in wanted.items():
+        other = held[name]
+        if np.shape(number) != np.shape(other) or not np.allclose(number, other):
+            words = [in_words(v) if name == "l1" else repr(v) for v in (number, other)]
             raise ValueError(
                 f"start must be a model with the {name} of the one that is fitted, "
-                f"{value!r}; received {held[name]!r}. Build it with {name}=..."
+                f"{words[0]}; received {words[1]}. Build it with {name}=..."
             )
+
+
+def _in_float32(encoder: Any, name: str) -> NDArray:
+    if name == "offset":
+        return offset_of(encoder).astype("float32")
+    return value(ops.cast(encoder.dictionary, "float32"))
 
 
 def _fit_numbers(encoder: ALISTABlock, task: Problem) -> None:
@@ -177,22 +218,28 @@ def _fit_numbers(encoder: ALISTABlock, task: Problem) -> None:
 
         usual = np.array([0.0, scales[t]])
         if not encoder.error_based:
-            usual[1] += math.log(float(magnitude.mean()) / max(float(unit), 1e-30))
+            # Where all samples are exact already, any threshold does.
+            size = max(float(magnitude.mean()), _TINY)
+            usual[1] += math.log(size / max(float(unit), _TINY))
         starts = [usual] if t == 0 else [usual, best]
         best = _lowest(lambda n: float(step(n)[1].mean()), starts, _GREEDY_EVALUATIONS)
         found, errors = step(best)
         codes = found.copy()
-        _assign_entry(encoder.log_step, t, best[0])
-        _assign_entry(encoder.log_threshold, t, best[1])
-        task.bar.set_postfix_str(
-            f"{10 * np.log10(errors.mean() / np.mean(truth**2)):.1f} dB"
-        )
+        # Thresholds that do not follow the error do better as the last one until they
+        # are fitted, which an interrupted fit leaves.
+        end = t + 1 if encoder.error_based else encoder.n_steps
+        _assign_entries(encoder.log_step, t, end, best[0])
+        _assign_entries(encoder.log_threshold, t, end, best[1])
+        share = max(errors.mean(), _TINY) / np.mean(truth**2)
+        task.bar.set_postfix_str(f"{10 * np.log10(share):.1f} dB")
         task.bar.update()
 
 
-def _assign_entry(weight: keras.Variable, index: int, value: float) -> None:
+def _assign_entries(
+    weight: keras.Variable, first: int, end: int, number: float
+) -> None:
     (entries,) = values([weight])
-    entries[index] = value
+    entries[first:end] = number
     weight.assign(entries)
 
 
@@ -214,26 +261,38 @@ def _lowest(
     return min(found, key=lambda each: each.fun).x
 
 
-def search(encoder: HyperLISTABlock, task: Problem, forward: Forward) -> None:
+def search(
+    encoder: HyperLISTABlock, task: Problem, forward: Forward, best: BestWeights
+) -> None:
     """The constants of the smallest error: at random, and on from the best."""
     # Next to constants that are good are such that fail for one sample in a thousand.
     x, truth = map(np.concatenate, zip(task.train, task.validation, strict=True))
+    start = ops.convert_to_numpy(encoder.log_constants).astype(float)
+    # By how many samples, by what error below zero, and which constants.
+    chosen = (0, -np.inf, start)
 
     def error(numbers: NDArray, n_samples: int) -> float:
+        nonlocal chosen
         encoder.log_constants.assign(numbers)
-        value = float(task.measure(truth[:n_samples], forward(x[:n_samples])))
+        found = float(task.measure(truth[:n_samples], forward(x[:n_samples])))
+        found = found if math.isfinite(found) else np.inf
+        # Of what more samples chose, the smallest.
+        new = (min(n_samples, len(x)), -found, np.array(numbers))
+        chosen = max(chosen, new, key=lambda each: each[:2])
         task.bar.update()
-        return value if math.isfinite(value) else np.inf
+        return found
 
-    start = ops.convert_to_numpy(encoder.log_constants).astype(float)
     shift = np.log([log_size(encoder.n_atoms), 1, 1])
     low, high = (side + shift for side in _SEARCH_BOX.T)
     draws = np.random.default_rng(task.seed).uniform(low, high, (_N_DRAWS, 3))
     task.bar.reset(_N_DRAWS + 1 + _N_FINALISTS + _SEARCH_EVALUATIONS)
-    by_few = sorted([start, *draws], key=lambda c: error(c, _SEARCH_SAMPLES))
-    best = min(by_few[:_N_FINALISTS], key=lambda c: error(c, len(x)))
-    found = _lowest(lambda c: error(c, len(x)), [best], _SEARCH_EVALUATIONS)
-    encoder.log_constants.assign(found)
+    try:
+        by_few = sorted([start, *draws], key=lambda c: error(c, _SEARCH_SAMPLES))
+        finalist = min(by_few[:_N_FINALISTS], key=lambda c: error(c, len(x)))
+        _lowest(lambda c: error(c, len(x)), [finalist], _SEARCH_EVALUATIONS)
+    finally:
+        encoder.log_constants.assign(chosen[-1])
+        best.offer()
 
 
 class _FirstSteps(keras.layers.Layer):

@@ -35,8 +35,19 @@ def samples_for(
     """What draws samples, signals as rows; some to fit on; and some to choose on."""
     seeds = np.random.default_rng(seed)
     if pairs is not None:
-        return _given(model, pairs, n_samples, seeds, problem)
-    return _drawn(model.encoder, atoms, n_samples, seeds, problem)
+        found = _given(model, pairs, n_samples, seeds, problem)
+    else:
+        found = _drawn(model.encoder, atoms, n_samples, seeds, problem)
+    for _, codes in found[1:]:
+        if not codes.any():
+            words = ", ".join(f"{name}={value!r}" for name, value in problem.items())
+            raise ValueError(
+                "Samples must have codes that are not all zero, or there is nothing to "
+                f"recover; received {len(codes)} of zeros, "
+                f"{f'drawn with {words}' if pairs is None else 'of pairs'}. Give more "
+                "of them, or denser ones."
+            )
+    return found
 
 
 def _drawn(

@@ -29,7 +29,13 @@ def main(argv=None):
         for name, matrix in itertools.product(args.settings, range(args.matrices)):
             make(store, name, matrix, args)
     records = list(store.records().values())
-    write_text(args.output / "family.md", recovery_report.family(records))
+    if not recovery_report.by_setting(records):
+        sys.exit(
+            f"error: {store.path} holds no record of a setting. Name its folder with "
+            "--output, or leave out --tables."
+        )
+    if family := recovery_report.family(records):
+        write_text(args.output / "family.md", family)
     write_text(args.output / "table.md", recovery_report.markdown(records))
     recovery_report.draw(records, args.output)
     return 0

@@ -198,3 +198,62 @@ def test_an_atom_that_is_small_beside_the_others_has_weights():
     atoms[3] *= 5e-8
     weights = analytic_weights(atoms)
     np.testing.assert_allclose(np.sum(weights * atoms, axis=1), 1)
+
+
+SPAN = np.linalg.qr(np.random.default_rng(1).standard_normal((12, 5)))[0].T
+DEFICIENT = {
+    "centred": WIDE - WIDE.mean(axis=1, keepdims=True),
+    "of rank 5": unit_atoms(20, 5) @ SPAN,
+    "fewer atoms": unit_atoms(4, 3) @ SPAN[:3],
+}
+
+
+def rounded(atoms, dtype):
+    """The numbers of a dtype, in float32 or more."""
+    if dtype != "bfloat16":
+        return atoms.astype(dtype)
+    bits = (atoms.astype("float32").view("uint32") + 2**15) & np.uint32(2**32 - 2**16)
+    return bits.view("float32")
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("name", DEFICIENT)
+def test_the_rank_is_that_of_the_precision_of_the_numbers(name, dtype, options):
+    if options.get("symmetric") and "16" in dtype:
+        pytest.skip("the norms are no longer one")
+    atoms = DEFICIENT[name]
+    expected = analytic_weights(atoms, **options)
+    given = rounded(atoms, dtype)
+    digits = {"bfloat16": 0.3, "float16": 0.05, "float32": 1e-5, "float64": 1e-12}
+    # As a weight's value is given, in float64.
+    found = analytic_weights(given.astype(float), dtype=dtype, **options)
+    np.testing.assert_allclose(found, expected, atol=digits[dtype])
+    if dtype != "bfloat16":
+        np.testing.assert_array_equal(analytic_weights(given, **options), found)
+
+
+@pytest.mark.parametrize("size", [(20, 12), (128, 64), (300, 250)])
+def test_what_was_centred_in_float32_has_no_weights_for_a_constant(size):
+    atoms = np.random.default_rng(0).standard_normal(size).astype("float32") + 10
+    atoms -= atoms.mean(axis=1, keepdims=True)
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    weights = analytic_weights(atoms)
+    exact = atoms - atoms.astype(float).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights, analytic_weights(exact), atol=1e-3)
+
+
+def test_integers_are_exact():
+    atoms = np.array([[1, 0], [10**6, 1]])
+    np.testing.assert_allclose(analytic_weights(atoms) @ atoms.T, np.eye(2), atol=1e-8)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("ridge", [1e9, 1e13, 1e30])
+def test_a_ridge_may_be_as_large_as_it_likes(ridge, symmetric):
+    weights = analytic_weights(WIDE, ridge, symmetric)
+    assert symmetric or np.abs(weights - WIDE).max() < 1e-6
+    np.testing.assert_allclose(np.sum(weights * WIDE, axis=1), 1, atol=1e-6)
+    # In any unit: a ridge is in that of the squared norms.
+    small = analytic_weights(1e-6 * WIDE, 1e-12 * ridge, symmetric)
+    np.testing.assert_allclose(1e-6 * small, weights, atol=1e-6)

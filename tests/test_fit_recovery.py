@@ -5,14 +5,16 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from helpers import EXHAUSTIVE, to_numpy, with_slow
+from helpers import EXHAUSTIVE, perturb, to_numpy, with_slow
 from tqdm import tqdm
 
 import sc2keras
-from sc2keras import applications, fit_recovery, layers
+from sc2keras import applications, fit_recovery, layers, recovery_gradients
 from sc2keras.datasets import sparse_recovery
 from sc2keras.evaluation import recovery_quality
 from sc2keras.losses import RecoveryLoss
+from sc2keras.recovery_fits import check_start
+from sc2keras.recovery_gradients import own_of_step
 
 ATOMS = sparse_recovery(20, 40, 1).dictionary
 QUICK = {"n_samples": 120, "n_updates": 20, "batch_size": 32, "verbose": 0}
@@ -30,6 +32,25 @@ def build(name, n_steps=4, **options):
 
 def quality(model, data=TEST):
     return recovery_quality(model.encode(data.x), data.codes)
+
+
+def interrupt(monkeypatch, method, at):
+    """Has a fit end by a Ctrl-C, after so many batches or updates of its bar."""
+    calls = itertools.count()
+
+    def interrupted(function):
+        def call(*args, **kwargs):
+            if next(calls) == at:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return call
+
+    # Within `fit` of Keras, which on JAX holds the weights.
+    is_by_keras = method in ("joint", "stages")
+    owner = keras.callbacks.CallbackList if is_by_keras else tqdm
+    name = "on_train_batch_end" if is_by_keras else "update"
+    monkeypatch.setattr(owner, name, interrupted(getattr(owner, name)))
 
 
 FEW = [("ALISTA", "greedy", {"n_steps": 2}), ("LAMP", "joint", {"n_steps": 2})]
@@ -81,6 +102,25 @@ BEGUN_AS_ALISTA = [
 ]
 
 
+ONE_STEP = [
+    *((entry.name, {}) for entry in sc2keras.registry.entries()),
+    *((name, {"shared": s}) for name in ("LISTA", "LISTASS") for s in (True, False)),
+    *((name, {"tied": False}) for name in ("LISTA", "LFISTA")),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), ONE_STEP, ids=str)
+def test_of_one_step_it_is_so_as_well(name, options):
+    model = build(name, n_steps=1, **options)
+    if not model.encoder.can_take_steps:
+        return
+    selection = {"max_support": getattr(model.encoder, "max_support", 0.0)}
+    alista = build("ALISTA", n_steps=1, **selection)
+    model.encoder.take_steps(alista.encoder.coupled_steps())
+    codes = to_numpy(alista.encoder(TEST.x))
+    np.testing.assert_allclose(to_numpy(model.encoder(TEST.x)), codes, atol=2e-5)
+
+
 @pytest.mark.parametrize(("name", "options"), BEGUN_AS_ALISTA)
 def test_what_takes_the_steps_of_alista_has_its_codes(name, options):
     rng = np.random.default_rng(5)
@@ -100,8 +140,8 @@ def test_what_takes_the_steps_of_alista_has_its_codes(name, options):
 
 
 def test_the_others_say_that_they_cannot_take_such_steps():
-    for entry in sc2keras.registry.entries():
-        model = build(entry.name, n_steps=2)
+    for entry, n_steps in itertools.product(sc2keras.registry.entries(), (1, 2)):
+        model = build(entry.name, n_steps=n_steps)
         can = model.encoder.can_take_steps
         assert can == (entry.name in {name for name, _ in BEGUN_AS_ALISTA}) or (
             not can and getattr(model.encoder, "shared", False)
@@ -118,12 +158,28 @@ def test_a_start_is_an_alista_that_fits_and_is_taken_over():
     fit_recovery(model, method="greedy", start=start, **QUICK)
     np.testing.assert_allclose(model.encode(TEST.x), start.encode(TEST.x), atol=2e-5)
     for other, more, match in [
-        (build("ALISTA", n_steps=3), {}, "with the n_steps of the one"),
+        (build("ALISTA", n_steps=3), {}, "the n_steps of the one.*, 2; received 3"),
+        (build("ALISTA", 2, offset=1.0), {}, "the offset of the one .*with another"),
+        (build("ALISTA", 2, l1=0.5), {}, r"l1 of the one .*, 0\.1; received 0\.5\."),
+        (
+            applications.build("ALISTA", 40, (20,), n_steps=2, dictionary=-ATOMS),
+            {},
+            "with the dictionary of the one that is fitted; received one with another",
+        ),
         (build("LAMP", n_steps=2), {}, "must be a model of ALISTA"),
         (start, {"method": "joint"}, "received method='joint'"),
     ]:
         with pytest.raises(ValueError, match=match):
             fit_recovery(model, start=other, **more, **QUICK)
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_start_may_be_held_in_another_dtype(dtypes):
+    start = build("ALISTA", 2, dtype=dtypes[0], offset=0.3)
+    model = build("LISTACPSS", 2, dtype=dtypes[1], offset=0.3)
+    check_start(model.encoder, start)
+    model.encoder.take_steps(start.encoder.coupled_steps())
+    np.testing.assert_allclose(model.encode(TEST.x), start.encode(TEST.x), atol=0.1)
 
 
 @pytest.mark.slow
@@ -188,6 +244,10 @@ def test_units_are_the_models(tmp_path):
         ("ISTA", {}, "ISTA is a solver"),
         ("ALISTA", {"method": "best"}, "method must be one of .*received 'best'"),
         ("ALISTA", {"loss": "l1"}, "loss must be one of .*received 'l1'"),
+        ("ALISTA", {"seed": -1}, "seed must be an integer >= 0; received seed=-1"),
+        ("ALISTA", {"seed": 1.5}, r"seed must be .*received seed=1\.5"),
+        ("ALISTA", {"density": 0.0}, r"all zero.*zeros, drawn with density=0\.0"),
+        ("LAMP", {"pairs": (0 * TEST.x, 0 * TEST.codes)}, "of zeros, of pairs"),
         ("ALISTA", {"n_updates": 0}, "n_updates must be .*received n_updates=0"),
         ("ALISTA", {"density": 3}, "density must be at most 1"),
         ("ALISTA", {"scale": 0}, "scale must be a finite number > 0"),
@@ -206,9 +266,66 @@ def test_what_cannot_be_fitted_is_named(name, arguments, match):
         fit_recovery(build(name), **{"verbose": 0, **arguments})
 
 
+def test_what_is_exact_after_a_step_is_fitted_as_well():
+    model = applications.build("ALISTA", 8, (8,), n_steps=3, dictionary=np.eye(8))
+    options = {"amplitudes": "signs", "density": 0.3, "method": "greedy"}
+    assert fit_recovery(model, **options, **QUICK).ratio < -60
+
+
+FROZEN = [
+    ("ALISTA", "log_step"),
+    ("LISTACPSS", "kernels"),
+    ("GLISTA", "overshoot"),
+    ("LISTASS", "activations"),
+    ("TiLISTA", "kernel"),
+]
+
+
+@pytest.mark.parametrize(("name", "attribute"), with_slow(FROZEN[1:2], FROZEN))
+def test_a_frozen_weight_stays(name, attribute):
+    model = build(name, n_steps=2)
+    part = getattr(model.encoder, attribute)
+    part = part[0] if isinstance(part, list) else part
+    part.trainable = False
+    weight = getattr(part, "threshold", part)
+    before = to_numpy(weight)
+    with pytest.raises(ValueError, match=f"received '{weight.name}|received 'activ"):
+        fit_recovery(model, method="greedy", **QUICK)
+    fit_recovery(model, **{**QUICK, "n_updates": 3})
+    np.testing.assert_array_equal(to_numpy(weight), before)
+    assert not weight.trainable
+
+
+def test_only_a_dictionary_that_is_free_is_nothing_to_fit():
+    model = build("TiLISTA")
+    for weight in model.trainable_weights:
+        weight.trainable = weight is model.encoder.dictionary
+    with pytest.raises(ValueError, match="no trainable weights beside its dictionary"):
+        fit_recovery(model, method="joint", verbose=0)
+
+
+WITHOUT_L1 = [
+    ("LAMP", {}),
+    ("TISTA", {}),
+    ("HyperLISTA", {}),
+    ("ALISTA", {"error_based": True}),
+    ("TiLISTA", {"error_based": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), with_slow(WITHOUT_L1[:1], WITHOUT_L1))
+def test_without_l1_is_fitted_what_it_is_of_no_effect_on(name, options):
+    model, other = (build(name, 2, l1=l1, **options) for l1 in (0.0, 0.1))
+    np.testing.assert_array_equal(model.encode(TEST.x), other.encode(TEST.x))
+    before = quality(model)
+    fit_recovery(model, **QUICK)
+    assert quality(model).mean < before.mean
+
+
 def test_models_of_which_nothing_can_be_fitted_are_named():
-    with pytest.raises(ValueError, match=r"l1 must be > 0.*received a model with l1=0"):
-        fit_recovery(build("ALISTA", l1=0.0), verbose=0)
+    for name in ("ALISTA", "TiLISTA", "GLISTA", "NAALISTA", "LISTACP"):
+        with pytest.raises(ValueError, match=r"l1 must be > 0.*a model with l1=0"):
+            fit_recovery(build(name, l1=0.0), verbose=0)
     frozen = build("LISTACP")
     frozen.trainable = False
     with pytest.raises(ValueError, match=r"no trainable weights.*trainable = True"):
@@ -232,6 +349,34 @@ def test_pairs_take_the_place_of_samples(method):
     assert found.median == pytest.approx(after.median, abs=4)
 
 
+# After how many batches, or updates of the bar, it is all but over.
+INTERRUPTED = [
+    ("LAMP", "joint", 27),
+    ("TISTA", "joint", 27),
+    ("LISTACP", "stages", 190),
+    ("ALISTA", "stages", 190),
+    ("ALISTA", "greedy", 2),
+    ("LISTACPSS", "greedy", 2),
+    ("HyperLISTA", "search", 50),
+    ("HyperLISTA", "search", 155),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "at"),
+    with_slow(INTERRUPTED[1:2] + INTERRUPTED[5:7], INTERRUPTED),
+)
+def test_an_interrupted_fit_keeps_what_it_has_reached(name, method, at, monkeypatch):
+    options = {"constants": (0.2, 0.1, 0.01)} if name == "HyperLISTA" else {}
+    model = build(name, n_steps=3, **options)
+    before = quality(model)
+    rate = {"learning_rate": 0.01} if method == "stages" else {}
+    interrupt(monkeypatch, method, at)
+    with pytest.raises(KeyboardInterrupt):
+        fit_recovery(model, method=method, **{**QUICK, "n_updates": 30}, **rate)
+    assert quality(model).mean < before.mean - 0.3
+
+
 @pytest.mark.parametrize(
     ("name", "method"),
     [("TISTA", "joint"), ("HyperLISTA", "search"), ("ALISTA", "greedy")],
@@ -241,22 +386,8 @@ def test_an_interrupted_fit_leaves_nothing_that_is_worse(
 ):
     model = build(name, n_steps=3)
     is_trainable = model.encoder.dictionary.trainable
-    before, calls = quality(model), itertools.count()
-
-    def interrupted(function, at):
-        def call(*args, **kwargs):
-            if next(calls) == at:
-                raise KeyboardInterrupt
-            return function(*args, **kwargs)
-
-        return call
-
-    if method == "joint":  # Within `fit` of Keras, which on JAX holds the weights.
-        callbacks = keras.callbacks.CallbackList
-        end = interrupted(callbacks.on_train_batch_end, 8)
-        monkeypatch.setattr(callbacks, "on_train_batch_end", end)
-    else:
-        monkeypatch.setattr(tqdm, "update", interrupted(tqdm.update, 2))
+    before = quality(model)
+    interrupt(monkeypatch, method, 8 if method == "joint" else 2)
     with pytest.raises(KeyboardInterrupt):
         # A rate that ruins it.
         fit_recovery(model, method=method, learning_rate=3.0, **QUICK)
@@ -284,6 +415,58 @@ def test_every_model_is_fitted_in_stages(name):
     before = quality(model)
     fit_recovery(model, method="stages", **{**QUICK, "n_updates": 8})
     assert quality(model).mean < before.mean
+
+
+STEPWISE = [
+    (entry.name, options)
+    for entry in sc2keras.registry.entries()
+    # Whose codes of a step may be those of the next.
+    if entry.name != "SparseAutoencoder"
+    for options in ({}, *entry.variants.values())
+]
+
+
+@pytest.mark.parametrize(("name", "options"), STEPWISE, ids=str)
+def test_what_is_a_steps_own_is_used_by_that_step_alone(name, options):
+    n_steps, rng = 3, np.random.default_rng(2)
+    layer = sc2keras.registry.get_entry(name).layer
+    options = {"dictionary": ATOMS, "return_sequences": True, **options}
+    encoder = layer(40, n_steps=n_steps, **options)
+    encoder.build((None, 20))
+    perturb(encoder)
+    codes = to_numpy(encoder(TEST.x[:20]))
+    owned = [own_of_step(encoder, t) for t in range(n_steps)]
+    total = sum(np.sum(mask) for own in owned for mask in own.values())
+    whole = {id(w) for w in encoder.trainable_weights} & {k for o in owned for k in o}
+    weights = {id(w): w for w in encoder.trainable_weights}
+    # Each entry of such weights is some step's, and of no other.
+    assert total == sum(np.prod(weights[key].shape) for key in whole)
+    for t, own in enumerate(owned):
+        for key, mask in own.items():
+            before = to_numpy(weights[key])
+            weights[key].assign(before + mask * rng.uniform(0.1, 0.3, before.shape))
+            moved = np.abs(to_numpy(encoder(TEST.x[:20])) - codes).max(axis=(0, 2))
+            weights[key].assign(before)
+            assert (moved[:t] == 0).all() and moved[t] > 0, weights[key].path
+
+
+def test_a_stage_of_a_steps_own_leaves_the_others(monkeypatch):
+    monkeypatch.setattr(recovery_gradients, "_STAGES", (("own", 1.0),))
+    model, seen = build("GLISTA", n_steps=2), []
+
+    def train(*args, own, **kwargs):
+        values = [to_numpy(w) for w in encoder.weights]
+        trained(*args, own=own, **kwargs)
+        for weight, before in zip(encoder.weights, values, strict=True):
+            changed = to_numpy(weight) != before
+            assert not (changed & (own.get(id(weight), 0) == 0)).any()
+            seen.append((weight.name, changed.any()))
+
+    encoder, trained = model.encoder, recovery_gradients.train_jointly
+    monkeypatch.setattr(recovery_gradients, "train_jointly", train)
+    fit_recovery(model, method="stages", loss="log", **QUICK)
+    names = {name for name, changed in seen if changed}
+    assert {"kernel_0", "kernel_1", "log_threshold"} <= names
 
 
 def test_the_count_of_lamp_has_the_gradient_of_its_mean():

@@ -30,6 +30,7 @@ class Encoder(keras.layers.Layer):
         recovery_rate: Float, of Adam where `sc2keras.fit_recovery` trains all weights;
             None: one by the number of weights.
         is_trained: Boolean, False for solvers, which have nothing to train.
+        has_thresholds_of_l1: Boolean, whether thresholds begin as multiples of `l1`.
         updated_weights: Set of the names of weights that are not trainable, but that a
             training moves.
 
@@ -45,6 +46,7 @@ class Encoder(keras.layers.Layer):
     recipe: ClassVar[Recipe] = Recipe()
     recovery_rate: ClassVar[float | None] = None
     is_trained: ClassVar[bool] = True
+    has_thresholds_of_l1: bool = True
     updated_weights: ClassVar[frozenset[str]] = frozenset()
     n_steps: int
     return_sequences: bool

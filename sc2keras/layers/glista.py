@@ -134,5 +134,7 @@ class GLISTABlock(SelectsSupport, LearnedEncoder):
 def _over(numerator: Tensor | float, denominator: Tensor) -> Tensor:
     """A quotient whose gradient may have no room in half precision."""
     wide = at_least_float32(keras.backend.standardize_dtype(denominator.dtype))
-    quotient = ops.cast(numerator, wide) / ops.cast(denominator, wide)
+    # TensorFlow casts a float by way of float32.
+    top = numerator if isinstance(numerator, float) else ops.cast(numerator, wide)
+    quotient = top / ops.cast(denominator, wide)
     return ops.cast(quotient, denominator.dtype)

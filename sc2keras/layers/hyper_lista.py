@@ -63,6 +63,7 @@ class HyperLISTABlock(AnalyticEncoder):
         Chen, Liu, Wang and Yin, Hyperparameter Tuning is All You Need for LISTA, 2021.
     """
 
+    has_thresholds_of_l1 = False
     refuses = NO_ELASTIC_NET | {
         "l1": "l1 is of no effect on its codes. Use ALISTA, or TiLISTA.",
     }

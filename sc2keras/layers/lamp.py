@@ -69,6 +69,7 @@ class LAMPBlock(LearnedEncoder):
 
     recovery_rate = 0.01
 
+    has_thresholds_of_l1 = False
     refuses = NO_ELASTIC_NET | {
         "l1": "l1 is of no effect on its codes. Use ALISTA, or TiLISTA.",
     }

@@ -132,7 +132,9 @@ class LISTABlock(UnfoldedEncoder, MatrixLayer):
 
     @property
     def can_take_steps(self) -> bool:
-        return self.n_sets == self.n_steps and are_shrinkages(self.activations)
+        # Tied, W_d is no weight of its own.
+        is_free = self.n_sets == self.n_steps and self.kernel is not None
+        return is_free and are_shrinkages(self.activations)
 
     def take_steps(self, steps: CoupledSteps) -> None:
         kernels = [steps.kernel_of(t) for t in range(self.n_steps)]

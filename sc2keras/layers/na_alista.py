@@ -10,7 +10,11 @@ from numpy.typing import ArrayLike
 
 from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.recovery import AnalyticEncoder
-from sc2keras.layers.support_selection import check_fraction, support_selection
+from sc2keras.layers.support_selection import (
+    check_fraction,
+    support_selection,
+    whole_part,
+)
 from sc2keras.registry import register_encoder
 from sc2keras.signals import as_array
 from sc2keras.validation import Shape, Tensor, check_positive_integer
@@ -117,7 +121,7 @@ class NAALISTABlock(AnalyticEncoder):
         self.numbers = keras.layers.Dense(
             2,
             kernel_initializer="zeros",
-            bias_initializer=keras.initializers.Constant(_ONE),
+            bias_initializer=Given(np.full(2, _ONE)),
             activation="softplus",
             name="numbers",
             dtype=self.dtype_policy,
@@ -163,8 +167,9 @@ class NAALISTABlock(AnalyticEncoder):
     def support_count(self, t: int) -> int:
         """How many entries step t, from 0 on, selects."""
         last = self.max_support * self.n_atoms
-        counts = np.linspace(last // self.n_steps, last, self.n_steps)
-        return max(int(counts[t]) - 1, 0)
+        first = whole_part(last / self.n_steps)
+        counts = np.linspace(first, last, self.n_steps)
+        return max(whole_part(counts[t]) - 1, 0)
 
     def initial_state(self, prepared: Tensor) -> tuple[None, None]:
         return None, None

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from sc2keras.analytic import analytic_weights
+from sc2keras.analytic import analytic_weights, coarser
 from sc2keras.backend import in_full_precision
 from sc2keras.layers.lasso import LassoEncoder
 from sc2keras.layers.penalised import NO_ELASTIC_NET
@@ -83,33 +83,54 @@ class LearnedEncoder(RecoveryEncoder):
 class FixedKernelEncoder(RecoveryEncoder):
     """Base of those whose matrix is made of D, and follows it where that is assigned.
 
-    A subclass gives `kernel_of(dictionary)`.
+    A subclass gives `kernel_of(dictionary, dtype)`.
     """
+
+    def __init__(
+        self,
+        n_atoms: int,
+        n_steps: int = 10,
+        *,
+        dictionary: ArrayLike | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_atoms, n_steps, dictionary=dictionary, **kwargs)
+        given = str(getattr(dictionary, "dtype", ""))
+        narrow = (name for name in ("bfloat16", "float16", "float32") if name in given)
+        self._given_dtype = next(narrow, "float64")
 
     def build(self, input_shape: Shape) -> None:
         _, dictionary = self.build_dictionary(input_shape[-1])
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.n_features, self.n_atoms),
-            initializer=Given(self._kernel(dictionary)),
+            initializer=Given(self._kernel(dictionary, self._given_dtype)),
             trainable=False,
         )
         self.follow_dictionary(self._follow)
 
-    def kernel_of(self, dictionary: NDArray) -> NDArray:
-        """The matrix `(n_features, n_atoms)` of a finite dictionary."""
+    def kernel_of(self, dictionary: NDArray, dtype: str) -> NDArray:
+        """The matrix `(n_features, n_atoms)` of a finite dictionary.
+
+        Its numbers are in float64, but are no more precise than those of `dtype`.
+        """
         raise NotImplementedError(
-            f"{type(self).__name__} has no matrix. Define kernel_of(dictionary)."
+            f"{type(self).__name__} has no matrix. Define kernel_of(dictionary, dtype)."
         )
 
-    def _kernel(self, dictionary: NDArray) -> NDArray:
+    def _kernel(self, dictionary: NDArray, dtype: str) -> NDArray:
         # Of a dictionary that is to be loaded, NaN, it is to be loaded, too.
-        is_known = np.isfinite(dictionary).all()
-        return self.kernel_of(dictionary) if is_known else np.nan * dictionary.T
+        if not np.isfinite(dictionary).all():
+            return np.nan * dictionary.T
+        # Weights in float64 may hold what was rounded before: what is built of numbers,
+        # and what follows them, is the same.
+        if np.array_equal(dictionary, dictionary.astype("float32")):
+            dtype = coarser(dtype, "float32")
+        return self.kernel_of(dictionary, coarser(dtype, self.variable_dtype))
 
     def _follow(self, dictionary: NDArray) -> None:
         self.assign_step_size(dictionary)
-        self.kernel.assign(self._kernel(dictionary))
+        self.kernel.assign(self._kernel(dictionary, self.variable_dtype))
 
 
 class AnalyticEncoder(FixedKernelEncoder):
@@ -127,12 +148,13 @@ class AnalyticEncoder(FixedKernelEncoder):
         super().__init__(n_atoms, n_steps, **kwargs)
         self.ridge = check_non_negative("ridge", ridge)
 
-    def kernel_of(self, dictionary: NDArray) -> NDArray:
+    def kernel_of(self, dictionary: NDArray, dtype: str) -> NDArray:
         kernel = np.zeros(dictionary.T.shape)
         # An atom of zeros has no weights, and needs none.
         used = np.linalg.norm(dictionary, axis=1) > 1e-8
         if used.any():
-            kernel[:, used] = analytic_weights(dictionary[used], self.ridge).T
+            weights = analytic_weights(dictionary[used], self.ridge, dtype=dtype)
+            kernel[:, used] = weights.T
         return kernel
 
     def get_config(self) -> dict[str, Any]:
@@ -158,6 +180,7 @@ class ScalarSteps(SelectsSupport, RecoveryEncoder):
     ) -> None:
         super().__init__(n_atoms, n_steps, **kwargs)
         self.error_based = bool(error_based)
+        self.has_thresholds_of_l1 = not self.error_based
         if self.error_based:
             reason = "error_based=True takes thresholds of the error. Use False."
             self.refuse({"l1": reason})

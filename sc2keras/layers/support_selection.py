@@ -70,8 +70,19 @@ def support_count(fraction: float, n_atoms: int, definition: Definition) -> int:
     if definition == "percentile":
         return round((n_atoms - 1) * fraction)
     if definition == "rank":
-        return max(int(n_atoms * fraction) - 1, 0)
-    return 1 + int((n_atoms - 1) * fraction)
+        return max(whole_part(n_atoms * fraction) - 1, 0)
+    return 1 + whole_part((n_atoms - 1) * fraction)
+
+
+def whole_part(x: float) -> int:
+    """How many whole ones are in a product whose factors were rounded.
+
+    Example:
+
+    >>> 100 * 0.29, whole_part(100 * 0.29)
+    (28.999999999999996, 29)
+    """
+    return int(x + 1e-9)
 
 
 @register_activation("support_selection")

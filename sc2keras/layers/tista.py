@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from sc2keras.analytic import pseudo_inverse
 from sc2keras.layers.penalised import NO_ELASTIC_NET
 from sc2keras.layers.rebuilding import Given
 from sc2keras.layers.recovery import FixedKernelEncoder
@@ -35,12 +36,13 @@ class TISTABlock(FixedKernelEncoder):
 
         r = x − s_{t−1} D,  z = s_{t−1} + γ_t·r D†,  s_t = η(z; τ²)
         v² = max((‖r‖² − n·σ²)/‖D‖², 1e-9)
-        τ² = v²/k·(k + (γ_t² − 2γ_t)·n) + γ_t²·σ²·‖D†‖²/k
+        τ² = v²/k·(k + (γ_t² − 2γ_t)·m) + γ_t²·σ²·‖D†‖²/k
 
-    where n is `n_features`, D† the pseudo-inverse, and η the mean of an entry that is
-    zero, or with probability p drawn from N(0, α²), given that z is it with an error of
-    variance τ². Noise σ and prior p, α must be known; they may be trained from there
-    on. They, and the codes, are not of `l1`'s doing.
+    where n is `n_features`, m the rank of D, D† the pseudo-inverse, and η the mean of
+    an entry that is zero, or with probability p drawn from N(0, α²), given that z is it
+    with an error of variance τ². (In the paper m = n; with fewer atoms than features,
+    or centred ones, m = tr(D D†) is less.) Noise σ and prior p, α must be known; they
+    may be trained from there on. They, and the codes, are not of `l1`'s doing.
 
     Args:
         n_atoms: Integer, k, the number of atoms.
@@ -71,6 +73,7 @@ class TISTABlock(FixedKernelEncoder):
         Ito, Takabe and Wadayama, Trainable ISTA for Sparse Signal Recovery, 2019.
     """
 
+    has_thresholds_of_l1 = False
     refuses = NO_ELASTIC_NET | {
         "l1": "l1 is of no effect on its codes. Use ALISTA, or TiLISTA.",
         "nonnegative": "its prior is symmetric. Use ALISTA, or TiLISTA.",
@@ -110,17 +113,21 @@ class TISTABlock(FixedKernelEncoder):
             trainable=self.trainable_prior,
         )
 
-    def kernel_of(self, dictionary: NDArray) -> NDArray:
-        return np.linalg.pinv(dictionary)
+    def kernel_of(self, dictionary: NDArray, dtype: str) -> NDArray:
+        return pseudo_inverse(dictionary, dtype)
 
     def prepare(self, inputs: Tensor) -> tuple[Tensor, ...]:
         energies = (
             ops.sum(ops.square(weight)) for weight in (self.dictionary, self.kernel)
         )
-        return inputs, *energies
+        # tr(D D†), a whole number.
+        wide = at_least_float32(self.compute_dtype)
+        parts = (ops.cast(w, wide) for w in (self.dictionary, self.kernel))
+        rank = ops.round(ops.sum(ops.transpose(next(parts)) * next(parts)))
+        return inputs, rank, *energies
 
     def step(self, prepared: Any, state: Any, t: int) -> tuple[Tensor]:
-        inputs, of_atoms, of_kernel = prepared
+        inputs, rank, of_atoms, of_kernel = prepared
         n_features = inputs.shape[-1]
         residual = self.residual(inputs, state[0])
         size = ops.exp(self.log_step[t])
@@ -136,7 +143,7 @@ class TISTABlock(FixedKernelEncoder):
         )
         energy = ops.sum(ops.square(ops.cast(residual, wide)), axis=-1, keepdims=True)
         left = ops.maximum((energy - n_features * noise) / of_atoms, _MIN_VARIANCE)
-        share = 1.0 + (size * size - 2.0 * size) * (n_features / self.n_atoms)
+        share = 1.0 + (size * size - 2.0 * size) * (rank / self.n_atoms)
         variance = left * share + size * size * noise * of_kernel / self.n_atoms
         variance = ops.maximum(variance, _MIN_VARIANCE)
         codes = posterior_mean(ops.cast(total, wide), variance, odds, power)

@@ -244,18 +244,22 @@ def fit(coder, setting, model, matrix, start):
         verbose=0,
     )
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    # All that is trainable but the dictionary.
-    weights = {w.name: w for w in coder.trainable_weights}
-    weights.pop("dictionary", None)
     found = {
-        "n_parameters": sum(math.prod(w.shape) for w in weights.values()),
+        "n_parameters": sum(math.prod(w.shape) for w in fitted_weights(coder)),
         "fit_seconds": start.get("fit_seconds", 0.0) + seconds,
         "fit_cpu_seconds": start.get("fit_cpu_seconds", 0.0) + cpu,
     }
     if model.builder == "ALISTA":
-        numbers = {n: ops.convert_to_numpy(w).tolist() for n, w in weights.items()}
-        found["numbers"] = numbers
+        found["numbers"] = {
+            w.name: ops.convert_to_numpy(w).tolist() for w in fitted_weights(coder)
+        }
     return found
+
+
+def fitted_weights(coder):
+    """All that is trainable but the dictionary."""
+    held = coder.encoder.dictionary
+    return [w for w in coder.trainable_weights if w is not held]
 
 
 def build(model, atoms, options):

@@ -16,6 +16,8 @@ from helpers import (
 )
 
 from sc2keras import analytic_weights, applications, layers
+from sc2keras.datasets import sparse_recovery
+from sc2keras.evaluation import recovery_quality
 from sc2keras.layers import (
     ISTA,
     ALISTABlock,
@@ -166,14 +168,15 @@ def normal(x, variance):
 
 def tista(layer, w, x):
     noise, odds, power = np.exp(w["prior"])
-    p, codes = odds / (1 + odds), np.zeros((len(x), K))
-    inverse = w["kernel"]
+    n_atoms, n_features = w["dictionary"].shape
+    p, codes = odds / (1 + odds), np.zeros((len(x), n_atoms))
+    inverse, rank = w["kernel"], np.linalg.matrix_rank(w["dictionary"], tol=1e-5)
     for t in range(T):
         gamma, residual = np.exp(w["log_step"][t]), x - codes @ w["dictionary"]
-        energy = np.sum(residual**2, axis=1, keepdims=True) - D * noise
+        energy = np.sum(residual**2, axis=1, keepdims=True) - n_features * noise
         v = np.maximum(energy / np.sum(w["dictionary"] ** 2), 1e-9)
-        tau = v / K * (K + (gamma**2 - 2 * gamma) * D)
-        tau = tau + gamma**2 * noise * np.sum(inverse**2) / K
+        tau = v / n_atoms * (n_atoms + (gamma**2 - 2 * gamma) * rank)
+        tau = tau + gamma**2 * noise * np.sum(inverse**2) / n_atoms
         z = codes + gamma * residual @ inverse
         zero, some = (1 - p) * normal(z, tau), p * normal(z, power + tau)
         codes = z * power / (power + tau) * some / (zero + some)
@@ -214,6 +217,57 @@ def test_steps_are_those_of_the_equations(name):
     steps = np.stack(list(reference(layer, weights(layer), x)), axis=1)
     np.testing.assert_allclose(to_numpy(layer(x)), steps, atol=2e-5)
     assert np.abs(np.diff(steps, axis=1)).max(axis=(0, 2)).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_in_float64_they_are_so_to_its_digits(name):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("PyTorch has no float64 here, JAX only if it is told to")
+    cls, options, reference = REFERENCES[name]
+    x = signals(6, D).astype("float64")
+    layer = built(cls, return_sequences=True, dtype="float64", **options)
+    perturb(layer)
+    # All of them open, whatever they begin with.
+    for gate in ("overshoot", "gain_gate"):
+        if hasattr(layer, gate):
+            getattr(layer, gate).assign(0.3 + 0 * to_numpy(getattr(layer, gate)))
+    steps = np.stack(list(reference(layer, weights(layer), x)), axis=1)
+    np.testing.assert_allclose(to_numpy(layer(x)), steps, atol=1e-11)
+
+
+def test_in_float64_weights_begin_where_they_should():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("PyTorch has no float64 here, JAX only if it is told to")
+    x = signals(6, D).astype("float64")
+    neural, alista = (
+        built(cls, max_support=0.0, dtype="float64")
+        for cls in (NAALISTABlock, ALISTABlock)
+    )
+    np.testing.assert_allclose(to_numpy(neural(x)), to_numpy(alista(x)), atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (12, 8)])
+def test_the_error_of_tista_is_that_of_the_rank(shape):
+    # Fewer atoms than features, or centred ones, which see less of the features.
+    k, d = shape
+    atoms = unit_atoms(k, d)
+    atoms = atoms - atoms.mean(axis=1, keepdims=True)
+    options = {"noise": 0.1, "density": 0.4, "scale": 0.5, "return_sequences": True}
+    layer = TISTABlock(k, n_steps=T, dictionary=atoms, **options)
+    layer.build((None, d))
+    x = signals(6, d)
+    steps = np.stack(list(tista(layer, weights(layer), x)), axis=1)
+    np.testing.assert_allclose(to_numpy(layer(x)), steps, atol=1e-4)
+
+
+def test_tista_recovers_from_more_features_than_atoms():
+    problem = {"density": 0.2, "snr": 10.0}
+    data = sparse_recovery(60, 20, 500, seed=2, **problem)
+    noise = float(data.noise.mean())
+    layer = TISTABlock(20, 6, dictionary=data.dictionary, noise=noise, density=0.2)
+    found = recovery_quality(to_numpy(layer(data.x)), data.codes)
+    plain = recovery_quality(data.x @ np.linalg.pinv(data.dictionary), data.codes)
+    assert found.ratio < plain.ratio - 2 and found.ratio < -16
 
 
 @pytest.mark.parametrize("cls", [SLISTABlock, TiLISTABlock, GLISTABlock])
@@ -339,6 +393,29 @@ def test_a_dictionary_that_was_freed_is_followed_as_well(cls):
     layer.dictionary.trainable = True
     layer.dictionary.assign(0.3 * other)
     np.testing.assert_allclose(to_numpy(layer(x)), to_numpy(expected(x)), atol=1e-4)
+
+
+CENTRED = unit_atoms(K, D) - unit_atoms(K, D).mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", with_slow(["float32"], ["float64", "bfloat16"]))
+@pytest.mark.parametrize("cls", ANALYTIC)
+def test_centred_atoms_have_a_matrix_of_their_rank_on_every_way_in(cls, dtype):
+    if dtype == "float64" and keras.backend.backend() != "tensorflow":
+        pytest.skip("PyTorch has no float64 here, JAX only if it is told to")
+    expected = to_numpy(built(cls, dictionary=CENTRED).kernel)
+    rounded = CENTRED.astype("float32")
+    given = built(cls, dictionary=rounded, dtype=dtype)
+    again = cls.from_config(given.get_config())
+    again.build((None, D))
+    assigned = built(cls, dtype=dtype)
+    assigned.dictionary.assign(rounded)
+    given.dictionary.assign(0.9 * to_numpy(given.dictionary))
+    given.dictionary.assign(rounded)
+    atol = 0.1 if dtype == "bfloat16" else 1e-4
+    for layer in (given, again, assigned):
+        found = to_numpy(keras.ops.cast(layer.kernel, "float32"))
+        np.testing.assert_allclose(found, expected, atol=atol)
 
 
 def test_the_matrix_is_the_analytic_one_of_its_ridge():

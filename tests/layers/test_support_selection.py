@@ -11,6 +11,7 @@ from sc2keras.layers import (
     LISTACPBlock,
     LISTACPSSBlock,
     LISTASSBlock,
+    NAALISTABlock,
     SupportSelection,
 )
 from sc2keras.layers.support_selection import support_count, support_selection
@@ -63,6 +64,17 @@ def test_definitions_differ_by_an_entry_and_the_threshold():
     )
     assert np.count_nonzero(of_rank) == 20 * 24
     assert not of_percentile.any()
+
+
+def test_a_count_is_that_of_the_fraction_as_it_is_written():
+    for n in (50, 100, 500, 1000):
+        for percent in range(101):
+            whole = n * percent // 100
+            assert support_count(percent / 100, n, "rank") == max(whole - 1, 0)
+            quantile = 1 + (n - 1) * percent // 100
+            assert support_count(percent / 100, n, "quantile") == quantile
+            layer = NAALISTABlock(n, n_steps=1, max_support=percent / 100)
+            assert layer.support_count(0) == max(whole - 1, 0)
 
 
 def test_nothing_selected_is_the_soft_threshold_and_all_the_hard_one():

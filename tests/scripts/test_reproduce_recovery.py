@@ -29,7 +29,8 @@ def test_a_run_writes_records_table_and_pictures_and_goes_on(
     options = ["--output", str(tmp_path), "--jobs", "1", "--models", *SOME]
     assert script.main(options) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    texts = {"records.jsonl", "table.md", "family.md"}
+    # The family's table is of other settings.
+    texts = {"records.jsonl", "table.md"}
     assert names == texts | {"layers.png", "shifts.png"}
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     records = {r["label"]: r for r in map(json.loads, lines)}
@@ -154,3 +155,58 @@ def test_least_squares_knows_the_support_alone():
 def test_published_figures_are_of_settings_and_models_that_are_there():
     for setting, label in recovery_report.PUBLISHED:
         assert setting in recovery.SETTINGS and label in recovery.MODELS
+
+
+@pytest.mark.parametrize(
+    ("label", "n_parameters"),
+    [
+        ("ALISTA", 32),
+        ("NA-ALISTA", 84_098),
+        ("LISTA-CP", 16 * (125_000 + 500)),
+        ("LISTA", 16 * (125_000 + 500) + 15 * 250_000),
+    ],
+)
+def test_every_fitted_number_is_counted(monkeypatch, label, n_parameters):
+    monkeypatch.setattr(sc2keras, "fit_recovery", lambda *_, **__: None)
+    setting, model = recovery.Setting(), recovery.MODELS[label]
+    coder = recovery.build(model, setting.dictionary(0), {})
+    found = recovery.fit(coder, setting, model, 0, {})
+    assert found["n_parameters"] == n_parameters
+
+
+def fake(setting, label="ALISTA"):
+    quality = dict.fromkeys(("ratio", "mean", "median", "failures"), -20.0)
+    record = {"setting": setting, "label": label, "layers": [quality]}
+    return record | {"n_parameters": 32, "fit_cpu_seconds": 4.0}
+
+
+def test_noise_is_drawn_over_settings_that_differ_by_it_alone(monkeypatch, tmp_path):
+    drawn = []
+    for name in ("draw_layers", "draw_shifts"):
+        monkeypatch.setattr(recovery_report, name, lambda *_: None)
+    monkeypatch.setattr(recovery_report, "draw_noise", lambda g, _: drawn.extend(g))
+    recovery_report.draw([fake(name) for name in recovery.SETTINGS], tmp_path)
+    expected = ["noiseless", *(f"SNR {snr}" for snr in (40, 30, 20))]
+    assert drawn == [f"250 x 500, {noise}" for noise in expected]
+
+
+def test_the_family_is_that_of_the_settings_that_are_there():
+    name = "250 x 500, SNR 40"
+    table = recovery_report.family([fake(name), fake("256 x 512, noiseless", "LAMP")])
+    (row,) = table.splitlines()[2:]
+    assert row.startswith("| ALISTA | Liu") and row.endswith("| 32 | 4 |  | -20.0 |  |")
+    assert recovery_report.family([fake("256 x 512, noiseless")]) == ""
+
+
+@pytest.mark.parametrize("folder", ["", "missing"])
+def test_tables_of_no_records_are_refused(script, tmp_path, folder):
+    with pytest.raises(SystemExit, match=r"error: .*no record of a setting\. Name"):
+        script.main(["--tables", "--output", str(tmp_path / folder)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_published_of_another_model_says_so():
+    for (_, label), (*_, source) in recovery_report.PUBLISHED.items():
+        is_behrens = "Chen" not in source
+        other = {"GLISTA": "AGLISTA", "ALISTA, error-based": "ALISTA-AT"}.get(label)
+        assert not is_behrens or (other or "Behrens") in source

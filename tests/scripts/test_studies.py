@@ -365,7 +365,7 @@ def test_amortisation_is_measured_once_by_codes_of_as_many_entries(
     # Least squares on the support cannot be worse than the codes themselves.
     assert all(r["refit_fvu"] <= r["fvu"] + 1e-6 for r in records)
     first = [r for r in records if r["settings"]["n_steps"] == 1]
-    assert all(r["frozen"]["as_it_is"] < r["fvu"] for r in first)
+    assert all(r["frozen"]["fvu"] < r["fvu"] for r in first)
     assert (tmp_path / "amortisation.png").stat().st_size > 5_000
     cells = table.splitlines()[2].strip("| ").split(" | ")
     assert cells[:5] == ["photo patches", "12", "3", "100", "1"]

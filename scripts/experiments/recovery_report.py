@@ -132,6 +132,7 @@ def _table_of(name, group):
     return table(header, rows, n_text=1)
 
 
+_HIGHEST = 10
 _KEYS = ("ratio", "mean", "median", "failures")
 
 
@@ -182,6 +183,8 @@ def draw_layers(groups, path):
                 width = _width(label)
                 ax.plot(np.arange(1, len(steps) + 1), steps, linewidth=width, **style)
         ax.set(title=name, xlabel="steps", ylabel="NMSE of sums, dB")
+        # What diverges would leave the others no room.
+        ax.set_ylim(top=min(ax.get_ylim()[1], _HIGHEST))
         ax.grid(alpha=0.3)
     _legend(figure, axes)
     plotting.save_figure(figure, path)
@@ -189,7 +192,8 @@ def draw_layers(groups, path):
 
 def draw_noise(groups, path):
     figure, (ax,) = panels(1, 6.0, 4.2, margin=2.5)
-    labels = dict.fromkeys(label for group in groups.values() for label in group)
+    found = [label for group in groups.values() for label in group]
+    labels = [label for label in dict.fromkeys(found) if found.count(label) > 1]
     names = [name.split(", ")[-1] for name in groups]
     for label in labels:
         values = [

@@ -5,7 +5,14 @@ import keras
 import numpy as np
 import pytest
 from experiments.studies import own_data
-from helpers import FEW_OF_THE_LASSO, eagerly, signals, unit_atoms
+from helpers import (
+    EXHAUSTIVE,
+    FEW_OF_THE_LASSO,
+    eagerly,
+    signals,
+    unit_atoms,
+    with_slow,
+)
 
 import sc2keras
 from sc2keras import applications, diagnosis, evaluation, layers
@@ -197,7 +204,9 @@ def fitted(**options):
         {"transform_algorithm": "network"},
     ],
 )
-@pytest.mark.parametrize("builder", ["ActiveSet", "LISTA", "given"])
+@pytest.mark.parametrize(
+    "builder", with_slow(["LISTA"], ["ActiveSet", "given"], EXHAUSTIVE)
+)
 def test_of_a_transformer_the_codes_are_those_of_transform(builder, changes, untraced):
     center = builder != "LISTA"
     if builder == "given":
@@ -232,7 +241,8 @@ def test_codes_that_no_model_makes_are_refused(algorithm, look, tmp_path, untrac
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"transform_alpha": 1e-3}, {"builder": "LISTA"}]
+    "options",
+    with_slow([{"transform_alpha": 1e-3}], [{}, {"builder": "LISTA"}], EXHAUSTIVE),
 )
 def test_what_a_transformer_is_told_helps(options, untraced):
     coder = fitted(**{"l1": 1e-3, "transform_algorithm": "lasso"} | options)

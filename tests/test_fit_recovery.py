@@ -396,8 +396,26 @@ def test_an_interrupted_fit_leaves_nothing_that_is_worse(
     assert model.encoder.dictionary.trainable == is_trainable
 
 
-@pytest.mark.parametrize("dtype", with_slow(["float64"], ["bfloat16", "mixed_float16"]))
-@pytest.mark.parametrize("name", with_slow(["ALISTA", "LAMP"], FAMILY))
+DTYPES = ("float64", "mixed_float16")
+
+
+@pytest.mark.parametrize(
+    "name, dtype",
+    [
+        ("ALISTA", "float64"),
+        ("LAMP", "float64"),
+        *with_slow([], [(name, "bfloat16") for name in FAMILY]),
+        *with_slow(
+            [],
+            [
+                (name, dtype)
+                for name, dtype in itertools.product(FAMILY, DTYPES)
+                if dtype == "mixed_float16" or name not in ("ALISTA", "LAMP")
+            ],
+            EXHAUSTIVE,
+        ),
+    ],
+)
 def test_a_fit_is_in_the_dtype_of_the_model(name, dtype):
     if dtype == "float64" and keras.backend.backend() != "tensorflow":
         pytest.skip("PyTorch has no float64 here, JAX only if it is told to")

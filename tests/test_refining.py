@@ -7,7 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from helpers import perturb, to_numpy, unit_atoms, with_slow
+from helpers import EXHAUSTIVE, perturb, to_numpy, unit_atoms, with_slow
 
 import sc2keras
 from sc2keras import applications, pursuit
@@ -419,7 +419,9 @@ WAYS = ({}, {"exact_gradient": False, "debias": False}, {"shared": False})
 
 
 @pytest.mark.parametrize("options", with_slow([*WAYS[:2]], [*WAYS]))
-@pytest.mark.parametrize("start", with_slow(["random"], ["opposite", "large"]))
+@pytest.mark.parametrize(
+    "start", with_slow(["random"], ["opposite", "large"], EXHAUSTIVE)
+)
 @pytest.mark.parametrize("activation", with_slow(["relu", "gated"], NAMES))
 def test_without_samples_codes_stay_bounded_whatever_w_e_is(activation, start, options):
     n_steps, x = 20, signals(50, seed=3)
@@ -518,7 +520,7 @@ def test_arguments_that_cannot_be_are_named(options, match):
         sc2keras.refine(model, 2, **options)
 
 
-@pytest.mark.parametrize("activation", with_slow(["top_k"], NAMES))
+@pytest.mark.parametrize("activation", with_slow(["top_k"], NAMES, EXHAUSTIVE))
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "mixed_bfloat16"])
 def test_a_model_of_any_dtype_is_refined_and_trained_on(dtype, activation):
     if dtype == "float64" and keras.backend.backend() != "tensorflow":

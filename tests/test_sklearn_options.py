@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
-from helpers import eagerly, signals, unit_atoms, with_slow
+from helpers import EXHAUSTIVE, eagerly, signals, unit_atoms, with_slow
 from sklearn.base import clone
 from sklearn.decomposition import SparseCoder as SolvingCoder
 from sklearn.decomposition import sparse_encode
@@ -101,8 +101,10 @@ def reference(x, atoms, **options):
 
 
 @needs_float64
-@pytest.mark.parametrize("positive", [False, True])
-@pytest.mark.parametrize("alpha", [None, 0.3])
+@pytest.mark.parametrize(
+    "positive, alpha",
+    with_slow([(True, 0.3)], [(False, None), (False, 0.3), (True, None)], EXHAUSTIVE),
+)
 def test_lasso_is_that_of_scikit_learn(positive, alpha, digits, atoms):
     x = digits[0][:60] - 0.2
     how = {"positive_code": positive, "transform_alpha": alpha, "l1": 0.15}

@@ -116,7 +116,9 @@ def test_a_trained_offset_goes_on_from_where_it_is(x, atoms):
 # What `transform` reads, as in scikit-learn
 
 
-@pytest.mark.parametrize("algorithm", [None, "lasso", "threshold"])
+@pytest.mark.parametrize(
+    "algorithm", with_slow([None], ["lasso", "threshold"], EXHAUSTIVE)
+)
 @pytest.mark.parametrize("change", [{"l1": 0.4}, {"positive_code": True}, {}])
 def test_transform_reads_what_it_reads_in_scikit_learn(algorithm, change, x, atoms):
     x = (x - x.mean(axis=0)).astype("float64")

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    EXHAUSTIVE,
     FEW_ENCODERS,
     FEW_TRAINABLE,
     FEW_VARIANTS,
@@ -21,9 +22,12 @@ from helpers import (
     to_numpy,
     train,
     unit_atoms,
+    with_slow,
 )
 
 from sc2keras.layers import SLSTM, LISTABlock
+
+FEWER_VARIANTS = [case for case in FEW_VARIANTS if not case.marks][::3]
 
 
 def encoder_of(model):
@@ -49,7 +53,9 @@ def test_reverse_call_is_the_product_with_the_dictionary(cls, options):
     np.testing.assert_allclose(to_numpy(reconstruction), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("cls, options", FEW_VARIANTS)
+@pytest.mark.parametrize(
+    "cls, options", with_slow(FEWER_VARIANTS, VARIANTS, EXHAUSTIVE)
+)
 def test_tie_survives_save_load_clone_and_more_training(cls, options, tmp_path):
     x = signals(8, 8)
     # Shrinkage: it starts with codes that are large enough to be learned from.

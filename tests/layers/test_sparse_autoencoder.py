@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import perturb, signals, to_numpy, unit_atoms, with_slow
+from helpers import EXHAUSTIVE, perturb, signals, to_numpy, unit_atoms, with_slow
 from keras import ops
 
 from sc2keras import applications
@@ -316,7 +316,7 @@ def test_steps_cannot_be_exact_and_their_own():
         SparseAutoencoderBlock(8, 3, exact_gradient=True, shared=False)
 
 
-@pytest.mark.parametrize("options", with_slow([CONTINUED[3]], CONTINUED))
+@pytest.mark.parametrize("options", with_slow([CONTINUED[3]], CONTINUED, EXHAUSTIVE))
 @pytest.mark.parametrize("activation", with_slow(["top_k"], NAMES))
 def test_all_weights_of_several_steps_are_trained_and_atoms_keep_their_norm(
     activation, options

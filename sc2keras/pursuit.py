@@ -2,8 +2,8 @@
 
 They are what encoders that keep k entries are to be compared with, in float64 and in
 NumPy. Signals are `(n_samples, n_features)`, or of any shape with as many numbers a
-sample; they and codes may be SciPy's sparse. A dictionary is an array `(n_atoms,
-n_features)`, or a `SparseCoder`, whose dictionary and offset are then meant.
+sample; they and codes may be SciPy's sparse. A dictionary is an array, of shape
+`(n_atoms, n_features)`, or a `SparseCoder`, whose dictionary and offset are then meant.
 """
 
 from collections.abc import Callable, Iterator

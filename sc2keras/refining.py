@@ -208,7 +208,7 @@ def _choose(model: SparseCoder, x: NDArray, has_threshold: bool) -> None:
     prepared = encoder.prepare(encoder.in_unit(rows))
     state = encoder.step(prepared, encoder.initial_state(prepared), 0)
     if encoder.activation == "batch_top_k" and not has_threshold:
-        _set_threshold(encoder, state, 0)
+        _set_threshold(encoder, 0, _threshold_of(encoder, state))
         state = encoder.step(prepared, encoder.initial_state(prepared), 0)
     if encoder.n_steps == 1:
         return
@@ -239,22 +239,23 @@ def _after(encoder: Any, prepared: Any, state: Any, t: int) -> Any:
     """The state after step t, in which a batch's threshold keeps as many as k says."""
     if encoder.activation != "batch_top_k":
         return encoder.step(prepared, state, t)
-    _set_threshold(encoder, None, t)
+    _set_threshold(encoder, t, ops.convert_to_numpy(encoder.batch_threshold)[t - 1])
     after = encoder.step(prepared, state, t)
-    is_none = ops.convert_to_numpy(encoder.log_step)[t - 1] == _NO_STEP
-    if is_none or encoder.keeps_support(t):
+    is_left_out = ops.convert_to_numpy(encoder.log_step)[t - 1] == _NO_STEP
+    if is_left_out or encoder.keeps_support(t):
         return after
-    _set_threshold(encoder, after, t)
+    _set_threshold(encoder, t, _threshold_of(encoder, after))
     return encoder.step(prepared, state, t)
 
 
-def _set_threshold(encoder: Any, after: Any, t: int) -> None:
-    """That of step t, which keeps as many as k says of a state; None: that of t − 1."""
+def _threshold_of(encoder: Any, state: Any) -> float:
+    """The threshold above which a state has as many entries as k says."""
+    entries = np.sort(ops.convert_to_numpy(state[1]), axis=None)
+    count = min(encoder.count() * len(state[1]), entries.size - 1)
+    return float(max(entries[-count - 1], 0.0))
+
+
+def _set_threshold(encoder: Any, t: int, threshold: float) -> None:
     values = np.array(ops.convert_to_numpy(encoder.batch_threshold))
-    if after is None:
-        values[t] = values[t - 1]
-    else:
-        entries = np.sort(ops.convert_to_numpy(after[1]), axis=None)
-        count = min(encoder.count() * len(after[1]), entries.size - 1)
-        values[t] = max(entries[-count - 1], 0.0)
+    values[t] = threshold
     encoder.batch_threshold.assign(values)
